@@ -1,0 +1,266 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Grouped-query attention and its key/value cache.
+
+Section 2.2 of the paper. Multi-head attention is K = N and multi-query
+attention is K = 1: one path serves all three.
+
+Letters of the shapes: B batch, T query length, S key length, N query heads,
+K key/value heads (the paper's number of groups), G = N / K query heads a
+group, H head dim, D model dim.
+"""
+
+import functools
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from gqa_t5x import grouping
+from gqa_t5x import layers
+
+Array = jax.Array
+
+_MASKED = -1e10
+
+attention_init = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+
+
+def dot_product_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    bias: Array | None = None,
+    mask: Array | None = None,
+    dropout_rate: float = 0.0,
+    dropout_rng: Array | None = None,
+    float32_logits: bool = False,
+) -> Array:
+  """Attention in which groups of query heads share a key/value head.
+
+  T5 does not scale the logits by 1/sqrt(H); its initialisation does.
+
+  Args:
+    query: [B, T, N, H].
+    key: [B, K, S, H]. Heads stand before the length, the layout of the cache,
+      in which each head's keys are contiguous.
+    value: [B, K, S, H].
+    bias: added to the logits, broadcastable to [B, N, T, S].
+    mask: bool, broadcastable to [B, 1, T, S]; False hides a key.
+    dropout_rate: on the attention weights, one draw for all query positions.
+    dropout_rng: None means no dropout.
+    float32_logits: whether logits and softmax are computed in float32.
+
+  Returns:
+    [B, T, N, H], in the query's dtype.
+  """
+  batch, q_len, num_heads, head_dim = query.shape
+  num_kv_heads, kv_len = key.shape[1:3]
+  if key.shape != value.shape or key.shape[::3] != (batch, head_dim):
+    raise ValueError(
+        f'key {key.shape} and value {value.shape} must both be [B, K, S, H] '
+        f'with B={batch} and H={head_dim} of query {query.shape}'
+    )
+  dtype = query.dtype
+  # The query heads of a group are further query positions to their key/value
+  # head: [B, T, N, H] -> [B, K, G * T, H].
+  size = grouping.group_size(num_heads, num_kv_heads)
+  query = query.transpose(0, 2, 1, 3)
+  query = query.reshape(batch, num_kv_heads, size * q_len, head_dim)
+  if float32_logits:
+    query, key = query.astype(jnp.float32), key.astype(jnp.float32)
+  logits = jnp.einsum('bkth,bksh->bkts', query, key)
+  logits = logits.reshape(batch, num_kv_heads, size, q_len, kv_len)
+  if bias is not None:
+    logits += grouping.split_groups(bias, num_kv_heads, axis=1)
+  if mask is not None:
+    logits = jnp.where(mask[:, :, None], logits, _MASKED)
+  weights = jax.nn.softmax(logits).astype(dtype)
+  if dropout_rng is not None and dropout_rate > 0.0:
+    keep = jax.random.bernoulli(
+        dropout_rng, 1.0 - dropout_rate,
+        (batch, num_kv_heads, size, 1, kv_len),
+    )
+    weights *= keep.astype(dtype) / jnp.asarray(1.0 - dropout_rate, dtype)
+  weights = weights.reshape(batch, num_kv_heads, size * q_len, kv_len)
+  attended = jnp.einsum('bkts,bksh->bkth', weights, value)
+  attended = attended.reshape(batch, num_heads, q_len, head_dim)
+  return attended.transpose(0, 2, 1, 3)
+
+
+class Attention(nn.Module):
+  """Grouped-query attention between two sequences, without a cache.
+
+  Attributes:
+    emb_dim: D.
+    num_heads: N.
+    num_kv_heads: K; must divide N.
+    head_dim: H.
+    dtype: activation type, and that of the cache.
+    dropout_rate: on the attention weights.
+    float32_logits: whether logits and softmax are computed in float32.
+  """
+
+  emb_dim: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  dtype: Any
+  dropout_rate: float
+  float32_logits: bool
+
+  def setup(self):
+    # T5 folds the 1/sqrt(H) of the logits into the initial query kernel.
+    def query_init(*args):
+      return attention_init(*args) / jnp.sqrt(self.head_dim)
+
+    def projection(num_heads, kernel_init):
+      return layers.Dense(
+          (num_heads, self.head_dim),
+          ('embed', 'joined_kv'),
+          dtype=self.dtype,
+          kernel_init=kernel_init,
+      )
+
+    self.query = projection(self.num_heads, query_init)
+    self.key = projection(self.num_kv_heads, attention_init)
+    self.value = projection(self.num_kv_heads, attention_init)
+    self.out = layers.Dense(
+        (self.emb_dim,),
+        ('joined_kv', 'embed'),
+        num_in_axes=2,
+        dtype=self.dtype,
+        kernel_init=attention_init,
+    )
+
+  def project_kv(self, inputs: Array) -> tuple[Array, Array]:
+    """Maps [B, S, D] to keys and values, each [B, K, S, H]."""
+
+    def heads_first(x):
+      return layers.with_sharding_constraint(
+          x.transpose(0, 2, 1, 3), ('batch', 'kv_heads', 'length', 'kv')
+      )
+
+    return heads_first(self.key(inputs)), heads_first(self.value(inputs))
+
+  def attend(
+      self,
+      inputs: Array,
+      key: Array,
+      value: Array,
+      *,
+      bias: Array | None = None,
+      mask: Array | None = None,
+      deterministic: bool,
+  ) -> Array:
+    """Attends from [B * R, T, D] to keys and values [B, K, S, H].
+
+    R is 1 but in beam search, where the R beams of an input stand next to each
+    other and share its keys and values, as R * T query positions.
+
+    Returns:
+      [B * R, T, D].
+    """
+    query = self.query(inputs)
+    query = layers.with_sharding_constraint(
+        query, ('batch', 'length', 'heads', 'kv')
+    )
+    shape = query.shape
+    query = query.reshape(key.shape[0], -1, *shape[2:])
+    use_dropout = self.dropout_rate > 0.0 and not deterministic
+    attended = dot_product_attention(
+        query,
+        key,
+        value,
+        bias=bias,
+        mask=mask,
+        dropout_rate=self.dropout_rate,
+        dropout_rng=self.make_rng('dropout') if use_dropout else None,
+        float32_logits=self.float32_logits,
+    )
+    return self.out(attended.reshape(shape))
+
+  def __call__(self, inputs: Array, **kwargs) -> Array:
+    """Self-attention over [B, T, D]; keywords as for `attend`."""
+    return self.attend(inputs, *self.project_kv(inputs), **kwargs)
+
+
+class CachedSelfAttention(Attention):
+  """The decoder's self-attention; with `decode`, over a cache of L positions.
+
+  The cache holds `cached_key` and `cached_value`, each [B, K, L, H]: K heads,
+  not N. This is what makes grouped-query decoding fast.
+  """
+
+  def __call__(
+      self, inputs: Array, *, decode: bool, index: Array | None, **kwargs
+  ) -> Array:
+    """Attends from [B, T, D]; keywords as for `attend`.
+
+    Args:
+      inputs: [B, T, D].
+      decode: whether inputs stand at positions `index` to `index + T - 1` of a
+        sequence whose earlier keys and values are in the cache. The first such
+        call makes an empty cache of length T.
+      index: int scalar, or [B] where rows are at different positions.
+      **kwargs: as for `attend`; bias and mask cover all L positions.
+    """
+    key, value = self.project_kv(inputs)
+    if decode:
+      key = self._update('cached_key', key, index)
+      value = self._update('cached_value', value, index)
+    return self.attend(inputs, key, value, **kwargs)
+
+  def _update(self, name: str, new: Array, index: Array) -> Array:
+    """Writes [B, K, T, H] at `index` and returns the cache [B, K, L, H]."""
+    if not self.has_variable('cache', name):
+      self.put_variable('cache', name, jnp.zeros_like(new))
+      return new
+    cached = self.get_variable('cache', name)
+    if jnp.ndim(index) == 0:
+      cached = lax.dynamic_update_slice_in_dim(cached, new, index, axis=2)
+    else:
+      cached = jax.vmap(
+          functools.partial(lax.dynamic_update_slice_in_dim, axis=1)
+      )(cached, new, index)
+    self.put_variable('cache', name, cached)
+    return cached
+
+
+class CrossAttention(Attention):
+  """The decoder's attention to the encoder's output.
+
+  A prefill keeps `cached_key` and `cached_value`, each [B, K, S, H], so that
+  decoding projects the encoder's output once per input, not once per step.
+  """
+
+  def __call__(
+      self,
+      inputs: Array,
+      encoded: Array,
+      *,
+      decode: bool,
+      prefill: bool,
+      **kwargs,
+  ) -> Array:
+    """Attends from [B * R, T, D] to the encoder's output [B, S, D].
+
+    Args:
+      inputs: [B * R, T, D].
+      encoded: [B, S, D]; unused where a prefilled cache is present.
+      decode: whether a prefilled cache is used.
+      prefill: whether keys and values are computed anew and kept.
+      **kwargs: as for `attend`.
+    """
+    if decode and not prefill and self.has_variable('cache', 'cached_key'):
+      key = self.get_variable('cache', 'cached_key')
+      value = self.get_variable('cache', 'cached_value')
+    else:
+      key, value = self.project_kv(encoded)
+    if prefill:
+      self.put_variable('cache', 'cached_key', key)
+      self.put_variable('cache', 'cached_value', value)
+    return self.attend(inputs, key, value, **kwargs)

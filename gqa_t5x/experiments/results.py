@@ -1,0 +1,248 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The format of results.json, and the facts about a machine that go with it.
+
+A plain dict, so that any program can read it. Optional keys are in brackets;
+a report shows a dash for what is missing. Scores run from 0 to 100.
+
+    schema                 1
+    scale, experiment      as given to `gqa-t5x reproduce`
+    created                UTC, ISO 8601
+    command                the command line that made the file
+    device, versions, commit        see `environment`
+    seeds                  [int]
+    corpus                 {sha256, [anything else as name: value]}
+    model                  T5Config fields, dtype as str
+    pretrain_steps         steps of the original checkpoint
+    uptrain_fraction       the paper's alpha
+    [timings_s]            {stage: seconds}
+    stages                 [{name, command, seconds}], in order
+    baselines              {task: {'untrained': score, 'lead'|'copy'|...: score}}
+    [loss_original]        of the checkpoint before anything (validation, nats
+                           a target token)
+    models                 {'MHA' | 'GQA-<K>' | 'MQA': {
+      num_kv_heads, num_params, cache_bytes_per_token,
+      loss_converted, loss_uptrained,          (MHA: unconverted; continued)
+      [loss_converted_per_example, loss_uptrained_per_example],   ([float])
+      tasks                {task: {
+        metrics            {'rouge1' | 'bleu' | 'f1' | ...: score}
+        per_example        [score], the same examples for every model
+        [bleu_statistics]  [[10 ints]]: `statistics.bleu_statistics`; needed
+                           for a corpus BLEU interval
+        num_examples, best_step,
+        samples            [{input, target, prediction}]}}
+      decode               what `benchmark.decode_benchmark` returns}}
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+
+import numpy as np
+
+import gqa_t5x
+from gqa_t5x.errors import UserError
+
+SCHEMA = 1
+FILE_NAME = 'results.json'
+_REQUIRED = ('scale', 'experiment', 'created', 'command', 'device', 'versions',
+             'commit', 'seeds', 'corpus', 'model', 'pretrain_steps',
+             'uptrain_fraction', 'stages', 'baselines', 'models')
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'optax', 'orbax-checkpoint',
+             'seqio', 'tensorflow', 'tensorflow-cpu', 'sentencepiece',
+             'rouge-score', 'sacrebleu', 'babel')
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskColumn:
+  """A task of the embedded default as a column of our tables.
+
+  Attributes:
+    task: seqio name.
+    metric: which of the task's metrics stands in the table.
+    title: column heading.
+    description: one line for a reader who has never seen the task.
+  """
+
+  task: str
+  metric: str
+  title: str
+  description: str
+
+
+TASK_COLUMNS = (
+    TaskColumn('docs_summarize', 'rouge1', 'Docs R1',
+               'from the body of a docstring to its summary line (ROUGE-1)'),
+    TaskColumn('cldr_translate_en_de', 'bleu', 'CLDR BLEU',
+               'dates, numbers, units, currencies, lists and names from '
+               'English to German (BLEU)'),
+    TaskColumn('docs_question_answering', 'f1', 'Docs QA F1',
+               'what an argument means, answered from a page of function '
+               'descriptions (F1)'),
+)
+
+
+def main_score(entry: dict, column: TaskColumn) -> float | None:
+  """Returns a model entry's score on a task, None where it is missing."""
+  task = entry.get('tasks', {}).get(column.task, {})
+  return task.get('metrics', {}).get(column.metric)
+
+
+def average_score(entry: dict) -> float | None:
+  """Returns the plain mean over all task columns, None if one is missing."""
+  scores = [main_score(entry, column) for column in TASK_COLUMNS]
+  return None if None in scores else sum(scores) / len(scores)
+
+
+def gqa_name(results: dict) -> str | None:
+  """Returns the name of the run's (first) grouped model, such as 'GQA-2'."""
+  names = [n for n in results['models'] if n.startswith('GQA-')]
+  return names[0] if names else None
+
+
+def _plain(value):
+  """Makes NumPy values plain; NaN and infinity, unknown to JSON, null."""
+  if isinstance(value, dict):
+    return {str(key): _plain(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(item) for item in value]
+  if hasattr(value, 'tolist'):  # NumPy and JAX arrays and scalars.
+    return _plain(np.asarray(value).tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  if isinstance(value, os.PathLike):
+    return os.fspath(value)
+  return value
+
+
+def write_text(path, text: str) -> None:
+  """Writes a file whole or not at all."""
+  path = pathlib.Path(path)
+  beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    beside.write_text(text, encoding='utf-8')
+    os.replace(beside, path)
+  finally:
+    beside.unlink(missing_ok=True)
+
+
+def save_results(output_dir, results: dict) -> pathlib.Path:
+  """Writes `results.json` into a folder, atomically.
+
+  Args:
+    output_dir: an existing folder.
+    results: see the head of this file; `schema` and `created` are filled in.
+
+  Returns:
+    The path written.
+  """
+  now = datetime.datetime.now(datetime.timezone.utc)
+  results = {'schema': SCHEMA, 'created': now.isoformat(timespec='seconds'),
+             **results}
+  path = pathlib.Path(output_dir) / FILE_NAME
+  write_text(path, json.dumps(_plain(results), indent=1, ensure_ascii=False,
+                              allow_nan=False) + '\n')
+  return path
+
+
+def load_results(output_dir) -> dict:
+  """Reads `results.json` of a folder.
+
+  Raises:
+    UserError: it is missing, is not JSON, or is not such a file.
+  """
+  path = pathlib.Path(output_dir) / FILE_NAME
+  try:
+    results = json.loads(path.read_text(encoding='utf-8'))
+  except OSError as error:
+    raise UserError(
+        f'expected {FILE_NAME} of a finished run in {output_dir}, got '
+        f'{type(error).__name__}; run `gqa-t5x reproduce --output_dir '
+        f'{output_dir}` first') from None
+  except ValueError as error:
+    raise UserError(f'expected JSON in {path}, got a file broken at: {error}; '
+                    'run `gqa-t5x reproduce` again to write it') from None
+  if not isinstance(results, dict) or results.get('schema') != SCHEMA:
+    got = results.get('schema') if isinstance(results, dict) else 'no object'
+    raise UserError(f'expected schema {SCHEMA} in {path}, got {got}; make the '
+                    'file again with this version of gqa-t5x')
+  missing = [key for key in _REQUIRED if key not in results]
+  if missing:
+    raise UserError(f'expected {missing[0]!r} in {path}, which lacks '
+                    f'{len(missing)} of its keys; make the file again with '
+                    '`gqa-t5x reproduce`')
+  return results
+
+
+def _cpu_model() -> str:
+  try:
+    text = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')
+  except OSError:
+    text = ''
+  for line in text.splitlines():
+    if line.startswith('model name'):
+      return line.split(':', 1)[1].strip()
+  return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+  """Cores this process may use; fewer than the machine's in a container."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def _commit() -> str:
+  """The checkout's commit, '+changes' if it has any, else the version."""
+  root = pathlib.Path(gqa_t5x.__file__).resolve().parent.parent
+  version = f'gqa_t5x {gqa_t5x.__version__}'
+  # Without this, a wheel installed somewhere below another project's checkout
+  # would name that project's commit.
+  if not ((root / '.git').exists() and (root / 'setup.py').exists()):
+    return version
+
+  def git(*arguments):
+    return subprocess.run(['git', '-C', str(root), *arguments], check=True,
+                          capture_output=True, text=True, timeout=20).stdout
+  try:
+    commit = git('rev-parse', 'HEAD').strip()
+    changed = git('status', '--porcelain', '--untracked-files=no').strip()
+  except (OSError, subprocess.SubprocessError):
+    return version
+  return commit + ('+changes' if changed else '')
+
+
+def environment() -> dict:
+  """Returns what a result depends on besides its inputs.
+
+  Returns:
+    {'device': {cpu, cores, system, backend, device_kind, num_devices},
+     'versions': {'python', 'gqa_t5x', and installed packages},
+     'commit': git commit, or the package's version outside a checkout}
+  """
+  import jax  # Reading results and writing a report need no JAX.
+  devices = jax.devices()
+  versions = {'python': platform.python_version(),
+              'gqa_t5x': gqa_t5x.__version__}
+  for package in _PACKAGES:
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      pass
+  return {
+      'device': {
+          'cpu': _cpu_model(), 'cores': _cores(),
+          'system': f'{platform.system()} {platform.machine()}',
+          'backend': jax.default_backend(),
+          'device_kind': devices[0].device_kind,
+          'num_devices': len(devices),
+      },
+      'versions': versions,
+      'commit': _commit(),
+  }
