@@ -1,0 +1,94 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Bootstrap intervals against hand values, exact enumeration and sacrebleu."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from gqa_t5x.experiments import statistics
+
+TARGETS = ['the cat sat on the mat .', 'am 3. Mai 2021', 'zwölf Meter lang',
+           'ein Buch und eine Tasse auf dem Tisch', 'ja']
+PREDICTIONS = ['the cat sat on a mat .', 'am 3. Mai 2012', 'zwölf Kilometer',
+               'ein Buch und eine Tasse auf dem Tisch da', 'nein']
+
+
+def test_difference_of_constant_scores_has_no_width():
+  interval = statistics.paired_difference([np.full(7, 3.0)], [np.full(7, 1.0)])
+  assert interval == statistics.Interval(2.0, 2.0, 2.0)
+
+
+def test_difference_is_paired():
+  # The examples differ wildly, the two models always by one point.
+  hard = np.array([0.0, 100.0, 3.0, 55.0, 20.0])
+  interval = statistics.paired_difference([hard + 1], [hard])
+  assert interval.estimate == pytest.approx(1.0)
+  assert interval.high - interval.low < 1e-9
+
+
+def test_interval_matches_all_resamples_of_four_examples():
+  a, b = np.array([1.0, 0.0, 5.0, 2.0]), np.array([0.0, 1.0, 1.0, 2.0])
+  every = [np.mean(draw) for draw in itertools.product(a - b, repeat=4)]
+  low, high = np.quantile(every, [0.025, 0.975])
+  interval = statistics.paired_difference([a], [b], num_resamples=20_000)
+  assert interval.estimate == pytest.approx(1.0)
+  assert interval.low == pytest.approx(low)
+  assert interval.high == pytest.approx(high)
+
+
+def test_tasks_weigh_the_same_whatever_their_size():
+  interval = statistics.paired_difference(
+      [np.full(3, 9.0), np.full(50, 1.0)], [np.full(3, 5.0), np.full(50, 1.0)])
+  assert interval.estimate == pytest.approx(2.0)
+
+
+def test_same_seed_same_interval():
+  a, b = np.sqrt(np.arange(11.0)), np.zeros(11)
+  assert (statistics.paired_difference([a], [b], seed=3)
+          == statistics.paired_difference([a], [b], seed=3))
+  assert (statistics.paired_difference([a], [b], seed=3)
+          != statistics.paired_difference([a], [b], seed=4))
+
+
+def test_refuses_different_examples():
+  with pytest.raises(ValueError, match='same examples'):
+    statistics.paired_difference([np.zeros(3)], [np.zeros(4)])
+
+
+@pytest.mark.parametrize('chosen', [
+    [0, 1, 2, 3, 4], [0, 0, 3], [1, 2], [4], [2, 4], [3]])
+def test_bleu_of_any_resample_is_sacrebleus(chosen):
+  sacrebleu = pytest.importorskip('sacrebleu')
+  rows = statistics.bleu_statistics(PREDICTIONS, TARGETS)
+  expected = sacrebleu.corpus_bleu(
+      [PREDICTIONS[i] for i in chosen], [[TARGETS[i] for i in chosen]],
+      tokenize='intl', smooth_method='exp').score
+  assert statistics.corpus_score(rows[chosen]) == pytest.approx(expected)
+  times_drawn = np.bincount(chosen, minlength=5)[None].astype(float)
+  resampled = statistics._scores(rows.astype(float), times_drawn)
+  assert resampled[0] == pytest.approx(expected)
+
+
+def test_bleu_statistics_by_hand():
+  pytest.importorskip('sacrebleu')
+  rows = statistics.bleu_statistics(['a b c d e'], ['a b c x e f'])
+  # Matches: a b c e; ab bc; abc; none. Predicted n-grams: 5 4 3 2.
+  assert rows.tolist() == [[5, 6, 4, 2, 1, 0, 5, 4, 3, 2]]
+
+
+def test_bleu_interval_holds_the_estimate():
+  pytest.importorskip('sacrebleu')
+  a = statistics.bleu_statistics(TARGETS[:4] * 5, TARGETS[:4] * 5)
+  b = statistics.bleu_statistics(PREDICTIONS[:4] * 5, TARGETS[:4] * 5)
+  interval = statistics.paired_difference([a], [b], num_resamples=500)
+  assert interval.estimate == pytest.approx(100 - statistics.corpus_score(b))
+  assert 0 < interval.low < interval.estimate < interval.high
+
+
+def test_median_ratio_by_hand():
+  interval = statistics.median_ratio([4.0, 4.0, 4.0], [2.0, 2.0, 2.0])
+  assert interval == statistics.Interval(2.0, 2.0, 2.0)
+  interval = statistics.median_ratio([2.0, 4.0, 9.0], [2.0, 2.0, 2.0])
+  assert (interval.low, interval.estimate, interval.high) == (1.0, 2.0, 4.5)
