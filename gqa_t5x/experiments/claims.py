@@ -17,6 +17,7 @@ from gqa_t5x.experiments import statistics
 SHOWN = 'shown'
 NOT_SHOWN = 'not shown'
 CONTRADICTED = 'contradicted'
+SHOWN_IN_PART = 'shown in part'  # Of a claim: a part was not tested.
 NOT_TESTED = 'not tested'
 
 CLOSE_POINTS = 1.0  # "Close" in quality: within one point of the average.
@@ -36,7 +37,7 @@ class Finding:
     interval: estimate with its interval; None where not tested, or where
       only the estimate exists.
     estimate: the number itself, None where not tested.
-    verdict: one of the four words above.
+    verdict: shown, not shown, contradicted or not tested.
     comment: what the verdict rests on, where that is not plain.
   """
 
@@ -185,13 +186,11 @@ def findings(results: dict) -> list[Finding]:
 
 
 def verdict(claim: str, all_findings: list[Finding]) -> str:
-  """A claim's verdict: that of its worst tested part.
-
-  A part that was not tested leaves the others' verdict, so the table always
-  lists the parts.
-  """
+  """A claim's verdict: that of its worst part."""
   verdicts = {f.verdict for f in all_findings if f.claim == claim}
-  for word in (CONTRADICTED, NOT_SHOWN, SHOWN):
+  for word in (CONTRADICTED, NOT_SHOWN):
     if word in verdicts:
       return word
+  if SHOWN in verdicts:
+    return SHOWN_IN_PART if NOT_TESTED in verdicts else SHOWN
   return NOT_TESTED

@@ -17,7 +17,7 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
     uptrain_fraction       the paper's alpha
     [timings_s]            {stage: seconds}
     stages                 [{name, command, seconds}], in order
-    baselines              {task: {'untrained': score, 'lead'|'copy'|...: score}}
+    baselines              {task: {'untrained': score, 'lead'|...: score}}
     [loss_original]        of the checkpoint before anything (validation, nats
                            a target token)
     models                 {'MHA' | 'GQA-<K>' | 'MQA': {
@@ -142,7 +142,7 @@ def save_results(output_dir, results: dict) -> pathlib.Path:
   Returns:
     The path written.
   """
-  now = datetime.datetime.now(datetime.timezone.utc)
+  now = datetime.datetime.now(datetime.UTC)
   results = {'schema': SCHEMA, 'created': now.isoformat(timespec='seconds'),
              **results}
   path = pathlib.Path(output_dir) / FILE_NAME

@@ -1,0 +1,150 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The report's figures as small SVG drawings, without a plotting library.
+
+Text stays text and takes the page's font and colour; marks take their colour
+from the page's CSS classes `mha`, `gqa`, `mqa` and their shape from here, so
+that they differ in print, on a dark screen and to a colour-blind reader.
+"""
+
+import dataclasses
+import html
+import math
+from collections.abc import Sequence
+
+WIDTH, HEIGHT = 360, 250  # About a phone's width: text is never scaled down.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 348, 18, 206  # The plot's area.
+_LETTER = 6.7  # Width of a letter at the page's 12 px figure font, roughly.
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """A model in a figure; kind is 'mha', 'gqa' or 'mqa'.
+
+  `value` is y as it is written on a bar.
+  """
+
+  label: str
+  kind: str
+  x: float
+  y: float
+  value: str = ''
+
+
+def _ticks(low: float, high: float, about: int = 4) -> list[float]:
+  """Round numbers from at most `low` to at least `high`."""
+  raw = (high - low) / about
+  scale = 10.0 ** math.floor(math.log10(raw))
+  step = next(scale * m for m in (1, 2, 2.5, 5, 10) if scale * m >= raw * .999)
+  first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+  return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _number(value: float) -> str:
+  return f'{value:.4g}'
+
+
+def _text(x, y, text, anchor='middle', extra='') -> str:
+  return (f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>'
+          f'{html.escape(text)}</text>')
+
+
+def _mark(kind: str, x: float, y: float) -> str:
+  """A circle for MHA, a square for GQA, a triangle for MQA."""
+  if kind == 'mha':
+    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
+  if kind == 'gqa':
+    return (f'<rect class="{kind}" x="{x - 5.5:.1f}" y="{y - 5.5:.1f}" '
+            'width="11" height="11"/>')
+  return (f'<path class="{kind}" d="M{x:.1f} {y - 7:.1f}l7 12h-14z"/>')
+
+
+def _svg(title: str, parts: Sequence[str]) -> str:
+  return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+          f'aria-label="{html.escape(title)}">' + ''.join(parts) + '</svg>')
+
+
+def _y_axis(ticks, to_y, label) -> list[str]:
+  parts = []
+  for tick in ticks:
+    parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" '
+                 f'y1="{to_y(tick):.1f}" y2="{to_y(tick):.1f}"/>')
+    parts.append(_text(_LEFT - 6, to_y(tick) + 4, _number(tick), 'end',
+                       ' class="tick"'))
+  middle = (_TOP + _BOTTOM) / 2
+  parts.append(_text(11, middle, label,
+                     extra=f' transform="rotate(-90 11 {middle:g})"'))
+  return parts
+
+
+def _place_labels(points, positions) -> list[str]:
+  """Puts each label right, left, above or below its mark, where it is free."""
+  taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in positions]
+  parts = []
+  for point, (x, y) in zip(points, positions, strict=True):
+    width = _LETTER * len(point.label)
+    choices = [(x + 11, y + 4, 'start', x + 11), (x - 11, y + 4, 'end',
+               x - 11 - width), (x, y - 12, 'middle', x - width / 2),
+               (x, y + 21, 'middle', x - width / 2)]
+    for text_x, text_y, anchor, left in choices:
+      box = (left, text_y - 11, left + width, text_y + 3)
+      inside = (box[0] > _LEFT and box[2] < WIDTH and box[1] > 0
+                and box[3] < _BOTTOM)
+      hits = any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3]
+                 and t[1] < box[3] for t in taken)
+      if inside and not hits:
+        break
+    taken.append(box)
+    parts.append(_text(text_x, text_y, point.label, anchor))
+  return parts
+
+
+def scatter(points: Sequence[Point], *, title: str, x_label: str,
+            y_label: str) -> str:
+  """Returns an SVG of y against x; x starts at 0, y near its values."""
+  x_ticks = _ticks(0, max(p.x for p in points) * 1.05)
+  ys = [p.y for p in points]
+  margin = max(0.15 * (max(ys) - min(ys)), 0.05)
+  y_ticks = _ticks(min(ys) - margin, max(ys) + margin)
+
+  def to_x(x):
+    return _LEFT + (_RIGHT - _LEFT) * x / x_ticks[-1]
+
+  def to_y(y):
+    share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+    return _BOTTOM - (_BOTTOM - _TOP) * share
+
+  parts = _y_axis(y_ticks, to_y, y_label)
+  for tick in x_ticks:
+    parts.append(_text(to_x(tick), _BOTTOM + 18, _number(tick),
+                       extra=' class="tick"'))
+  parts.append(_text((_LEFT + _RIGHT) / 2, HEIGHT - 6, x_label))
+  positions = [(to_x(p.x), to_y(p.y)) for p in points]
+  parts += [_mark(p.kind, *xy) for p, xy in zip(points, positions)]
+  parts += _place_labels(points, positions)
+  return _svg(title, parts)
+
+
+def bars(points: Sequence[Point], *, title: str, x_label: str,
+         y_label: str) -> str:
+  """Returns an SVG of one bar a point, in order, from 0 to its y.
+
+  The label stands below the bar, the value on it; x is not used.
+  """
+  y_ticks = _ticks(0, max(p.y for p in points) * 1.05)
+
+  def to_y(y):
+    return _BOTTOM - (_BOTTOM - _TOP) * y / y_ticks[-1]
+
+  slot = (_RIGHT - _LEFT) / len(points)
+  width = min(0.7 * slot, 56)
+  parts = _y_axis(y_ticks, to_y, y_label)
+  for i, point in enumerate(points):
+    x = _LEFT + (i + 0.5) * slot
+    parts.append(f'<rect class="{point.kind}" x="{x - width / 2:.1f}" '
+                 f'y="{to_y(point.y):.1f}" width="{width:.1f}" '
+                 f'height="{_BOTTOM - to_y(point.y):.1f}"/>')
+    parts.append(_text(x, to_y(point.y) - 5, point.value))
+    parts.append(_text(x, _BOTTOM + 18, point.label, extra=' class="tick"'))
+  parts.append(_text((_LEFT + _RIGHT) / 2, HEIGHT - 6, x_label))
+  return _svg(title, parts)

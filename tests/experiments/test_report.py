@@ -1,0 +1,172 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The report on an invented run: what it says, and that it is sound HTML."""
+
+import html.parser
+import re
+
+import pytest
+
+from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import report
+from gqa_t5x.experiments import results as results_lib
+
+VOID = {'meta', 'br', 'circle', 'rect', 'line', 'path'}
+
+
+class Balanced(html.parser.HTMLParser):
+  """Fails where tags do not close in order; keeps texts and attributes."""
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.texts, self.attributes, self.tags = [], [], [], []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.attributes += attrs
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.append(tag)
+    self.attributes += attrs
+
+  def handle_endtag(self, tag):
+    assert self.open and self.open[-1] == tag, (tag, self.open, self.getpos())
+    self.open.pop()
+
+  def handle_data(self, data):
+    self.texts.append(data)
+
+
+@pytest.fixture
+def written(results, tmp_path):
+  """Texts of (report.md, report.html) of the invented run."""
+  results_lib.save_results(tmp_path, results)
+  markdown, page = report.write_report(tmp_path)
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+      'report.html', 'report.md', 'results.json']
+  return markdown.read_text('utf-8'), page.read_text('utf-8')
+
+
+def _parse(page):
+  parser = Balanced()
+  parser.feed(page)
+  parser.close()
+  assert not parser.open
+  return parser
+
+
+def test_html_is_balanced_and_refers_to_nothing_outside(written):
+  parser = _parse(written[1])
+  assert not {'script', 'link', 'img', 'iframe', 'object'} & set(parser.tags)
+  assert not {'src', 'href', 'xlink:href', 'srcset'} & {
+      name for name, _ in parser.attributes}
+  assert not re.search(r'url\(|@import|https?://|file:', written[1])
+  assert parser.tags.count('svg') == 4
+  assert ('name', 'viewport') in parser.attributes
+  assert 'prefers-color-scheme: dark' in written[1]
+  assert '@media print' in written[1]
+
+
+@pytest.mark.parametrize('which', [0, 1])
+def test_says_what_was_run_and_found(written, which):
+  text = written[which]
+  for expected in (
+      'Invented CPU', 'invented0123', '0.0.0-invented', 'feedface',
+      'gqa-t5x convert --num_kv_heads 2', '4 min 2 s', 'MHA-Large', '46.76',
+      '20.5 (lead)', '22.5 (copy)', '3,072', 'alpha 0.05, 1,000 steps',
+      'Every model is above both baselines',
+      '1 training seed (0)', 'templates, not language', '−0.550'):
+    assert expected in text, expected
+
+
+def test_claims_come_first_with_their_verdicts(written):
+  markdown = written[0]
+  assert markdown.index('C1 quality') < markdown.index('MHA-Large')
+  verdicts = dict(re.findall(r'\| (C\d) \w+ \| .* \| \*\*(.*)\*\* \|',
+                             markdown))
+  assert verdicts == {
+      'C1': 'shown', 'C2': 'shown', 'C3': 'not tested',
+      'C4': 'shown in part', 'C5': 'not tested', 'C6': 'not tested'}
+
+
+def test_paper_rows_stand_directly_above_ours(written):
+  markdown = written[0]
+  paper_at = markdown.index('| GQA-8-XXL | 8 | 0.28 | 47.1 |')
+  ours = '| GQA-2 | 2 | 0.0120 | 768 | 56.1 | 40.8 | 66.0 | 61.5 |'
+  assert paper_at < markdown.index(ours)
+  assert markdown[paper_at:markdown.index(ours)].count('|\n\n') == 1
+
+
+def test_untrusted_text_is_shown_as_it_stands(written):
+  markdown, page = written
+  sample = 'invented input 0 of docs_summarize with <b>, `tick`, a | and **'
+  assert sample in markdown and sample in ''.join(_parse(page).texts)
+  assert 'b' not in _parse(page).tags
+  assert 'example 3' in markdown and 'example 4' not in markdown
+
+
+def test_score_below_a_baseline_is_said_aloud(results, tmp_path):
+  results['baselines']['docs_summarize']['lead'] = 40.9
+  results_lib.save_results(tmp_path, results)
+  text = report.write_report(tmp_path)[0].read_text('utf-8')
+  assert ('Not above both baselines: GQA-2 on Docs R1, MQA on Docs R1; nothing'
+          in text)
+
+
+def test_missing_parts_become_dashes(results, tmp_path):
+  del results['models']['MQA']['decode']
+  results['models']['MHA']['loss_uptrained'] = float('nan')
+  results['baselines'] = {}
+  for entry in results['models'].values():
+    del entry['tasks']['docs_summarize']
+    entry.pop('loss_converted_per_example')
+  results_lib.save_results(tmp_path, results)
+  markdown, page = report.write_report(tmp_path)
+  _parse(page.read_text('utf-8'))
+  text = markdown.read_text('utf-8')
+  assert '| MQA | 1 | – | 384 | – | – | 65.0 | 57.0 |' in text
+  assert '| MHA, continued | 3,000,008 | 2.500 | – | – |' in text
+  assert 'not shown (no interval was measured)' in text
+  assert re.search(r'\| C1 quality \| .* \| \*\*not tested\*\* \|', text)
+
+
+def test_no_model_at_all(results, tmp_path):
+  results['models'] = {}
+  results_lib.save_results(tmp_path, results)
+  _parse(report.write_report(tmp_path)[1].read_text('utf-8'))
+
+
+def test_smoke_says_that_it_shows_nothing(results, tmp_path):
+  results['scale'] = 'smoke'
+  results_lib.save_results(tmp_path, results)
+  assert 'hardly learned' in report.write_report(tmp_path)[0].read_text('utf-8')
+
+
+def test_terminal_table(results):
+  lines = report.format_table(results).splitlines()
+  assert max(map(len, lines)) <= 80
+  rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+  assert rows['GQA-8-XXL'][:4] == ['8', '0.28', '47.1', '43.5']
+  assert rows['GQA-2'] == ['2', '0.0120', '768', '56.1', '40.8', '66.0', '61.5']
+  assert rows['Untrained'][-1] == '0.9'
+
+
+def test_failed_write_leaves_the_old_report(results, tmp_path, monkeypatch):
+  results_lib.save_results(tmp_path, results)
+  (tmp_path / 'report.md').write_text('old')
+
+  def no_space(*unused):
+    raise OSError(28, 'No space left on device')
+  monkeypatch.setattr(results_lib.os, 'replace', no_space)
+  with pytest.raises(OSError, match='No space'):
+    report.write_report(tmp_path)
+  assert (tmp_path / 'report.md').read_text() == 'old'
+  assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_folder_without_a_run(tmp_path):
+  with pytest.raises(UserError, match='expected results.json'):
+    report.write_report(tmp_path)
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,72 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""results.json: written whole, read back the same, refused in one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+import gqa_t5x
+from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import results as results_lib
+
+
+def test_round_trip(results, tmp_path):
+  path = results_lib.save_results(tmp_path, results)
+  assert path == tmp_path / 'results.json'
+  assert results_lib.load_results(tmp_path) == results
+  assert [p.name for p in tmp_path.iterdir()] == ['results.json']
+
+
+def test_numpy_and_nan_become_plain_json(results, tmp_path):
+  results['models']['MHA']['loss_converted'] = np.float32(2.5)
+  results['models']['MHA']['loss_uptrained'] = float('inf')
+  results['seeds'] = np.arange(2)
+  path = results_lib.save_results(tmp_path, results)
+  read = json.loads(path.read_text('utf-8'))
+  assert read['models']['MHA']['loss_converted'] == 2.5
+  assert read['models']['MHA']['loss_uptrained'] is None
+  assert read['seeds'] == [0, 1]
+
+
+@pytest.mark.parametrize('text, message', [
+    ('{"schema": 1,', 'expected JSON'),
+    ('[]', 'expected schema 1'),
+    ('{"schema": 2}', 'expected schema 1 .* got 2'),
+    ('{"schema": 1}', "expected 'scale'"),
+])
+def test_bad_file_is_refused_in_one_line(tmp_path, text, message):
+  (tmp_path / 'results.json').write_text(text)
+  with pytest.raises(UserError, match=message) as caught:
+    results_lib.load_results(tmp_path)
+  assert '\n' not in str(caught.value)
+
+
+def test_average_is_the_plain_mean(results):
+  # (41 + 66 + 62) / 3
+  average = results_lib.average_score(results['models']['MHA'])
+  assert average == pytest.approx(56.3333333)
+  del results['models']['MHA']['tasks']['docs_summarize']
+  assert results_lib.average_score(results['models']['MHA']) is None
+
+
+def test_gqa_name(results):
+  assert results_lib.gqa_name(results) == 'GQA-2'
+  assert results_lib.gqa_name({'models': {'MHA': {}}}) is None
+
+
+def test_environment():
+  facts = results_lib.environment()
+  assert facts['device']['backend'] == 'cpu'
+  assert facts['device']['cores'] >= 1 and facts['device']['cpu']
+  assert facts['versions']['gqa_t5x'] == gqa_t5x.__version__
+  assert facts['versions']['jax'] and facts['versions']['python']
+  json.dumps(facts)
+
+
+def test_commit_outside_a_checkout_is_the_version(tmp_path, monkeypatch):
+  package = tmp_path / 'site' / 'gqa_t5x'
+  package.mkdir(parents=True)
+  monkeypatch.setattr(gqa_t5x, '__file__', str(package / '__init__.py'))
+  assert results_lib._commit() == f'gqa_t5x {gqa_t5x.__version__}'
