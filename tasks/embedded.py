@@ -1,0 +1,120 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Registers the tasks made from what is installed on this machine.
+
+Importing this module registers them; the corpus is made when one is first
+read. See `corpus` for where the rows come from.
+"""
+
+import functools
+
+import seqio
+import tensorflow as tf
+
+from gqa_t5x.tasks import common
+from gqa_t5x.tasks import corpus
+from gqa_t5x.tasks import documentation
+from gqa_t5x.tasks import metrics
+from gqa_t5x.tasks import pretraining
+from gqa_t5x.tasks import question_answering
+from gqa_t5x.tasks import summarization
+from gqa_t5x.tasks import translation
+
+# Of every batch of the pre-training mixture, this share is of this task.
+PRETRAINING_RATES = {
+    'docs_span_corruption': 0.4,
+    'docs_summarize': 0.2,
+    'cldr_translate_en_de': 0.15,
+    'docs_question_answering': 0.25,
+}
+
+# Re-exported: what evaluation stores with its results.
+corpus_fingerprint = corpus.corpus_fingerprint
+
+
+def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
+  """Answers of baselines that learn nothing, in the order of the split.
+
+  Returns:
+    {baseline: predictions}: 'lead' is the first sentence of the document or
+    of the page asked about, 'name' the words of the documented name, 'copy'
+    the English text.
+  """
+  if task == 'docs_summarize':
+    made = corpus.rows('summarize', split)
+    bodies = (row['inputs'].partition('. ')[2] for row in made)
+    return {
+        'lead': [documentation.sentences(body)[0] for body in bodies],
+        'name': [row['name'] for row in made],
+    }
+  if task == 'cldr_translate_en_de':
+    made = corpus.rows('translate', split)
+    prompt = len(common.translation_input(''))
+    return {'copy': [row['inputs'][prompt:] for row in made]}
+  if task == 'docs_question_answering':
+    made = corpus.rows('question_answering', split)
+    pages = (row['inputs'].partition(' context: ')[2] for row in made)
+    leads = (documentation.sentences(page)[0] for page in pages)
+    return {'lead': [lead.partition(': ')[2] for lead in leads]}
+  raise ValueError(f'expected a supervised embedded task, got {task!r}')
+
+
+def _dataset(
+    split: str, shuffle_files: bool = False, seed=None, *, kind: str, fields
+) -> tf.data.Dataset:
+  """Reads one split; rows are shuffled on disk already, so it ignores seed."""
+  del shuffle_files, seed
+  made = corpus.rows(kind, split)
+  columns = {}
+  for field in fields:
+    values = [row[field] for row in made]
+    columns[field] = (
+        tf.ragged.constant(values, dtype=tf.string)
+        if values and isinstance(values[0], list)
+        else tf.constant(values, dtype=tf.string)
+    )
+  return tf.data.Dataset.from_tensor_slices(columns)
+
+
+def _source(kind: str, fields: tuple[str, ...]) -> seqio.FunctionDataSource:
+  return seqio.FunctionDataSource(
+      functools.partial(_dataset, kind=kind, fields=fields),
+      splits=corpus.SPLITS,
+  )
+
+
+def _register() -> None:
+  features = common.output_features()
+  seqio.TaskRegistry.add(
+      'docs_span_corruption',
+      source=_source('documents', ('text',)),
+      preprocessors=pretraining.preprocessors('text'),
+      output_features=features,
+      metric_fns=[],
+  )
+  seqio.TaskRegistry.add(
+      'docs_summarize',
+      source=_source('summarize', ('inputs', 'targets')),
+      preprocessors=common.token_preprocessors(),
+      output_features=features,
+      metric_fns=summarization.METRICS,
+  )
+  seqio.TaskRegistry.add(
+      'cldr_translate_en_de',
+      source=_source('translate', ('inputs', 'targets')),
+      preprocessors=common.token_preprocessors(),
+      output_features=features,
+      metric_fns=translation.METRICS,
+  )
+  seqio.TaskRegistry.add(
+      'docs_question_answering',
+      source=_source('question_answering', ('inputs', 'targets', 'answers')),
+      preprocessors=common.token_preprocessors(),
+      postprocess_fn=question_answering.all_answers,
+      output_features=features,
+      metric_fns=question_answering.METRICS,
+  )
+  seqio.MixtureRegistry.add('docs_pretrain', list(PRETRAINING_RATES.items()))
+
+
+_register()
