@@ -266,9 +266,10 @@ class Decoder(nn.Module):
         cfg.num_heads, cfg.dtype, bidirectional=False, name='relpos_bias'
     )(query_positions, key_positions)
     causal = key_positions <= query_positions[..., None]
-    # [1 or B, N, T, L] and [1 or B, 1, T, L]
-    bias = bias.reshape(-1, *bias.shape[-3:])
-    causal = causal.reshape(-1, 1, *causal.shape[-2:])
+    if query_positions.ndim == 1:
+      bias, causal = bias[None], causal[None]
+    causal = causal[:, None]
+    # bias is [1 or B, N, T, L], causal [1 or B, 1, T, L].
     mask = causal if mask is None else causal & mask
 
     y = _dropout(cfg, self.shared_embedding(tokens), deterministic)

@@ -28,12 +28,14 @@ def load(folder: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
       metadata = checkpointer.restore(folder / 'metadata')
     with ocp.PyTreeCheckpointer() as checkpointer:
-      tree = checkpointer.metadata(folder / 'params').item_metadata.tree
+      item = checkpointer.metadata(folder / 'params').item_metadata
+      if item is None:
+        raise ValueError('the list of its arrays is missing or damaged')
       # As numpy: whatever devices wrote it need not be here.
       params = checkpointer.restore(
           folder / 'params',
           restore_args=jax.tree.map(
-              lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree
+              lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item.tree
           ),
       )
   except (ValueError, OSError, KeyError) as error:

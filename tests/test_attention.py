@@ -1,0 +1,123 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Grouped-query attention against JAX's own and against repeated heads.
+
+Every dimension has another size, so that no swapped axis can pass.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gqa_t5x import attention
+from gqa_t5x import grouping
+
+B, T, S, N, H = 2, 5, 7, 12, 3
+
+
+def _inputs(num_kv_heads, seed=0):
+  rng = np.random.default_rng(seed)
+  query = rng.normal(size=(B, T, N, H)).astype(np.float32)
+  key, value = rng.normal(size=(2, B, num_kv_heads, S, H)).astype(np.float32)
+  bias = rng.normal(size=(1, N, T, S)).astype(np.float32)
+  mask = rng.random((B, 1, T, S)) > 0.3
+  mask[..., 0] = True
+  return query, key, value, bias, mask
+
+
+@pytest.mark.parametrize('num_kv_heads', [1, 2, 3, 4, 6, 12])
+def test_equals_jax_nn(num_kv_heads):
+  query, key, value, bias, mask = _inputs(num_kv_heads)
+  actual = attention.dot_product_attention(
+      query, key, value, bias=jnp.asarray(bias), mask=jnp.asarray(mask)
+  )
+  expected = jax.nn.dot_product_attention(
+      query,
+      key.swapaxes(1, 2),
+      value.swapaxes(1, 2),
+      bias=bias,
+      mask=mask,
+      scale=1.0,
+  )
+  np.testing.assert_allclose(actual, expected, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize('num_kv_heads', [1, 4, 12])
+def test_equals_multi_head_with_repeated_heads(num_kv_heads):
+  query, key, value, bias, mask = _inputs(num_kv_heads)
+  size = N // num_kv_heads
+  weight = np.random.default_rng(1).normal(size=query.shape)
+
+  def loss(query, key, value, bias):
+    return jnp.sum(
+        weight
+        * attention.dot_product_attention(
+            query, key, value, bias=bias, mask=jnp.asarray(mask)
+        )
+    )
+
+  repeated = [grouping.repeat_kv_heads(x, N, axis=1) for x in (key, value)]
+  gqa, gqa_grads = jax.value_and_grad(loss, (0, 1, 2, 3))(
+      query, key, value, bias
+  )
+  mha, mha_grads = jax.value_and_grad(loss, (0, 1, 2, 3))(
+      query, *repeated, bias
+  )
+  np.testing.assert_allclose(gqa, mha, rtol=1e-5)
+  # The gradient of a shared head is the sum over its group.
+  summed = [
+      x.reshape(B, num_kv_heads, size, S, H).sum(2) for x in mha_grads[1:3]
+  ]
+  for actual, expected in zip(gqa_grads, [mha_grads[0], *summed, mha_grads[3]]):
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_masked_keys_have_no_influence():
+  query, key, value, _, mask = _inputs(3)
+  mask[...] = True
+  mask[:, :, :, 4] = False
+  args = dict(mask=jnp.asarray(mask))
+  before = attention.dot_product_attention(query, key, value, **args)
+  key[:, :, 4], value[:, :, 4] = 100.0, -100.0
+  after = attention.dot_product_attention(query, key, value, **args)
+  np.testing.assert_array_equal(before, after)
+
+
+def test_dropout_is_shared_by_query_positions_and_unbiased():
+  query, key, value, _, _ = _inputs(2)
+  query = np.zeros_like(query)  # uniform weights
+  value = np.ones_like(value)
+  draw = jax.vmap(
+      lambda rng: attention.dot_product_attention(
+          query, key, value, dropout_rate=0.25, dropout_rng=rng
+      )
+  )(jax.random.split(jax.random.key(0), 500))
+  assert np.ptp(draw, axis=2).max() == 0  # the same for all T
+  assert np.ptp(draw, axis=3).max() > 0  # another for each query head
+  np.testing.assert_allclose(draw.mean(), 1.0, atol=0.02)
+
+
+def test_float32_logits_with_bfloat16_activations():
+  query, key, value, bias, _ = [
+      jnp.asarray(x, jnp.bfloat16) for x in _inputs(4)
+  ]
+  exact = attention.dot_product_attention(
+      *[x.astype(jnp.float32) for x in (query, key, value)],
+      bias=bias.astype(jnp.float32),
+  )
+
+  def error(**kwargs):
+    out = attention.dot_product_attention(
+        query, key, value, bias=bias, **kwargs
+    )
+    assert out.dtype == jnp.bfloat16
+    return np.abs(out.astype(jnp.float32) - exact).mean()
+
+  assert error(float32_logits=True) < error()
+
+
+def test_shapes_that_do_not_fit_are_named():
+  query, key, value, _, _ = _inputs(4)
+  with pytest.raises(ValueError, match=r'\[B, K, S, H\] with B=2 and H=3'):
+    attention.dot_product_attention(query, key, value[..., :2])

@@ -1,0 +1,64 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints come back bit by bit, and what is none is refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gqa_t5x import checkpoints
+from gqa_t5x.errors import UserError
+
+METADATA = {'config': {'num_heads': 2}, 'step': 3, 'conversion': None}
+
+
+def _params():
+  return {
+      'decoder': {'kernel': jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3)},
+      'scale': np.array([0.1, -0.0, np.inf], np.float32),
+  }
+
+
+def test_round_trip_keeps_bits_dtypes_and_metadata(tmp_path):
+  path = str(tmp_path / 'new' / 'checkpoint')
+  checkpoints.save_checkpoint(path, _params(), metadata=METADATA)
+  params, metadata = checkpoints.load_checkpoint(path)
+  assert metadata == METADATA
+  assert params['decoder']['kernel'].dtype == jnp.bfloat16
+  np.testing.assert_array_equal(
+      params['decoder']['kernel'], _params()['decoder']['kernel']
+  )
+  assert params['scale'].tobytes() == _params()['scale'].tobytes()
+
+
+def test_existing_folder_is_not_overwritten(tmp_path):
+  (tmp_path / 'mine').write_text('precious')
+  with pytest.raises(UserError, match='exists already; remove it'):
+    checkpoints.save_checkpoint(
+        str(tmp_path / 'mine'), _params(), metadata=METADATA
+    )
+  assert (tmp_path / 'mine').read_text() == 'precious'
+
+
+def test_missing_and_foreign_folders_are_refused(tmp_path):
+  with pytest.raises(UserError, match='does not exist; check the path'):
+    checkpoints.load_checkpoint(str(tmp_path / 'nowhere'))
+  with pytest.raises(UserError, match='is not a checkpoint of a known format'):
+    checkpoints.load_checkpoint(str(tmp_path))
+
+
+def test_damaged_checkpoint_is_one_line(tmp_path):
+  path = tmp_path / 'checkpoint'
+  checkpoints.save_checkpoint(str(path), _params(), metadata=METADATA)
+  (path / 'params' / '_METADATA').write_text('{')
+  with pytest.raises(UserError) as error:
+    checkpoints.load_checkpoint(str(path))
+  assert 'cannot be read' in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_unknown_format_is_refused(tmp_path):
+  with pytest.raises(UserError, match="format='zip' is unknown"):
+    checkpoints.save_checkpoint(
+        str(tmp_path / 'x'), _params(), format='zip', metadata=METADATA
+    )

@@ -1,0 +1,313 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The network against t5x's and Hugging Face's, and against itself decoding."""
+
+import dataclasses
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config, Transformer
+from tests import hf_reference
+from tests.golden import make_network as golden
+
+VERSIONS = ('t5_1_1', 't5_1_0')
+HAS_TORCH = all(
+    importlib.util.find_spec(name) for name in ('torch', 'transformers')
+)
+
+
+def _logits(config, params, packed=False):
+  return Transformer(config).apply(
+      {'params': params}, **golden.batch(packed), enable_dropout=False
+  )
+
+
+def _assert_close(actual, expected, packed, atol):
+  """Compares at the positions that carry a loss."""
+  stride = 1 if expected.shape == actual.shape else 8
+  targets = golden.batch(packed)['decoder_target_tokens'][:, ::stride]
+  where = np.asarray(targets > 0)
+  np.testing.assert_allclose(
+      np.asarray(actual)[:, ::stride][where],
+      np.asarray(expected)[where],
+      atol=atol,
+      rtol=0,
+  )
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_parameter_tree_is_that_of_t5x(version):
+  expected = json.loads(golden.TREE_PATH.read_text())[version]
+  module = Transformer(golden.configs()[version])
+  assert golden.parameter_tree(module) == expected
+
+
+@pytest.mark.parametrize('packed', [False, True])
+@pytest.mark.parametrize('version', VERSIONS)
+def test_logits_are_those_of_t5x(version, packed):
+  config = golden.configs()[version]
+  actual = _logits(config, golden.random_params(config), packed)
+  name = f't5x/{version}/{"packed" if packed else "plain"}'
+  _assert_close(actual, np.load(golden.LOGITS_PATH)[name], packed, 1e-5)
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_logits_are_those_of_hugging_face(version):
+  config = golden.configs()[version]
+  actual = _logits(config, golden.random_params(config))
+  expected = np.load(golden.LOGITS_PATH)[f'hf/{version}']
+  _assert_close(actual, expected, False, 1e-4)
+
+
+@pytest.mark.t5x
+@pytest.mark.parametrize('version', VERSIONS)
+def test_goldens_are_what_t5x_gives_now(version):
+  config = golden.configs()[version]
+  assert golden.parameter_tree(golden.t5x_model(config)) == json.loads(
+      golden.TREE_PATH.read_text()
+  )[version]
+  params = golden.random_params(config)
+  for packed in (False, True):
+    _assert_close(
+        _logits(config, params, packed),
+        golden.t5x_logits(config, packed),
+        packed,
+        1e-5,
+    )
+
+
+@pytest.mark.t5x
+def test_initial_parameters_are_those_of_t5x():
+  config = golden.configs()['t5_1_1']
+  tokens = jnp.ones((1, 2), jnp.int32)
+  ours, theirs = [
+      module.init(
+          jax.random.key(5), tokens, tokens, tokens, enable_dropout=False
+      )['params']
+      for module in (Transformer(config), golden.t5x_model(config))
+  ]
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason='torch or transformers is missing')
+@pytest.mark.parametrize('version', VERSIONS)
+@pytest.mark.parametrize('num_kv_heads', [6, 2, 1])
+def test_grouped_logits_are_hugging_face_with_repeated_heads(
+    version, num_kv_heads
+):
+  config = dataclasses.replace(
+      golden.configs()[version], num_kv_heads=num_kv_heads
+  )
+  params = golden.random_params(config)
+  _assert_close(
+      _logits(config, params), golden.hf_logits(config), False, 1e-4
+  )
+
+
+@pytest.mark.parametrize('num_kv_heads', [3, 2, 1])
+def test_grouped_logits_are_multi_head_with_repeated_heads(num_kv_heads):
+  config = dataclasses.replace(
+      golden.configs()['t5_1_1'], num_kv_heads=num_kv_heads
+  )
+  params = golden.random_params(config)
+  multi_head = dataclasses.replace(config, num_kv_heads=None)
+  _assert_close(
+      _logits(config, params, packed=True),
+      _logits(multi_head, hf_reference.repeat_kv(params, config), packed=True),
+      True,
+      1e-5,
+  )
+
+
+def _decode(module, variables, encoded, inputs, tokens, **kwargs):
+  logits, state = module.apply(
+      variables,
+      encoded,
+      inputs,
+      tokens,
+      tokens,
+      enable_dropout=False,
+      mutable=['cache'],
+      method=module.decode,
+      **kwargs,
+  )
+  return logits, state['cache']
+
+
+def _empty_cache(module, variables, inputs, length):
+  tokens = jnp.ones((inputs.shape[0], length), jnp.int32)
+  return module.apply(
+      variables,
+      jnp.ones_like(inputs),
+      tokens,
+      tokens,
+      decode=True,
+      enable_dropout=False,
+      mutable=['cache'],
+  )[1]['cache']
+
+
+@pytest.mark.parametrize('has_cross_cache', [False, True])
+@pytest.mark.parametrize('num_kv_heads', [6, 3, 1])
+def test_steps_over_the_cache_equal_teacher_forcing(
+    num_kv_heads, has_cross_cache
+):
+  config = dataclasses.replace(
+      golden.configs()['t5_1_1'], num_kv_heads=num_kv_heads
+  )
+  module = Transformer(config)
+  variables = {'params': golden.random_params(config)}
+  features = golden.batch(packed=False)
+  inputs = features['encoder_input_tokens'][:, :23].at[1, 17:].set(0)
+  tokens = features['decoder_input_tokens'][:2, :7]
+  inputs = inputs[:2]
+  expected = module.apply(variables, inputs, tokens, tokens, enable_dropout=False)
+
+  encoded = module.apply(
+      variables, inputs, enable_dropout=False, method=module.encode
+  )
+  cache = _empty_cache(module, variables, inputs, 11)
+  shapes = {leaf.shape for leaf in jax.tree.leaves(cache)}
+  assert shapes == {(), (2, num_kv_heads, 11, 5)}  # K heads, not N
+  if has_cross_cache:
+    _, cache = _decode(
+        module,
+        variables | {'cache': cache},
+        encoded,
+        inputs,
+        tokens[:, :0],
+        prefill=True,
+    )
+    encoded = jnp.full_like(encoded, jnp.nan)  # no longer read
+  for i in range(7):
+    logits, cache = _decode(
+        module,
+        variables | {'cache': cache},
+        encoded,
+        inputs,
+        tokens[:, i : i + 1],
+        decode=True,
+    )
+    np.testing.assert_allclose(logits[:, 0], expected[:, i], atol=2e-5)
+
+
+def test_prefilled_prompts_of_different_lengths_continue_each_at_its_place():
+  config = dataclasses.replace(golden.configs()['t5_1_1'], num_kv_heads=2)
+  module = Transformer(config)
+  variables = {'params': golden.random_params(config)}
+  features = golden.batch(packed=False)
+  inputs = features['encoder_input_tokens'][:2, :23]
+  tokens = features['decoder_input_tokens'][:2, :7]
+  expected = module.apply(variables, inputs, tokens, tokens, enable_dropout=False)
+  encoded = module.apply(
+      variables, inputs, enable_dropout=False, method=module.encode
+  )
+  lengths = jnp.array([2, 5])
+  _, cache = _decode(
+      module,
+      variables | {'cache': _empty_cache(module, variables, inputs, 9)},
+      encoded,
+      inputs,
+      tokens,
+      prefill=True,
+      prefill_lengths=lengths,
+  )
+  for step in range(2):
+    position = lengths + step
+    logits, cache = _decode(
+        module,
+        variables | {'cache': cache},
+        encoded,
+        inputs,
+        tokens[jnp.arange(2), position][:, None],
+        decode=True,
+    )
+    np.testing.assert_allclose(
+        logits[:, 0], expected[jnp.arange(2), position], atol=2e-5
+    )
+
+
+def test_beams_share_the_cross_attention_cache_of_their_input():
+  config = dataclasses.replace(golden.configs()['t5_1_1'], num_kv_heads=2)
+  module = Transformer(config)
+  variables = {'params': golden.random_params(config)}
+  inputs = golden.batch(packed=False)['encoder_input_tokens'][:2, :23]
+  tokens = jnp.arange(3, 9).reshape(6, 1)  # 3 beams for each of 2 inputs
+  repeated = jnp.repeat(inputs, 3, axis=0)
+  expected = module.apply(
+      variables, repeated, tokens, tokens, enable_dropout=False
+  )
+  encoded = module.apply(
+      variables, inputs, enable_dropout=False, method=module.encode
+  )
+  cross = _decode(
+      module,
+      variables | {'cache': _empty_cache(module, variables, inputs, 4)},
+      encoded,
+      inputs,
+      tokens[:2, :0],
+      prefill=True,
+  )[1]
+  cache = _empty_cache(module, variables, repeated, 4)
+  for name in ('layers_0', 'layers_1'):
+    attention = 'encoder_decoder_attention'
+    cache['decoder'][name][attention] = cross['decoder'][name][attention]
+  logits, _ = _decode(
+      module, variables | {'cache': cache}, None, inputs, tokens, decode=True
+  )
+  np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+def test_bfloat16_activations_keep_float32_parameters_and_logits():
+  config = dataclasses.replace(
+      golden.configs()['t5_1_1'], dtype='bfloat16', num_kv_heads=2
+  )
+  params = Transformer(config).init(
+      jax.random.key(0), **golden.batch(False), enable_dropout=False
+  )['params']
+  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
+  logits = _logits(config, params)
+  assert logits.dtype == jnp.float32
+  exact = _logits(dataclasses.replace(config, dtype='float32'), params)
+  assert 0 < np.abs(logits - exact).max() < 0.1 * np.abs(exact).max()
+  cache = _empty_cache(
+      Transformer(config), {'params': params}, jnp.ones((1, 3), jnp.int32), 4
+  )
+  assert {x.dtype.name for x in jax.tree.leaves(cache)} == {'bfloat16', 'int32'}
+
+
+def test_dropout_needs_its_rng_and_changes_the_logits():
+  config = golden.configs()['t5_1_1']
+  params = golden.random_params(config)
+  first, again, other = [
+      Transformer(config).apply(
+          {'params': params},
+          **golden.batch(False),
+          enable_dropout=True,
+          rngs={'dropout': jax.random.key(seed)},
+      )
+      for seed in (0, 0, 1)
+  ]
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - other).max() > 0.1
+
+
+def test_packed_rows_cannot_be_decoded():
+  config = golden.configs()['t5_1_1']
+  with pytest.raises(ValueError, match='packed rows; decode without segment'):
+    Transformer(config).init(jax.random.key(0), **golden.batch(True), decode=True)
+
+
+def test_config_is_normalised_and_checked():
+  config = T5Config(vocab_size=8, num_heads=4, mlp_activations=['relu'])
+  assert config.num_kv_heads == 4
+  assert config == T5Config(**config.to_dict())
+  assert len({config, T5Config(**config.to_dict())}) == 1
+  with pytest.raises(UserError, match='choose 1, 2 or 4'):
+    T5Config(vocab_size=8, num_heads=4, num_kv_heads=3)
