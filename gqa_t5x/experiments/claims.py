@@ -87,13 +87,13 @@ def quality_difference(results: dict, first: str, second: str
   return statistics.paired_difference(a, b, seed=0)
 
 
-def time_ratio(results: dict, first: str, second: str
-               ) -> statistics.Interval | None:
-  """Interval of two models' ratio of seconds per sample."""
+def time_ratio(results: dict, first: str, second: str,
+               key: str = 'seconds_per_sample') -> statistics.Interval | None:
+  """Interval of two models' ratio of times; key: or 'ms_per_step'."""
   times = []
   for name in (first, second):
     decode = results['models'].get(name, {}).get('decode') or {}
-    times.append(decode.get('seconds_per_sample_repeats'))
+    times.append(decode.get(f'{key}_repeats'))
   return None if not all(times) else statistics.median_ratio(*times, seed=0)
 
 
@@ -128,6 +128,16 @@ def _speed(results, gqa) -> list[Finding]:
                f'{gqa}; contradicted if {gqa} is no faster at all',
                '5.4 times (1.51 / 0.28 s)', 'times',
                time_ratio(results, 'MHA', gqa),
+               shown_above=SEVERAL_RATIO, false_below=1.0),
+      # A small model's encoder, the same for all, can hide its decoder.
+      _finding('C2', f'a decode step of {gqa} takes at most '
+               f'{NEARLY_RATIO:g} times as long as MQA\'s', 'not given',
+               'times', time_ratio(results, gqa, 'MQA', 'ms_per_step'),
+               shown_below=NEARLY_RATIO, false_above=NEARLY_RATIO),
+      _finding('C2', 'a decode step of MHA takes at least '
+               f'{SEVERAL_RATIO:g} times as long as {gqa}\'s; contradicted if '
+               f'{gqa}\'s is no faster at all', 'not given', 'times',
+               time_ratio(results, 'MHA', gqa, 'ms_per_step'),
                shown_above=SEVERAL_RATIO, false_below=1.0),
   ]
 

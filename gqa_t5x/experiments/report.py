@@ -127,25 +127,35 @@ def _timing_table(results: dict) -> list:
     decode = entry.get('decode')
     if not decode:
       continue
-    share = decode.get('bandwidth_share')
     rows.append((
         name, tables.significant(decode.get('seconds_per_sample')),
         _percent(decode.get('spread')),
-        tables.significant(decode.get('encode_seconds')),
         tables.significant(decode.get('prefill_seconds')),
         tables.significant(decode.get('ms_per_step')),
-        tables.whole(decode.get('cache_bytes_allocated')), _percent(share)))
+        tables.significant(decode.get('limit_ms_per_step')),
+        _percent(decode.get('bandwidth_share')),
+        tables.whole(decode.get('cache_bytes_allocated'))))
   if not rows:
     return []
   return [rendering.Table(
       'Where the time goes', ('Model', 's per sample', 'Spread',
-                              'Encoder (s)', 'Prefill (s)', 'Step (ms)',
-                              'Cache (bytes)', 'Of limit'),
+                              'Prefill (s)', 'Step (ms)', 'Limit (ms)',
+                              'Of limit', 'Cache (bytes)'),
       tuple(rows), note=(
-          'Encoder, prefill and step are for the whole batch; spread is '
-          '(longest − shortest) / median of the repeats; the limit of a step '
-          'is the time to read the decoder\'s weights and the cache once at '
-          'the copy bandwidth measured in the same run.'))]
+          'Prefill (encoder and cross-attention keys and values) and step are '
+          'for the whole batch; spread is (longest − shortest) / median of '
+          'the repeats; the limit of a step is the time to read the '
+          'decoder\'s weights and the filled cache once at '
+          f'{_bandwidth(results)}.'))]
+
+
+def _bandwidth(results: dict) -> str:
+  for entry in results['models'].values():
+    measured = tables.decode_value(entry, 'bandwidth')
+    if measured:
+      return (f'{measured["best"] / 1e9:.1f} GB/s, the best bandwidth measured '
+              'in the same run')
+  return 'the best bandwidth measured in the same run'
 
 
 def _percent(value) -> str:

@@ -44,8 +44,10 @@ def _decode(model):
       'seconds_per_sample': seconds, 'seconds_per_sample_repeats':
       [seconds * f for f in (0.98, 1.0, 1.0, 1.01, 1.03)],
       'ms_per_step': 8 * seconds / 32 * 1000, 'spread': 0.05,
-      'encode_seconds': 0.031, 'prefill_seconds': 0.0042,
+      'ms_per_step_repeats': [250 * seconds * f for f in (0.9, 1, 1, 1, 1.1)],
+      'prefill_seconds': 0.0042, 'limit_ms_per_step': 1.26,
       'cache_bytes_allocated': 1000 * HEADS[model], 'bandwidth_share': 0.42,
+      'bandwidth': {'copy': 11e9, 'read': 22.5e9, 'best': 22.5e9},
       'batch_size': 8, 'input_length': 512, 'output_length': 32,
       'dtype': 'float32'}
 

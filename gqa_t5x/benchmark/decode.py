@@ -1,0 +1,257 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Times autoregressive decoding, with the decoder that `generate` uses.
+
+A decode step has to read the decoder's weights and the key/value cache once.
+That many bytes over the machine's bandwidth is its limit; grouped-query
+attention lowers it by shrinking the cache.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from gqa_t5x import decoding
+from gqa_t5x.benchmark.bandwidth import measure_bandwidth
+from gqa_t5x.network import T5Config, Transformer
+
+_NO_EOS = -1  # No token has this id: every row decodes the same number.
+
+
+def cache_bytes_per_token(config: T5Config) -> int:
+  """Returns the bytes of keys and values that one token takes in the cache.
+
+  2 (key and value) * decoder layers * num_kv_heads * head_dim * bytes a
+  number. Each input token takes it in the cross-attention's cache, and each
+  output token in the self-attention's, for each sample.
+  """
+  return (2 * config.num_decoder_layers * config.num_kv_heads
+          * config.head_dim * jnp.dtype(config.dtype).itemsize)
+
+
+def cache_bytes(config: T5Config, *, batch_size: int, input_length: int,
+                output_length: int) -> int:
+  """Returns the bytes of the whole cache, cross- and self-attention."""
+  return (batch_size * (input_length + output_length)
+          * cache_bytes_per_token(config))
+
+
+def allocated_cache_bytes(config: T5Config, *, batch_size: int,
+                          input_length: int, output_length: int) -> int:
+  """Returns what the arrays of the module's own cache take; traces only."""
+  module = Transformer(config)
+
+  def make_cache(rng, tokens, targets):
+    variables = module.init(rng, tokens, targets[:, :1], targets[:, :1],
+                            enable_dropout=False)
+    encoded = jnp.zeros((*tokens.shape, config.emb_dim), config.dtype)
+
+    def call(cache, targets, **stage):
+      return module.apply(
+          {'params': variables['params'], **cache}, encoded, tokens, targets,
+          targets, enable_dropout=False, mutable=['cache'],
+          method=module.decode, **stage)[1]
+    return call(call({}, targets, decode=True), targets[:, :0], prefill=True)
+
+  cache = jax.eval_shape(
+      make_cache, jax.random.key(0),
+      jax.ShapeDtypeStruct((batch_size, input_length), jnp.int32),
+      jax.ShapeDtypeStruct((batch_size, output_length), jnp.int32))
+  leaves = traverse_util.flatten_dict(cache)
+  return sum(leaf.size * leaf.dtype.itemsize for path, leaf in leaves.items()
+             if path[-1] in ('cached_key', 'cached_value'))
+
+
+def step_weight_bytes(params: Mapping[str, Any]) -> int:
+  """Returns the bytes of the weights that each decode step reads.
+
+  The decoder without its cross-attention's key and value kernels, which are
+  used once per input, and the output projection, wherever it is. The rows of
+  the embedding that a step looks up do not count.
+  """
+  flat = traverse_util.flatten_dict(params)
+  total = 0
+  for path, leaf in flat.items():
+    in_decoder = path[0] == 'decoder'
+    once = path[-3:-1] in (('encoder_decoder_attention', 'key'),
+                           ('encoder_decoder_attention', 'value'))
+    if in_decoder and not once:
+      total += leaf.size * leaf.dtype.itemsize
+  if 'logits_dense' not in params['decoder']:
+    leaf = flat['token_embedder', 'embedding']
+    total += leaf.size * leaf.dtype.itemsize
+  return total
+
+
+@dataclasses.dataclass(frozen=True)
+class _Timed:
+  """Seconds of one repeat for the whole batch."""
+
+  prefill: float
+  steps: float
+
+
+def _parameter_shapes(config: T5Config):
+  token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  return jax.eval_shape(
+      lambda key, token: Transformer(config).init(
+          key, token, token, token, enable_dropout=False)['params'],
+      jax.random.key(0), token)
+
+
+def _random_params(config: T5Config, dtype: Any, seed: int):
+  """Returns parameters of the right shapes and about the right size.
+
+  Compiling the true initialisers takes seconds even for a tiny model. A call
+  a leaf compiles each shape once; 'rbg' compiles and runs faster than the
+  default generator.
+  """
+  @functools.partial(jax.jit, static_argnums=(1, 2))
+  def fill(key, shape, dtype):
+    return jax.random.uniform(key, shape, dtype, -1, 1) * shape[0] ** -0.5
+
+  leaves, tree = jax.tree.flatten(_parameter_shapes(config))
+  return tree.unflatten([
+      fill(jax.random.key(seed + i, impl='rbg'), leaf.shape,
+           dtype or leaf.dtype) for i, leaf in enumerate(leaves)])
+
+
+def _prepare(config, params, dtype, seed):
+  """Returns the module and its parameters, in `dtype` unless it is None."""
+  if dtype is not None:
+    config = dataclasses.replace(config, dtype=dtype)
+  if params is None:
+    params = _random_params(config, dtype, seed)
+  elif dtype is not None:
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+  else:
+    params = jax.tree.map(jnp.asarray, params)
+  return Transformer(config), params
+
+
+def _random_tokens(config: T5Config, size, seed) -> jax.Array:
+  """Returns int32 tokens of `size` without padding (0) and EOS (1)."""
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.integers(2, config.vocab_size, size, np.int32))
+
+
+def _time_once(module, params, tokens, output_length) -> _Timed:
+  start = time.perf_counter()
+  prefilled = jax.block_until_ready(decoding.prefill(module, params, tokens))
+  middle = time.perf_counter()
+  decoded = jax.block_until_ready(decoding.decode_loop(
+      module, params, prefilled, max_decode_len=output_length,
+      eos_id=_NO_EOS))
+  end = time.perf_counter()
+  assert int(decoded.num_steps) == output_length
+  return _Timed(middle - start, end - middle)
+
+
+def compare_decode(
+    models: Mapping[str, tuple[T5Config, Mapping[str, Any] | None]], *,
+    batch_size: int, input_length: int, output_length: int,
+    num_repeats: int = 5, dtype: Any = None, seed: int = 0,
+    bandwidth: Mapping[str, float] | None = None) -> dict[str, dict]:
+  """Times greedy decoding of several models, in turn within each repeat.
+
+  In turn, so that a machine that slows down does so for all. Each repeat has
+  fresh random inputs, the same for every model of one vocabulary size, without
+  padding; EOS is suppressed. All models are in memory at once.
+
+  Args:
+    models: name -> (config, parameters); random parameters where None.
+    batch_size: samples decoded together.
+    input_length: input tokens a sample.
+    output_length: decoded tokens a sample.
+    num_repeats: repeats after the warm-up, which compiles.
+    dtype: of activations, cache and weights; None leaves them as they are.
+    seed: of inputs and random parameters.
+    bandwidth: what `measure_bandwidth` gave in this run; None measures it.
+
+  Returns:
+    name -> dict with, for the whole batch and as medians of the repeats unless
+    said otherwise:
+      seconds_per_sample: (prefill + all steps) / batch_size.
+      seconds_per_sample_repeats: the same of each repeat.
+      spread: (longest - shortest repeat) / median.
+      prefill_seconds: encoder and cross-attention keys and values.
+      ms_per_step: milliseconds of one decode step.
+      ms_per_step_repeats: the same of each repeat.
+      tokens_per_second: decoded tokens, without prefill.
+      warm_up_seconds: of the first run, with compilation.
+      cache_bytes_per_token, cache_bytes_computed, cache_bytes_allocated.
+      step_weight_bytes: see there.
+      step_bytes: weights and the cache filled so far, read by a mean step.
+      bandwidth: as `measure_bandwidth` gives it, bytes per second.
+      limit_ms_per_step: step_bytes / the best bandwidth.
+      bandwidth_share: limit_ms_per_step / ms_per_step, 1 at the limit.
+      batch_size, input_length, output_length, num_repeats, dtype (of
+      activations and cache), weights_dtype, num_kv_heads.
+  """
+  size = batch_size, input_length
+  ready, times, warm_up = {}, {}, {}
+  for name, (config, params) in models.items():
+    ready[name] = _prepare(config, params, dtype, seed)
+    tokens = _random_tokens(ready[name][0].config, size, (seed, 0))
+    start = time.perf_counter()
+    _time_once(*ready[name], tokens, output_length)
+    warm_up[name] = time.perf_counter() - start
+    times[name] = []
+  for repeat in range(1, num_repeats + 1):
+    for name, (module, params) in ready.items():
+      tokens = _random_tokens(module.config, size, (seed, repeat))
+      times[name].append(_time_once(module, params, tokens, output_length))
+  bandwidth = bandwidth or measure_bandwidth()
+  shape = {'batch_size': batch_size, 'input_length': input_length,
+           'output_length': output_length}
+  return {
+      name: {**_summary(times[name], module.config, params, bandwidth, shape),
+             'warm_up_seconds': warm_up[name]}
+      for name, (module, params) in ready.items()}
+
+
+def _summary(times, config, params, bandwidth, shape) -> dict:
+  batch_size, output_length = shape['batch_size'], shape['output_length']
+  samples = [(t.prefill + t.steps) / batch_size for t in times]
+  steps = float(np.median([t.steps for t in times]))
+  weights = step_weight_bytes(params)
+  # At step t the self-attention's cache holds t tokens, t = 1 ... L.
+  filled = shape['input_length'] + (output_length + 1) / 2
+  step_bytes = weights + batch_size * filled * cache_bytes_per_token(config)
+  limit = step_bytes / bandwidth['best']
+  return {
+      'seconds_per_sample': float(np.median(samples)),
+      'seconds_per_sample_repeats': samples,
+      'spread': float(np.ptp(samples) / np.median(samples)),
+      'prefill_seconds': float(np.median([t.prefill for t in times])),
+      'ms_per_step': 1e3 * steps / output_length,
+      'ms_per_step_repeats': [1e3 * t.steps / output_length for t in times],
+      'tokens_per_second': batch_size * output_length / steps,
+      'cache_bytes_per_token': cache_bytes_per_token(config),
+      'cache_bytes_computed': cache_bytes(config, **shape),
+      'cache_bytes_allocated': allocated_cache_bytes(config, **shape),
+      'step_weight_bytes': weights,
+      'step_bytes': step_bytes,
+      'bandwidth': dict(bandwidth),
+      'limit_ms_per_step': 1e3 * limit,
+      'bandwidth_share': limit * output_length / steps,
+      **shape,
+      'num_repeats': len(times),
+      'dtype': jnp.dtype(config.dtype).name,
+      'weights_dtype': jax.tree.leaves(params)[0].dtype.name,
+      'num_kv_heads': config.num_kv_heads,
+  }
+
+
+def decode_benchmark(config: T5Config,
+                     params: Mapping[str, Any] | None = None,
+                     **options) -> dict:
+  """Times one model; options and result as in `compare_decode`."""
+  return compare_decode({'model': (config, params)}, **options)['model']

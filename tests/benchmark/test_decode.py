@@ -1,0 +1,133 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Cache sizes by hand, and what the timing counts; never how fast it is."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gqa_t5x import decoding
+from gqa_t5x.benchmark import bandwidth as bandwidth_lib
+from gqa_t5x.benchmark import decode
+from gqa_t5x.network import T5Config
+
+TINY = T5Config(vocab_size=61, emb_dim=10, num_heads=4, num_kv_heads=2,
+                num_encoder_layers=1, num_decoder_layers=3, head_dim=7,
+                mlp_dim=11, mlp_activations=('gelu', 'linear'),
+                dropout_rate=0.0)
+SHAPE = {'batch_size': 2, 'input_length': 13, 'output_length': 5}
+BANDWIDTH = {'copy': 1e9, 'read': 2e9, 'best': 2e9}
+
+
+def _xxl(num_kv_heads):
+  return T5Config(vocab_size=32128, dtype=jnp.bfloat16, emb_dim=4096,
+                  num_heads=64, num_kv_heads=num_kv_heads,
+                  num_encoder_layers=24, num_decoder_layers=24, head_dim=64,
+                  mlp_dim=10240, mlp_activations=('gelu', 'linear'))
+
+
+def test_cache_bytes_of_xxl_by_hand():
+  # 2 * 24 layers * 64 heads * 64 * 2 bytes = 393,216 bytes a token.
+  assert decode.cache_bytes_per_token(_xxl(64)) == 393_216
+  assert decode.cache_bytes_per_token(_xxl(8)) == 49_152
+  assert decode.cache_bytes_per_token(_xxl(1)) == 6_144
+  # Batch 32 of the paper's Figure 6: 32 * (2048 + 512) * 393,216 = 32.2 GB.
+  shape = {'batch_size': 32, 'input_length': 2048, 'output_length': 512}
+  assert decode.cache_bytes(_xxl(64), **shape) == 32_212_254_720
+  assert (decode.cache_bytes(_xxl(64), **shape)
+          == 8 * decode.cache_bytes(_xxl(8), **shape))
+
+
+def test_xxl_allocates_what_was_computed():
+  # Traced, not allocated: this needs no memory.
+  config = dataclasses.replace(_xxl(8), num_decoder_layers=2,
+                               num_encoder_layers=1)
+  assert (decode.allocated_cache_bytes(config, **SHAPE)
+          == decode.cache_bytes(config, **SHAPE)
+          == 2 * 18 * 2 * 2 * 8 * 64 * 2)
+
+
+@pytest.mark.parametrize('num_kv_heads', [1, 2, 4])
+def test_allocated_cache_is_the_computed_one(num_kv_heads):
+  config = dataclasses.replace(TINY, num_kv_heads=num_kv_heads)
+  # 2 rows * (13 + 5) tokens * 2 * 3 layers * K * 7 * 4 bytes.
+  expected = 2 * 18 * 2 * 3 * num_kv_heads * 7 * 4
+  assert decode.cache_bytes(config, **SHAPE) == expected
+  assert decode.allocated_cache_bytes(config, **SHAPE) == expected
+
+
+def test_step_weight_bytes_by_hand():
+  params = decode._parameter_shapes(TINY)
+  # A layer: self-attention q and out 10*28 each, k and v 10*14 each; cross
+  # q and out; MLP 3 * 10*11; 3 norms of 10. Then the norm, the position bias
+  # 32*4 and the logits 10*61. Cross-attention's k and v do not count.
+  layer = 2 * 280 + 2 * 140 + 2 * 280 + 330 + 30
+  expected = 4 * (3 * layer + 10 + 32 * 4 + 610)
+  assert decode.step_weight_bytes(params) == expected
+  tied = dataclasses.replace(TINY, logits_via_embedding=True)
+  params = decode._parameter_shapes(tied)
+  assert decode.step_weight_bytes(params) == expected  # 61*10 the other way.
+
+
+def test_benchmark_of_several_models(monkeypatch):
+  seen = []
+  prefill, loop = decoding.prefill, decoding.decode_loop
+
+  def watched_prefill(module, params, tokens):
+    seen.append((module.config.num_kv_heads, np.asarray(tokens)))
+    return prefill(module, params, tokens)
+
+  def watched_loop(*arguments, **options):
+    assert options == {'max_decode_len': 5, 'eos_id': -1}
+    return loop(*arguments, **options)
+  monkeypatch.setattr(decoding, 'prefill', watched_prefill)
+  monkeypatch.setattr(decoding, 'decode_loop', watched_loop)
+  models = {'GQA-2': (TINY, None),
+            'MQA': (dataclasses.replace(TINY, num_kv_heads=1), None)}
+  results = decode.compare_decode(models, **SHAPE, num_repeats=3,
+                                  bandwidth=BANDWIDTH)
+
+  assert [heads for heads, _ in seen] == [2, 1] + 3 * [2, 1]  # In turn.
+  tokens = [t for _, t in seen]
+  assert all(t.shape == (2, 13) and t.min() >= 2 and t.max() < 61
+             for t in tokens)
+  for i in (2, 4, 6):  # The same inputs for both, fresh ones each repeat.
+    np.testing.assert_array_equal(tokens[i], tokens[i + 1])
+    assert (tokens[i] != tokens[i - 2]).any()
+  gqa = results['GQA-2']
+  repeats = gqa['seconds_per_sample_repeats']
+  assert len(repeats) == 3
+  assert gqa['seconds_per_sample'] == sorted(repeats)[1]
+  assert gqa['spread'] == pytest.approx(
+      (max(repeats) - min(repeats)) / sorted(repeats)[1])
+  assert gqa['cache_bytes_allocated'] == 2 * results['MQA'][
+      'cache_bytes_allocated']
+  # A mean step reads 13 + (1 + ... + 5) / 5 = 16 tokens of cache a row.
+  assert gqa['step_bytes'] == (gqa['step_weight_bytes']
+                               + 2 * 16 * gqa['cache_bytes_per_token'])
+  assert gqa['limit_ms_per_step'] == pytest.approx(
+      1e3 * gqa['step_bytes'] / 2e9)
+  assert gqa['bandwidth_share'] == pytest.approx(
+      gqa['limit_ms_per_step'] / gqa['ms_per_step'])
+  assert gqa['tokens_per_second'] == pytest.approx(
+      2e3 / gqa['ms_per_step'])
+  assert (gqa['dtype'], gqa['weights_dtype']) == ('float32', 'float32')
+  assert len(gqa['ms_per_step_repeats']) == 3
+  assert gqa['ms_per_step'] == pytest.approx(
+      sorted(gqa['ms_per_step_repeats'])[1])
+
+
+def test_dtype_holds_for_cache_and_weights():
+  result = decode.decode_benchmark(TINY, None, **SHAPE, num_repeats=1,
+                                   dtype=jnp.bfloat16, bandwidth=BANDWIDTH)
+  assert (result['dtype'], result['weights_dtype']) == ('bfloat16',) * 2
+  assert result['cache_bytes_allocated'] == decode.cache_bytes(
+      TINY, **SHAPE) // 2
+
+
+def test_bandwidth_is_positive_and_best_is_the_higher():
+  measured = bandwidth_lib.measure_bandwidth(num_bytes=2**20, num_repeats=1)
+  assert measured['copy'] > 0 and measured['read'] > 0
+  assert measured['best'] == max(measured['copy'], measured['read'])
