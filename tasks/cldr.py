@@ -163,8 +163,7 @@ def _timedeltas(rng):
   while True:
     unit = rng.choice(('second', 'minute', 'hour', 'day', 'week', 'month',
                        'year'))  # pyformat: disable
-    seconds = dates.TIMEDELTA_UNITS
-    seconds = dict((name, size) for name, size in seconds)[unit]
+    seconds = dict(dates.TIMEDELTA_UNITS)[unit]
     count = rng.randrange(1, 100) * rng.choice((1, -1))
     yield _both(
         dates.format_timedelta,

@@ -5,9 +5,12 @@
 Imports neither TensorFlow nor seqio before they are needed.
 """
 
+from collections.abc import Callable, Sequence
 import functools
 import os
 import re
+
+import gin
 
 from gqa_t5x import errors
 from gqa_t5x import pretrained
@@ -18,6 +21,7 @@ EXTRA_IDS = 100
 _PUNCTUATION = re.compile(r'([!-/:-@[-`{-~])')
 
 
+@gin.configurable
 def default_vocabulary(path: str | None = None, extra_ids: int = EXTRA_IDS):
   """Returns the vocabulary of the tasks, a seqio.SentencePieceVocabulary.
 
@@ -80,3 +84,33 @@ def token_preprocessors() -> list:
       seqio.CacheDatasetPlaceholder(),
       seqio.preprocessors.append_eos_after_trim,
   ]
+
+
+def rows_source(
+    read_rows: Callable[[str], Sequence[dict]],
+    fields: Sequence[str],
+    splits: Sequence[str],
+):
+  """Returns a seqio source of rows in memory, in their order.
+
+  Args:
+    read_rows: gives the rows of a split, when they are first needed.
+    fields: of a row, to keep; a value is a text or a list of texts.
+    splits: names of the splits.
+  """
+  import seqio
+
+  def dataset(split, shuffle_files=False, seed=None):
+    import tensorflow as tf
+    del shuffle_files, seed  # one shard: nothing to shuffle
+    rows = read_rows(split)
+    columns = {}
+    for field in fields:
+      values = [row[field] for row in rows]
+      if isinstance(values[0], list):
+        columns[field] = tf.ragged.constant(values, dtype=tf.string)
+      else:
+        columns[field] = tf.constant(values, dtype=tf.string)
+    return tf.data.Dataset.from_tensor_slices(columns)
+
+  return seqio.FunctionDataSource(dataset, splits=tuple(splits))

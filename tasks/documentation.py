@@ -99,7 +99,7 @@ def package_folders() -> dict[str, pathlib.Path]:
   for name in PACKAGES:
     spec = importlib.util.find_spec(name)  # of a top-level name: no import
     if spec is not None and spec.submodule_search_locations:
-      folders[name] = pathlib.Path(list(spec.submodule_search_locations)[0])
+      folders[name] = pathlib.Path(next(iter(spec.submodule_search_locations)))
   return folders
 
 
@@ -205,9 +205,9 @@ def _docstring(node) -> str:
   # ast.get_docstring without its walk over the types of node.
   if node.body and isinstance(node.body[0], ast.Expr):
     value = node.body[0].value
-    if isinstance(value, ast.Constant) and isinstance(value.value, str):
-      if len(value.value) > 20:
-        return inspect.cleandoc(value.value)
+    text = value.value if isinstance(value, ast.Constant) else None
+    if isinstance(text, str) and len(text) > 20:
+      return inspect.cleandoc(text)
   return ''
 
 

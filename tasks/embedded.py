@@ -9,12 +9,10 @@ read. See `corpus` for where the rows come from.
 import functools
 
 import seqio
-import tensorflow as tf
 
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import corpus
 from gqa_t5x.tasks import documentation
-from gqa_t5x.tasks import metrics
 from gqa_t5x.tasks import pretraining
 from gqa_t5x.tasks import question_answering
 from gqa_t5x.tasks import summarization
@@ -59,27 +57,9 @@ def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
   raise ValueError(f'expected a supervised embedded task, got {task!r}')
 
 
-def _dataset(
-    split: str, shuffle_files: bool = False, seed=None, *, kind: str, fields
-) -> tf.data.Dataset:
-  """Reads one split; rows are shuffled on disk already, so it ignores seed."""
-  del shuffle_files, seed
-  made = corpus.rows(kind, split)
-  columns = {}
-  for field in fields:
-    values = [row[field] for row in made]
-    columns[field] = (
-        tf.ragged.constant(values, dtype=tf.string)
-        if values and isinstance(values[0], list)
-        else tf.constant(values, dtype=tf.string)
-    )
-  return tf.data.Dataset.from_tensor_slices(columns)
-
-
 def _source(kind: str, fields: tuple[str, ...]) -> seqio.FunctionDataSource:
-  return seqio.FunctionDataSource(
-      functools.partial(_dataset, kind=kind, fields=fields),
-      splits=corpus.SPLITS,
+  return common.rows_source(
+      functools.partial(corpus.rows, kind), fields, corpus.SPLITS
   )
 
 

@@ -1,0 +1,229 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks from a user's own files, JSON lines or TSV, named in gin.
+
+    TASK = @gqa_t5x.tasks.files.file_task()
+    gqa_t5x.tasks.files.file_task:
+      name = 'my_summaries'
+      kind = 'summarization'
+      files = {'train': 'train.jsonl', 'validation': 'dev.jsonl'}
+      fields = {'document': 'article', 'summary': 'abstract'}
+
+All files are read and checked before anything else happens.
+"""
+
+from collections.abc import Iterator, Mapping
+import json
+import pathlib
+
+import gin
+
+from gqa_t5x import errors
+from gqa_t5x.tasks import common
+
+# What each kind needs; the names in the file may be others.
+FIELDS = {
+    'summarization': ('document', 'summary'),
+    'translation': ('source', 'target'),
+    'question_answering': ('question', 'context', 'answers'),
+}
+_SPLITS = ('train', 'validation', 'test')
+# Names given to tasks here, which may be given again with other arguments.
+_registered = set()
+
+
+@gin.configurable
+def file_task(
+    name: str,
+    kind: str,
+    files: Mapping[str, str],
+    fields: Mapping[str, str] | None = None,
+    source_language: str = 'English',
+    target_language: str = 'German',
+) -> str:
+  """Registers a seqio task that reads the user's files; returns its name.
+
+  Args:
+    name: the task's name in seqio.
+    kind: 'summarization', 'translation' or 'question_answering'.
+    files: path of each split; 'train', 'validation' and 'test' are known. A
+      file is JSON lines (.jsonl, .json: an object a line) or TSV (.tsv: the
+      first line names the columns), in UTF-8.
+    fields: names in the files of the kind's fields (`FIELDS`), where they
+      differ. "answers" may be one text or, in JSON, a list of texts, of which
+      the first is trained on and all count in evaluation.
+    source_language: as the prompt of a translation names it.
+    target_language: likewise.
+
+  Raises:
+    UserError: where an argument or a line of a file is wrong.
+  """
+  import seqio
+  if kind not in FIELDS:
+    raise errors.UserError(
+        f'expected kind to be one of {", ".join(FIELDS)}, got {kind!r}'
+    )
+  known = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
+  if name in known and name not in _registered:
+    raise errors.UserError(
+        f'expected a new task name, but {name!r} exists; choose another name'
+    )
+  names = _field_names(kind, fields or {})
+  if not files or not set(files) <= set(_SPLITS):
+    raise errors.UserError(
+        f'expected files for some of the splits {", ".join(_SPLITS)}, got '
+        f'{sorted(files)}; write files = {{"train": PATH, ...}}'
+    )
+  rows = {split: read_rows(path, names) for split, path in files.items()}
+  if name in _registered:
+    seqio.TaskRegistry.remove(name)
+  _add_task(name, kind, rows, source_language, target_language)
+  _registered.add(name)
+  return name
+
+
+def read_rows(path: str, names: Mapping[str, str]) -> list[dict]:
+  """Reads the named fields of a JSON lines or TSV file.
+
+  Args:
+    path: the file.
+    names: {our field: its name in the file}.
+
+  Returns:
+    For each line {our field: text}; "answers" is a list of texts.
+
+  Raises:
+    UserError: with the line number, where the file is not as expected.
+  """
+  readers = {'.jsonl': _json_lines, '.json': _json_lines, '.tsv': _tsv_lines}
+  reader = readers.get(pathlib.Path(path).suffix.lower())
+  if reader is None:
+    raise errors.UserError(
+        f'expected a .jsonl or .tsv file, got {path!r}; rename or convert it'
+    )
+  rows = []
+  try:
+    with open(path, encoding='utf-8-sig', newline='\n') as lines:
+      for number, record in reader(path, lines):
+        rows.append(_pick(f'{path} line {number}', record, names))
+  except FileNotFoundError:
+    raise errors.UserError(
+        f'expected a file to read, found no {path!r}; check the path'
+    ) from None
+  except OSError as error:
+    raise errors.UserError(
+        f'expected a readable file, got "{error.strerror}" for {path!r}; '
+        'check the path and its permissions'
+    ) from None
+  except UnicodeDecodeError:
+    raise errors.UserError(
+        f'expected UTF-8 text, got other bytes after line {len(rows)} of '
+        f'{path!r}; convert the file to UTF-8'
+    ) from None
+  if not rows:
+    raise errors.UserError(
+        f'expected at least one example, got none: {path!r} is empty'
+    )
+  return rows
+
+
+def _field_names(kind, fields) -> dict[str, str]:
+  if unknown := sorted(set(fields) - set(FIELDS[kind])):
+    raise errors.UserError(
+        f'expected fields {", ".join(FIELDS[kind])} for {kind}, got '
+        f'{", ".join(unknown)}; write fields = {{OURS: NAME IN THE FILE}}'
+    )
+  return {field: fields.get(field, field) for field in FIELDS[kind]}
+
+
+def _json_lines(path, lines) -> Iterator[tuple[int, dict]]:
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      continue
+    try:
+      record = json.loads(line)
+    except json.JSONDecodeError as error:
+      raise errors.UserError(
+          f'expected a JSON object on each line, got {error.msg.lower()} at '
+          f'column {error.colno} of {path} line {number}; correct the line'
+      ) from None
+    if not isinstance(record, dict):
+      raise errors.UserError(
+          'expected a JSON object on each line, got a '
+          f'{type(record).__name__} at {path} line {number}; write '
+          '{"field": "text", ...}'
+      )
+    yield number, record
+
+
+def _tsv_lines(path, lines) -> Iterator[tuple[int, dict]]:
+  header = None
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      continue
+    cells = line.rstrip('\r\n').split('\t')
+    if header is None:
+      header = cells
+    elif len(cells) != len(header):
+      raise errors.UserError(
+          f'expected {len(header)} columns as in the first line, got '
+          f'{len(cells)} at {path} line {number}; correct the line'
+      )
+    else:
+      yield number, dict(zip(header, cells))
+
+
+def _pick(place, record, names) -> dict:
+  """Takes the wanted fields of one record and checks that they are text."""
+  row = {}
+  for field, name in names.items():
+    if name not in record:
+      raise errors.UserError(
+          f'expected the field {name!r}, got {", ".join(map(repr, record))} '
+          f'at {place}; correct the line or set fields'
+      )
+    value = record[name]
+    values = [value] if isinstance(value, str) else value
+    allowed = isinstance(value, str) or field == 'answers'
+    if not (
+        allowed
+        and isinstance(values, list)
+        and values
+        and all(isinstance(v, str) and v.strip() for v in values)
+    ):
+      raise errors.UserError(
+          f'expected text in the field {name!r}, got '
+          f'{json.dumps(value)[:40]} at {place}; correct the line'
+      )
+    row[field] = values if field == 'answers' else value
+  return row
+
+
+def _add_task(name, kind, rows, source_language, target_language) -> None:
+  import seqio
+  from gqa_t5x.tasks import question_answering
+  from gqa_t5x.tasks import summarization
+  from gqa_t5x.tasks import translation
+  postprocess = None
+  if kind == 'summarization':
+    prompt = summarization.text_preprocessor('document', 'summary')
+    metric_fns = summarization.METRICS
+  elif kind == 'translation':
+    prompt = translation.text_preprocessor(
+        'source', 'target', source_language, target_language
+    )
+    metric_fns = translation.METRICS
+  else:
+    prompt = question_answering.text_preprocessor(
+        'question', 'context', 'answers'
+    )
+    metric_fns = question_answering.METRICS
+    postprocess = question_answering.all_answers
+  seqio.TaskRegistry.add(
+      name,
+      source=common.rows_source(rows.__getitem__, FIELDS[kind], tuple(rows)),
+      preprocessors=[prompt, *common.token_preprocessors()],
+      postprocess_fn=postprocess,
+      output_features=common.output_features(),
+      metric_fns=metric_fns,
+  )

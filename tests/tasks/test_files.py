@@ -1,0 +1,151 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A user's own files: good ones give the expected text, bad ones one line."""
+
+import json
+import re
+
+import pytest
+
+seqio = pytest.importorskip('seqio')
+
+from gqa_t5x import errors
+from gqa_t5x.tasks import files
+
+
+def _write(folder, name, text):
+  path = folder / name
+  path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  return str(path)
+
+
+def _examples(name, split='train'):
+  task = seqio.get_mixture_or_task(name)
+  dataset = task.get_dataset(None, split=split, shuffle=False)
+  return task, list(dataset.as_numpy_iterator())
+
+
+def test_summarization_from_json_lines(tmp_path):
+  path = _write(
+      tmp_path, 'a.jsonl',
+      '{"article": "A long text.", "abstract": "Short."}\n\n'
+      '{"article": "Another.", "abstract": "Für dich.", "x": 3}\n',
+  )  # pyformat: disable
+  name = files.file_task(
+      'files_test_sum', 'summarization', {'train': path},
+      {'document': 'article', 'summary': 'abstract'},
+  )  # pyformat: disable
+  task, examples = _examples(name)
+  vocabulary = task.output_features['inputs'].vocabulary
+  texts = [
+      (vocabulary.decode(e['inputs'].tolist()),
+       vocabulary.decode(e['targets'].tolist()))
+      for e in examples
+  ]  # pyformat: disable
+  assert texts == [
+      ('summarize: A long text.', 'Short.'),
+      ('summarize: Another.', 'Für dich.'),
+  ]
+  assert all(e['inputs'][-1] == 1 and e['targets'][-1] == 1 for e in examples)
+
+
+def test_translation_from_tsv_names_its_languages(tmp_path):
+  path = _write(tmp_path, 'a.tsv', 'source\ttarget\nHallo\tBonjour\r\n')
+  name = files.file_task(
+      'files_test_tr', 'translation', {'validation': path},
+      source_language='German', target_language='French',
+  )  # pyformat: disable
+  _, (example,) = _examples(name, 'validation')
+  assert (
+      example['inputs_pretokenized'] == b'translate German to French: Hallo'
+  )
+  assert example['targets_pretokenized'] == b'Bonjour'
+
+
+def test_question_answering_keeps_all_answers(tmp_path):
+  rows = [
+      {'question': 'Who?', 'context': 'Ada and Al.', 'answers': ['Ada', 'Al']},
+      {'question': 'What?', 'context': 'A cat.', 'answers': 'cat'},
+  ]
+  path = _write(tmp_path, 'q.jsonl', '\n'.join(map(json.dumps, rows)))
+  name = files.file_task(
+      'files_test_qa', 'question_answering', {'test': path}
+  )
+  task, examples = _examples(name, 'test')
+  assert (
+      examples[0]['inputs_pretokenized']
+      == b'question: Who? context: Ada and Al.'
+  )
+  assert examples[0]['targets_pretokenized'] == b'Ada'
+  answers = [
+      task.postprocess_fn('ignored', example=e, is_target=True)
+      for e in examples
+  ]
+  assert answers == [['Ada', 'Al'], ['cat']]
+  (metric,) = task.metric_fns
+  assert metric(answers, ['Al', 'dog']) == {'em': 50.0, 'f1': 50.0}
+
+
+def test_a_task_may_be_given_again_but_not_over_another(tmp_path):
+  one = _write(tmp_path, '1.jsonl', '{"document": "a", "summary": "b"}')
+  two = _write(tmp_path, '2.jsonl', '{"document": "c", "summary": "d"}')
+  for path in (one, two):
+    files.file_task('files_test_again', 'summarization', {'train': path})
+  _, (example,) = _examples('files_test_again')
+  assert example['targets_pretokenized'] == b'd'
+  from gqa_t5x.tasks import embedded  # registers docs_summarize
+  del embedded
+  with pytest.raises(errors.UserError, match="'docs_summarize' exists"):
+    files.file_task('docs_summarize', 'summarization', {'train': one})
+
+
+NAMES = {'document': 'document', 'summary': 'summary'}
+GOOD = '{"document": "a", "summary": "b"}\n'
+
+
+@pytest.mark.parametrize(
+    'name,text,expected',
+    [
+        ('a.jsonl', '', r'a\.jsonl.* is empty'),
+        ('a.jsonl', '\n \n', 'is empty'),
+        ('a.tsv', 'document\tsummary\n', 'is empty'),
+        ('a.jsonl', GOOD + '{"document": "a"', r'a\.jsonl line 2'),
+        ('a.jsonl', GOOD + '\n[1]\n', r'got a list at .*line 3'),
+        ('a.jsonl', GOOD + '{"document": "a"}', "'summary'.*line 2"),
+        ('a.jsonl', '{"document": 3, "summary": "b"}', 'got 3 at .*line 1'),
+        ('a.jsonl', '{"document": " ", "summary": "b"}', 'line 1'),
+        ('a.jsonl', '{"document": ["a"], "summary": "b"}', 'line 1'),
+        ('a.tsv', 'document\tsummary\na\tb\tc\n', '2 columns.*3.*line 2'),
+        ('a.tsv', 'document\tabstract\na\tb\n', "'summary'.*'abstract'"),
+        ('a.jsonl', GOOD.encode() + b'\xff\xfe\n', 'UTF-8'),
+        ('a.csv', GOOD, r'expected a \.jsonl or \.tsv file'),
+    ],
+)
+def test_bad_files_give_one_line(tmp_path, name, text, expected):
+  path = _write(tmp_path, name, text)
+  with pytest.raises(errors.UserError) as caught:
+    files.read_rows(path, NAMES)
+  message = str(caught.value)
+  assert re.search(expected, message) and '\n' not in message
+
+
+def test_missing_file_and_folder(tmp_path):
+  with pytest.raises(errors.UserError, match='found no'):
+    files.read_rows(str(tmp_path / 'none.jsonl'), NAMES)
+  folder = tmp_path / 'folder.jsonl'
+  folder.mkdir()
+  with pytest.raises(errors.UserError, match='directory'):
+    files.read_rows(str(folder), NAMES)
+
+
+def test_wrong_arguments(tmp_path):
+  path = _write(tmp_path, 'a.jsonl', GOOD)
+  with pytest.raises(errors.UserError, match='one of summarization'):
+    files.file_task('files_test_x', 'summary', {'train': path})
+  with pytest.raises(errors.UserError, match='some of the splits'):
+    files.file_task('files_test_x', 'summarization', {'dev': path})
+  with pytest.raises(errors.UserError, match='got text'):
+    files.file_task(
+        'files_test_x', 'summarization', {'train': path}, {'text': 'document'}
+    )
+  assert 'files_test_x' not in seqio.TaskRegistry.names()
