@@ -1,0 +1,661 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a model's output token by token: greedy, sampling, beam search.
+
+Decoding has two compiled parts, so that they can be timed apart: `prefill`
+encodes the inputs and projects the cross-attention's keys and values, once per
+input; `decode_loop` and `beam_loop` are the steps, one `lax.while_loop` that
+stops when every row has ended. `generate` puts them together.
+
+A row's tokens depend on nothing but that row: not on the other rows of the
+batch, nor on how far its input is padded.
+
+Letters of the shapes: B inputs, S input length, L decoded length, R beams,
+V vocabulary.
+"""
+
+import functools
+import inspect
+from typing import Any, Mapping, NamedTuple
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from gqa_t5x.errors import UserError
+
+Array = jax.Array
+
+PAD_ID = 0  # also the start token, as in T5
+EOS_ID = 1
+
+
+class Prefilled(NamedTuple):
+  """What the steps need of the inputs; made by `prefill`.
+
+  Attributes:
+    input_tokens: int32 [B, S].
+    cross_cache: the cross-attention's keys and values, each [B, K, S, H],
+      under their paths in the module's 'cache' collection.
+  """
+
+  input_tokens: Array
+  cross_cache: Mapping[tuple[str, ...], Array]
+
+
+class Decoded(NamedTuple):
+  """What `decode_loop` and `beam_loop` return.
+
+  Attributes:
+    tokens: int32 [B, L], or [B, num_results, L] of a beam search, best first;
+      0 after the end of sentence token.
+    scores: float32 [B, num_results] of a beam search, else None.
+    num_steps: int32 scalar, how often the decoder was called.
+  """
+
+  tokens: Array
+  scores: Array | None
+  num_steps: Array
+
+
+class Sampling(NamedTuple):
+  """The random choice of a token, in the types that `decode_loop` wants.
+
+  Attributes:
+    temperature: float32 scalar.
+    top_p: float32 scalar, or None for no limit.
+    row_keys: PRNG keys [B].
+  """
+
+  temperature: Array
+  top_p: Array | None
+  row_keys: Array
+
+
+def generate(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    input_tokens: Array,
+    *,
+    max_decode_len: int,
+    method: str = 'greedy',
+    eos_id: int = EOS_ID,
+    **options: Any,
+) -> Array:
+  """Decodes the outputs of a batch of inputs.
+
+  Compiled once for each model, method and shape.
+
+  Args:
+    model: a `Transformer`.
+    params: its parameters.
+    input_tokens: int [B, S], 0 is padding. A row of padding alone gives a row
+      of 0 and costs no steps, so that it can fill up a batch.
+    max_decode_len: L.
+    method: 'greedy', 'sample' or 'beam'.
+    eos_id: token that ends a sequence; -1 lets every row run to L tokens, as
+      timing wants it.
+    **options: keywords of `temperature_sample` or `beam_search`.
+
+  Returns:
+    int32 [B, L]: tokens up to and with `eos_id`, then 0.
+
+  Raises:
+    UserError: if an argument is out of its range.
+  """
+  if method not in _METHODS:
+    raise UserError(
+        f'method={method!r} is not a decoding method; choose one of '
+        + ', '.join(map(repr, _METHODS))
+    )
+  known = inspect.signature(_METHODS[method]).parameters
+  for name in options:
+    if name not in known:
+      raise UserError(
+          f'decoding method {method!r} has no option {name!r}; see '
+          f'gqa_t5x.decoding.{_METHODS[method].__name__}'
+      )
+  out = _METHODS[method](
+      model,
+      params,
+      input_tokens,
+      max_decode_len=max_decode_len,
+      eos_id=eos_id,
+      **options,
+  )
+  return out[0][:, 0] if method == 'beam' else out
+
+
+def greedy_search(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    input_tokens: Array,
+    *,
+    max_decode_len: int,
+    eos_id: int = EOS_ID,
+) -> Array:
+  """Takes the most probable token at each step; as `generate`."""
+  input_tokens = _check_inputs(model, input_tokens, max_decode_len)
+  return decode_loop(
+      model,
+      params,
+      prefill(model, params, input_tokens),
+      max_decode_len=max_decode_len,
+      eos_id=eos_id,
+  ).tokens
+
+
+def temperature_sample(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    input_tokens: Array,
+    *,
+    max_decode_len: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    example_ids: Array | None = None,
+    eos_id: int = EOS_ID,
+) -> Array:
+  """Draws each token at random; as `generate`.
+
+  Temperature comes first, then the limit to `top_k` tokens, then `top_p` of
+  what is left, as in Hugging Face; t5x allows only one of the two limits.
+
+  Args:
+    model: a `Transformer`.
+    params: its parameters.
+    input_tokens: int [B, S].
+    max_decode_len: L.
+    temperature: logits are divided by it; above 0.
+    top_k: only the k most probable tokens are drawn; 0 means no limit.
+    top_p: only the smallest set of most probable tokens whose probabilities
+      add up to top_p or more is drawn, in (0, 1]; 1 means no limit.
+    seed: of the random numbers.
+    example_ids: int [B], the number of each row's random stream, by default
+      its place in the batch. Numbers that stand for the examples make samples
+      independent of how examples are batched.
+    eos_id: token that ends a sequence.
+
+  Returns:
+    int32 [B, L].
+
+  Raises:
+    UserError: if an argument is out of its range.
+  """
+  input_tokens = _check_inputs(model, input_tokens, max_decode_len)
+  _check_int('top_k', top_k, 0, model.config.vocab_size)
+  if not 0.0 < temperature < float('inf'):
+    raise UserError(
+        f'expected a temperature above 0, got {temperature}; for the limit of '
+        "0 use method='greedy'"
+    )
+  if not 0.0 < top_p <= 1.0:
+    raise UserError(
+        f'expected top_p above 0 and at most 1 (no limit), got {top_p}'
+    )
+  batch = input_tokens.shape[0]
+  if example_ids is None:
+    example_ids = np.arange(batch)
+  if np.shape(example_ids) != (batch,):
+    raise UserError(
+        f'expected one of example_ids for each of {batch} rows, got shape '
+        f'{np.shape(example_ids)}'
+    )
+  return decode_loop(
+      model,
+      params,
+      prefill(model, params, input_tokens),
+      max_decode_len=max_decode_len,
+      eos_id=eos_id,
+      top_k=top_k,
+      sampling=Sampling(
+          temperature=jnp.float32(temperature),
+          top_p=None if top_p == 1.0 else jnp.float32(top_p),
+          row_keys=_fold_in(
+              jax.random.key(seed), jnp.asarray(example_ids, jnp.uint32)
+          ),
+      ),
+  ).tokens
+
+
+def beam_search(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    input_tokens: Array,
+    *,
+    max_decode_len: int,
+    num_beams: int = 4,
+    length_penalty: float = 0.6,
+    num_results: int = 1,
+    eos_id: int = EOS_ID,
+) -> tuple[Array, Array]:
+  """Searches for the sequences of highest score.
+
+  The score is log P / ((5 + length) / 6) ** length_penalty (Wu et al. 2016,
+  arXiv 1609.08144, equation 14, as in T5 and t5x), where the length counts the
+  end of sentence. Hugging Face divides by length ** length_penalty, so that
+  only 0 means the same to both, with its early_stopping='never'; as there, only
+  candidates among the best R may end, and what is cut at L competes with what
+  has ended (in t5x candidates among the best 2R may end, and what is cut is
+  returned only where nothing has ended).
+
+  A row is done when no live beam can still beat its results.
+
+  Args:
+    model: a `Transformer`.
+    params: its parameters.
+    input_tokens: int [B, S].
+    max_decode_len: L.
+    num_beams: R.
+    length_penalty: at least 0; the higher, the longer are the results.
+    num_results: how many sequences to return for each input, at most R.
+    eos_id: token that ends a sequence.
+
+  Returns:
+    Tokens, int32 [B, num_results, L], and scores, float32 [B, num_results],
+    best first. Where fewer sequences exist, the score is -inf.
+
+  Raises:
+    UserError: if an argument is out of its range.
+  """
+  input_tokens = _check_inputs(model, input_tokens, max_decode_len)
+  _check_int('num_beams', num_beams, 1)
+  _check_int('num_results', num_results, 1, num_beams)
+  if not 0.0 <= length_penalty < float('inf'):
+    raise UserError(
+        f'expected a length_penalty of 0 or more, got {length_penalty}'
+    )
+  decoded = beam_loop(
+      model,
+      params,
+      prefill(model, params, input_tokens),
+      max_decode_len=max_decode_len,
+      num_beams=num_beams,
+      length_penalty=jnp.float32(length_penalty),
+      num_results=num_results,
+      eos_id=eos_id,
+  )
+  return decoded.tokens, decoded.scores
+
+
+_METHODS = {
+    'greedy': greedy_search,
+    'sample': temperature_sample,
+    'beam': beam_search,
+}
+
+
+@functools.partial(jax.jit, static_argnames=('model',))
+def prefill(
+    model: nn.Module, params: Mapping[str, Any], input_tokens: Array
+) -> Prefilled:
+  """Encodes int32 [B, S] and projects the cross-attention's keys and values.
+
+  This happens once per input: beams share it and steps only read it.
+  """
+  input_tokens = input_tokens.astype(jnp.int32)
+  encoded = model.apply(
+      {'params': params}, input_tokens, enable_dropout=False, method='encode'
+  )
+  prompt = jnp.zeros((input_tokens.shape[0], 0), jnp.int32)
+  _, variables = model.apply(
+      {'params': params, 'cache': _nest(_empty_cache(model, params, prompt, 1))},
+      encoded,
+      input_tokens,
+      prompt,
+      prompt,
+      enable_dropout=False,
+      prefill=True,
+      method='decode',
+      mutable=['cache'],
+  )
+  cross_cache, _ = _split_cache(variables['cache'])
+  return Prefilled(input_tokens, cross_cache)
+
+
+@functools.partial(
+    jax.jit, static_argnames=('model', 'max_decode_len', 'eos_id', 'top_k')
+)
+def decode_loop(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    prefilled: Prefilled,
+    *,
+    max_decode_len: int,
+    eos_id: int = EOS_ID,
+    top_k: int = 0,
+    sampling: Sampling | None = None,
+) -> Decoded:
+  """Runs the steps of greedy decoding, or of `sampling` if it is given.
+
+  The self-attention's cache lives and dies inside the loop, which therefore
+  updates it in place.
+
+  Args:
+    model: a `Transformer`.
+    params: its parameters.
+    prefilled: from `prefill`.
+    max_decode_len: L.
+    eos_id: token that ends a sequence; -1 lets every row run to L tokens.
+    top_k: as for `temperature_sample`.
+    sampling: None means greedy.
+
+  Returns:
+    `Decoded`, without scores.
+  """
+  inputs = prefilled.input_tokens
+  batch = inputs.shape[0]
+
+  def is_running(state):
+    step, _, _, ended, _ = state
+    return (step < max_decode_len) & ~jnp.all(ended)
+
+  def body(state):
+    step, tokens, current, ended, cache = state
+    logits, cache = _step(model, params, prefilled, cache, current)
+    if sampling is None:
+      current = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    else:
+      current = _sample(logits, sampling, top_k, step)
+    current = jnp.where(ended, PAD_ID, current)
+    tokens = lax.dynamic_update_index_in_dim(tokens, current, step, axis=1)
+    return step + 1, tokens, current, ended | (current == eos_id), cache
+
+  start = jnp.full((batch,), PAD_ID, jnp.int32)
+  num_steps, tokens, *_ = lax.while_loop(
+      is_running,
+      body,
+      (
+          jnp.int32(0),
+          jnp.full((batch, max_decode_len), PAD_ID, jnp.int32),
+          start,
+          jnp.all(inputs == PAD_ID, axis=1),
+          _empty_cache(model, params, start, max_decode_len),
+      ),
+  )
+  return Decoded(tokens, None, num_steps)
+
+
+def _sample(
+    logits: Array, sampling: Sampling, top_k: int, step: Array
+) -> Array:
+  """Draws tokens [B] from logits [B, V]."""
+  # The maximum becomes 0, so that no temperature can overflow it.
+  logits -= jnp.max(logits, axis=-1, keepdims=True)
+  logits /= sampling.temperature
+  is_limited = top_k > 0 or sampling.top_p is not None
+  ids = None
+  if is_limited:
+    logits, ids = lax.top_k(logits, top_k or logits.shape[-1])
+  if sampling.top_p is not None:
+    probs = jax.nn.softmax(logits)
+    # Sorted: a token stays if those before it do not yet reach top_p.
+    before = jnp.cumsum(probs, axis=-1) - probs
+    # The first one always stays; its `before` may be rounded.
+    keep = (before < sampling.top_p).at[:, 0].set(True)
+    logits = jnp.where(keep, logits, -jnp.inf)
+  keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(
+      sampling.row_keys, step
+  )
+  drawn = jax.vmap(jax.random.categorical)(keys, logits)
+  if is_limited:
+    drawn = jnp.take_along_axis(ids, drawn[:, None], axis=1)[:, 0]
+  return drawn.astype(jnp.int32)
+
+
+class _Beams(NamedTuple):
+  """State of the search: live beams, the best that ended, the live's cache.
+
+  Attributes:
+    step: int32 scalar, the number of tokens in the live beams.
+    live_tokens: int32 [B, R, L].
+    live_log_probs: float32 [B, R], best first; -inf where there is no beam.
+    ended_tokens: int32 [B, R, L].
+    ended_scores: float32 [B, R], best first; -inf where there is none.
+    cache: the self-attention's, B * R rows, beams of an input adjacent.
+  """
+
+  step: Array
+  live_tokens: Array
+  live_log_probs: Array
+  ended_tokens: Array
+  ended_scores: Array
+  cache: Mapping[tuple[str, ...], Array]
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        'model', 'max_decode_len', 'num_beams', 'num_results', 'eos_id'
+    ),
+)
+def beam_loop(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    prefilled: Prefilled,
+    *,
+    max_decode_len: int,
+    num_beams: int,
+    length_penalty: Array,
+    num_results: int = 1,
+    eos_id: int = EOS_ID,
+) -> Decoded:
+  """Runs the steps of beam search; arguments as for `beam_search`."""
+  inputs = prefilled.input_tokens
+  batch = inputs.shape[0]
+  is_empty = jnp.all(inputs == PAD_ID, axis=1)
+
+  def penalty(length):
+    return ((5.0 + length) / 6.0) ** length_penalty
+
+  def is_running(state):
+    # Log-probabilities only fall and the penalty only grows, so no live beam
+    # can end with a better score than this.
+    bound = state.live_log_probs[:, 0] / penalty(max_decode_len)
+    is_done = state.ended_scores[:, num_results - 1] >= bound
+    return (state.step < max_decode_len) & ~jnp.all(is_done | is_empty)
+
+  def body(state):
+    step = state.step
+    last = state.live_tokens[:, :, jnp.maximum(step - 1, 0)]  # PAD_ID at first
+    logits, cache = _step(
+        model, params, prefilled, state.cache, last.reshape(-1)
+    )
+    log_probs, parents, tokens = _extend(state, logits)
+    ends = (tokens[:, :, step] == eos_id) | (step + 1 == max_decode_len)
+
+    # Twice as many candidates as beams, so that R can live if R end.
+    live = jnp.where(ends, -jnp.inf, log_probs)
+    live, order = lax.top_k(live, num_beams)
+    survivors = jnp.take_along_axis(parents, order, axis=1)
+    rows = (jnp.arange(batch)[:, None] * num_beams + survivors).reshape(-1)
+
+    # The second half of the candidates is there to live on, not to end.
+    may_end = ends & (jnp.arange(2 * num_beams) < num_beams)
+    scores = jnp.where(may_end, log_probs / penalty(step + 1), -jnp.inf)
+    scores = jnp.concatenate([state.ended_scores, scores], axis=1)
+    scores, best = lax.top_k(scores, num_beams)
+    return _Beams(
+        step=step + 1,
+        live_tokens=_take_beams(tokens, order),
+        live_log_probs=live,
+        ended_tokens=_take_beams(
+            jnp.concatenate([state.ended_tokens, tokens], axis=1), best
+        ),
+        ended_scores=scores,
+        cache={k: v[rows] if v.ndim else v for k, v in cache.items()},
+    )
+
+  no_tokens = jnp.full((batch, num_beams, max_decode_len), PAD_ID, jnp.int32)
+  no_scores = jnp.full((batch, num_beams), -jnp.inf)
+  state = lax.while_loop(
+      is_running,
+      body,
+      _Beams(
+          step=jnp.int32(0),
+          live_tokens=no_tokens,
+          # All beams are the same at first: one of them is enough.
+          live_log_probs=no_scores.at[:, 0].set(0.0),
+          ended_tokens=no_tokens,
+          ended_scores=no_scores,
+          cache=_empty_cache(
+              model, params, no_tokens[:, :, 0].reshape(-1), max_decode_len
+          ),
+      ),
+  )
+  tokens = state.ended_tokens[:, :num_results]
+  scores = state.ended_scores[:, :num_results]
+  is_result = jnp.isfinite(scores) & ~is_empty[:, None]
+  return Decoded(
+      jnp.where(is_result[:, :, None], tokens, PAD_ID),
+      jnp.where(is_result, scores, -jnp.inf),
+      state.step,
+  )
+
+
+def _extend(state: _Beams, logits: Array) -> tuple[Array, Array, Array]:
+  """Finds the best 2R continuations of the live beams.
+
+  Args:
+    state: the search.
+    logits: [B * R, V].
+
+  Returns:
+    Log-probabilities [B, 2R], best first; the beam [B, 2R] that each continues;
+    its tokens [B, 2R, L].
+  """
+  batch, num_beams, _ = state.live_tokens.shape
+  vocab_size = logits.shape[-1]
+  log_probs = jax.nn.log_softmax(logits).reshape(batch, num_beams, vocab_size)
+  log_probs += state.live_log_probs[:, :, None]
+  log_probs, chosen = lax.top_k(
+      log_probs.reshape(batch, num_beams * vocab_size), 2 * num_beams
+  )
+  parents, new = chosen // vocab_size, chosen % vocab_size
+  tokens = lax.dynamic_update_index_in_dim(
+      _take_beams(state.live_tokens, parents),
+      new.astype(jnp.int32),
+      state.step,
+      axis=2,
+  )
+  return log_probs, parents, tokens
+
+
+def _take_beams(tokens: Array, index: Array) -> Array:
+  """Maps [B, R, L] and beam numbers [B, Q] to [B, Q, L]."""
+  return jnp.take_along_axis(tokens, index[:, :, None], axis=1)
+
+
+def _step(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    prefilled: Prefilled,
+    cache: Mapping[tuple[str, ...], Array],
+    tokens: Array,
+) -> tuple[Array, Mapping[tuple[str, ...], Array]]:
+  """Feeds tokens [B * R]; returns logits [B * R, V] and the new cache."""
+  tokens = tokens[:, None]
+  logits, variables = model.apply(
+      {'params': params, 'cache': _nest({**cache, **prefilled.cross_cache})},
+      None,  # The encoder's output: its keys and values are in the cache.
+      prefilled.input_tokens,
+      tokens,
+      tokens,
+      enable_dropout=False,
+      decode=True,
+      method='decode',
+      mutable=['cache'],
+  )
+  _, cache = _split_cache(variables['cache'])
+  return logits[:, 0], cache
+
+
+def _empty_cache(
+    model: nn.Module, params: Mapping[str, Any], rows: Array, length: int
+) -> Mapping[tuple[str, ...], Array]:
+  """Makes the self-attention's cache of zeros: a row each, `length` long."""
+  tokens = jax.ShapeDtypeStruct((rows.shape[0], length), jnp.int32)
+  config = model.config
+  encoded = jax.ShapeDtypeStruct(
+      (rows.shape[0], 1, config.emb_dim), config.dtype
+  )
+  inputs = jax.ShapeDtypeStruct(encoded.shape[:2], jnp.int32)
+  _, variables = jax.eval_shape(
+      functools.partial(
+          model.apply,
+          enable_dropout=False,
+          decode=True,
+          method='decode',
+          mutable=['cache'],
+      ),
+      {'params': params},
+      encoded,
+      inputs,
+      tokens,
+      tokens,
+  )
+  _, shapes = _split_cache(variables['cache'])
+  return {k: jnp.zeros(v.shape, v.dtype) for k, v in shapes.items()}
+
+
+def _split_cache(cache: Mapping[str, Any]):
+  """Splits the cache by path: cross-attention's part, all else.
+
+  Only the second changes from step to step, and has a row for each beam.
+  """
+  parts = {}, {}
+  for path, value in traverse_util.flatten_dict(cache).items():
+    parts['encoder_decoder_attention' not in path][path] = value
+  return parts
+
+
+_nest = traverse_util.unflatten_dict
+
+_fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
+
+
+def _check_int(name: str, value: Any, low: int, high: int | None = None):
+  """Raises UserError unless value is an integer from low to high."""
+  if (
+      not isinstance(value, (int, np.integer))
+      or value < low
+      or (high is not None and value > high)
+  ):
+    wanted = f'of {low} or more' if high is None else f'from {low} to {high}'
+    raise UserError(f'expected an integer {name} {wanted}, got {value!r}')
+
+
+def _check_inputs(
+    model: nn.Module, input_tokens: Array, max_decode_len: int
+) -> Array:
+  """Returns the tokens as an array [B, S], or raises UserError."""
+  _check_int('max_decode_len', max_decode_len, 1)
+  if not isinstance(input_tokens, jax.Array):
+    try:
+      input_tokens = np.asarray(input_tokens)
+    except ValueError as e:
+      raise UserError(
+          'expected input_tokens [batch, length], got rows of different '
+          'lengths; pad them with 0'
+      ) from e
+  shape, dtype = input_tokens.shape, input_tokens.dtype
+  if len(shape) != 2 or 0 in shape or not np.issubdtype(dtype, np.integer):
+    raise UserError(
+        'expected integer input_tokens [batch, length], neither of them 0, got '
+        f'{dtype} {list(shape)}'
+    )
+  # Only where looking at values costs no transfer from a device.
+  if isinstance(input_tokens, np.ndarray):
+    low, high = input_tokens.min(), input_tokens.max()
+    if low < 0 or high >= model.config.vocab_size:
+      raise UserError(
+          f'expected input_tokens from 0 to {model.config.vocab_size - 1}, got '
+          f'{low if low < 0 else high}; use the vocabulary of the checkpoint'
+      )
+    input_tokens = input_tokens.astype(np.int32)
+  return input_tokens
