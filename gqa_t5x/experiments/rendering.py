@@ -186,7 +186,8 @@ th, td { padding: .35rem .6rem; text-align: right; vertical-align: top;
 th { color: var(--soft); font-weight: 600; vertical-align: bottom;
   white-space: normal; }
 th.text, td.text { text-align: left; }
-.cards td:not(:first-child) { white-space: normal; }
+.cards td:not(:first-child) { white-space: normal;
+  overflow-wrap: anywhere; }
 tr { background: var(--page); }
 tbody tr:nth-child(even) { background: var(--band); }
 th:first-child, td:first-child { position: sticky; left: 0;
@@ -226,7 +227,8 @@ dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; }
   .scroll { overflow: visible; } th, td { padding: .2rem .35rem; }
   table { font-size: .8rem; } tr { break-inside: avoid; }
-  h2 { break-after: avoid; } * { print-color-adjust: exact; } }
+  figure { break-inside: avoid; } h2 { break-after: avoid; }
+  * { print-color-adjust: exact; } }
 '''
 
 

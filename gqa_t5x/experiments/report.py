@@ -83,19 +83,23 @@ def _decode_note(results: dict) -> str:
 
 
 def _above_baselines(results: dict) -> str:
-  below = []
-  for name, entry in results['models'].items():
-    for column in results_lib.TASK_COLUMNS:
-      trivial = tables.best_trivial(results, column.task)
-      floor = max(
-          results['baselines'].get(column.task, {}).get('untrained') or 0.0,
-          trivial[1] if trivial else 0.0)
+  below, unknown = [], []
+  for column in results_lib.TASK_COLUMNS:
+    untrained = results['baselines'].get(column.task, {}).get('untrained')
+    trivial = tables.best_trivial(results, column.task)
+    if untrained is None or trivial is None:
+      unknown.append(column.title)
+      continue
+    floor = max(untrained, trivial[1])
+    for name, entry in results['models'].items():
       value = results_lib.main_score(entry, column)
       if value is None or value <= floor:
         below.append(f'{name} on {column.title}')
   if below:
     return ('**Not above both baselines: ' + ', '.join(below) + '; nothing '
             'can be read from those scores.**')
+  if unknown:
+    return f'Baselines not measured on: {", ".join(unknown)}.'
   return 'Every model is above both baselines on every task.'
 
 

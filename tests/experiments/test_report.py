@@ -116,6 +116,14 @@ def test_score_below_a_baseline_is_said_aloud(results, tmp_path):
           in text)
 
 
+def test_missing_baseline_is_said_aloud(results, tmp_path):
+  del results['baselines']['cldr_translate_en_de']['untrained']
+  results_lib.save_results(tmp_path, results)
+  text = report.write_report(tmp_path)[0].read_text('utf-8')
+  assert 'Baselines not measured on: CLDR BLEU.' in text
+  assert 'above both' not in text
+
+
 def test_missing_parts_become_dashes(results, tmp_path):
   del results['models']['MQA']['decode']
   results['models']['MHA']['loss_uptrained'] = float('nan')
