@@ -6,8 +6,6 @@ Importing this module registers them; the corpus is made when one is first
 read. See `corpus` for where the rows come from.
 """
 
-import functools
-
 import seqio
 
 from gqa_t5x.tasks import common
@@ -35,7 +33,7 @@ def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
 
   Returns:
     {baseline: predictions}: 'lead' is the first sentence of the document or
-    of the page asked about, 'name' the words of the documented name, 'copy'
+    the first description of the page, 'name' the words of the documented name, 'copy'
     the English text.
   """
   if task == 'docs_summarize':
@@ -52,14 +50,14 @@ def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
   if task == 'docs_question_answering':
     made = corpus.rows('question_answering', split)
     pages = (row['inputs'].partition(' context: ')[2] for row in made)
-    leads = (documentation.sentences(page)[0] for page in pages)
-    return {'lead': [lead.partition(': ')[2] for lead in leads]}
+    leads = (page.partition(': ')[2] for page in pages)
+    return {'lead': [lead.partition('. ')[0] for lead in leads]}
   raise ValueError(f'expected a supervised embedded task, got {task!r}')
 
 
 def _source(kind: str, fields: tuple[str, ...]) -> seqio.FunctionDataSource:
   return common.rows_source(
-      functools.partial(corpus.rows, kind), fields, corpus.SPLITS
+      lambda split: corpus.rows(kind, split), fields, corpus.SPLITS
   )
 
 
