@@ -16,7 +16,7 @@ __version__ = '0.1.0'
 # installed wheel has them inside it. Either way they are `gqa_t5x.tasks` and
 # `gqa_t5x.gin_configs`.
 _root = _pathlib.Path(__file__).resolve().parent.parent
-if (_root / 'tasks' / '__init__.py').exists() and (_root / 'setup.py').exists():
+if all((_root / name).is_dir() for name in ('tasks', 'gin_configs')):
   __path__.append(str(_root))
 
 # The public names, imported when first used, so that the command line starts

@@ -1,0 +1,176 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Writes seqio tasks as token arrays, from which the engine trains.
+
+Training then needs numpy only, reads its rows in any order, and resumes
+exactly. This is the one place of the engine's training path that needs seqio
+and TensorFlow.
+
+A cache folder holds, for one task and split,
+
+  inputs.npy, targets.npy   the tokens of all examples, one after the other
+  inputs_offsets.npy, ...   int64 [n + 1]; example i is tokens[o[i]:o[i + 1]]
+  meta.json                 what it was made from
+
+Tokens end with EOS and are trimmed to the feature lengths.
+"""
+
+from collections.abc import Mapping
+import hashlib
+import json
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from gqa_t5x.errors import UserError
+
+FEATURES = ('inputs', 'targets')
+
+
+def folder_name(task: str) -> str:
+  """Returns the task's name as a folder name."""
+  return task.replace(':', '_').replace('/', '_')
+
+
+def cache_mixture(
+    mixture_or_task: str,
+    split: str,
+    feature_lengths: Mapping[str, int],
+    cache_dir: str,
+    *,
+    num_epochs: int = 1,
+    seed: int = 0,
+) -> dict[str, float]:
+  """Caches the tasks of a mixture, those that are not there yet.
+
+  Args:
+    mixture_or_task: a registered seqio name.
+    split: of the tasks.
+    feature_lengths: most tokens of 'inputs' and 'targets', EOS counted.
+    cache_dir: each task gets `cache_dir/task/split`.
+    num_epochs: passes over a task; noise such as span corruption's is drawn
+      anew in each.
+    seed: of that noise.
+
+  Returns:
+    {folder: rate in the mixture} of the tasks.
+
+  Raises:
+    UserError: if the name is unknown, or a folder there was made otherwise.
+  """
+  import seqio
+
+  try:
+    provider = seqio.get_mixture_or_task(mixture_or_task)
+  except ValueError as error:
+    known = sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
+    raise UserError(
+        f'{mixture_or_task!r} is no registered task or mixture; known are '
+        f'{", ".join(known)}; import the module that registers it in the gin'
+        ' file'
+    ) from error
+  tasks = seqio.get_subtasks(provider)
+  rates = {}
+  for task in tasks:
+    folder = pathlib.Path(cache_dir) / folder_name(task.name) / split
+    _cache_task(task, split, feature_lengths, folder, num_epochs, seed)
+    is_mixture = isinstance(provider, seqio.Mixture)
+    rates[str(folder)] = float(provider.get_rate(task)) if is_mixture else 1.0
+  return rates
+
+
+def _cache_task(task, split, feature_lengths, folder, num_epochs, seed):
+  vocabulary = task.output_features['targets'].vocabulary
+  made_from = {
+      'task': task.name,
+      'split': split,
+      'feature_lengths': {name: feature_lengths[name] for name in FEATURES},
+      'num_epochs': num_epochs,
+      'seed': seed,
+      'vocab_size': vocabulary.vocab_size,
+      'vocabulary_sha256': vocabulary_hash(vocabulary),
+  }
+  if folder.exists():
+    meta = read_meta(folder)
+    for name, value in made_from.items():
+      if meta[name] != value:
+        raise UserError(
+            f'{folder} was cached with {name}={meta[name]}, not {value}; remove'
+            ' it or choose another cache folder'
+        )
+    return
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  beside = pathlib.Path(
+      tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent)
+  )
+  try:
+    arrays = _read_task(task, split, feature_lengths, num_epochs, seed)
+    num_examples = len(arrays['targets_offsets']) - 1
+    if not num_examples:
+      raise UserError(f'{task.name} has no examples in its {split} split')
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+      np.save(beside / f'{name}.npy', array)
+      digest.update(array.tobytes())
+    meta = made_from | {
+        'num_examples': num_examples,
+        'sha256': digest.hexdigest(),
+        'complete': True,
+    }
+    (beside / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n')
+    beside.chmod(0o755)
+    beside.rename(folder)
+  except BaseException:
+    shutil.rmtree(beside, ignore_errors=True)
+    raise
+
+
+def _read_task(task, split, feature_lengths, num_epochs, seed):
+  """Returns the arrays of a task's folder, by name."""
+  vocab_size = task.output_features['targets'].vocabulary.vocab_size
+  dtype = np.uint16 if vocab_size <= 2**16 else np.int32
+  tokens = {name: [] for name in FEATURES}
+  for epoch in range(num_epochs):
+    dataset = task.get_dataset(
+        dict(feature_lengths),
+        split=split,
+        shuffle=False,
+        seed=seed + epoch,
+        num_epochs=1,
+    )
+    for example in dataset.as_numpy_iterator():
+      for name in FEATURES:
+        # A task may have no inputs; the encoder then sees EOS alone.
+        tokens[name].append(example.get(name, np.array([1])).astype(dtype))
+  arrays = {}
+  for name, examples in tokens.items():
+    lengths = [len(example) for example in examples]
+    arrays[name] = np.concatenate([np.zeros(0, dtype), *examples])
+    arrays[f'{name}_offsets'] = np.cumsum([0, *lengths], dtype=np.int64)
+  return arrays
+
+
+def vocabulary_hash(vocabulary) -> str:
+  """Returns the SHA-256 of a seqio SentencePieceVocabulary's model file."""
+  import tensorflow as tf
+
+  with tf.io.gfile.GFile(vocabulary.sentencepiece_model_file, 'rb') as f:
+    return hashlib.sha256(f.read()).hexdigest()
+
+
+def read_meta(folder: pathlib.Path) -> dict[str, Any]:
+  """Reads meta.json of a cache folder.
+
+  Raises:
+    UserError: if there is none.
+  """
+  path = pathlib.Path(folder) / 'meta.json'
+  if not path.exists():
+    raise UserError(
+        f'{folder} holds no cached task (no meta.json); write one with'
+        ' `gqa-t5x cache`'
+    )
+  return json.loads(path.read_text())
