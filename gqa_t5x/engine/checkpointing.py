@@ -1,0 +1,143 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A run's checkpoints: MODEL_DIR/checkpoints/STEP, written by Orbax.
+
+Each step has the items `params` and `metadata`, which make it a checkpoint
+that `gqa_t5x.load_checkpoint` reads, and `optimizer`.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+PyTree = Any
+
+
+class Checkpoints:
+  """Saves, finds and restores the steps of one run."""
+
+  def __init__(
+      self,
+      model_dir: str,
+      keep: int | None,
+      best_metric: str | None = None,
+      best_mode: str = 'min',
+  ):
+    """Opens the folder, which is made when the first step is saved.
+
+    Args:
+      model_dir: of the run.
+      keep: how many of the latest steps are kept; None keeps all.
+      best_metric: the step that is best by this metric is kept as well.
+      best_mode: 'min' or 'max'.
+    """
+
+    def metric(metrics):
+      return metrics[best_metric]
+
+    policies = [checkpoint_managers.LatestN(keep)]
+    if best_metric:
+      policies.append(
+          checkpoint_managers.BestN(
+              get_metric_fn=metric,
+              reverse=best_mode == 'min',
+              n=1,
+              keep_checkpoints_without_metrics=False,
+          )
+      )
+    self._manager = ocp.CheckpointManager(
+        pathlib.Path(model_dir).expanduser().absolute() / 'checkpoints',
+        options=ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                policies
+            ),
+            best_fn=metric if best_metric else None,
+            best_mode=best_mode,
+            enable_async_checkpointing=False,
+        ),
+        item_names=('params', 'optimizer', 'metadata'),
+    )
+
+  def latest_step(self) -> int | None:
+    return self._manager.latest_step()
+
+  def best_step(self) -> int | None:
+    """Returns the best step by the metric, None if none was measured."""
+    return self._manager.best_step()
+
+  def save(
+      self,
+      step: int,
+      params: PyTree,
+      opt_state: PyTree,
+      metadata: dict[str, Any],
+      metrics: dict[str, float] | None,
+  ) -> None:
+    """Writes a step, all of it or nothing."""
+    self._manager.save(
+        step,
+        args=ocp.args.Composite(
+            params=ocp.args.PyTreeSave(params),
+            optimizer=ocp.args.StandardSave(opt_state),
+            metadata=ocp.args.JsonSave(metadata),
+        ),
+        metrics=metrics,
+        force=True,
+    )
+
+  def metadata(self, step: int) -> dict[str, Any]:
+    args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=args).metadata
+
+  def restore(
+      self, step: int, params: PyTree, opt_state: PyTree
+  ) -> tuple[PyTree, PyTree]:
+    """Restores a step.
+
+    Args:
+      step: as named.
+      params: ShapeDtypeStructs with shardings, in the model's structure.
+      opt_state: likewise.
+
+    Returns:
+      (params, opt_state), bit for bit as saved.
+    """
+    restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+            params=ocp.args.PyTreeRestore(
+                params,
+                restore_args=jax.tree.map(
+                    lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding), params
+                ),
+            ),
+            optimizer=ocp.args.StandardRestore(opt_state),
+        ),
+    )
+    return restored.params, restored.optimizer
+
+  def close(self) -> None:
+    self._manager.close()
+
+
+def best_or_latest(
+    model_dir: str, best_metric: str | None = None, best_mode: str = 'min'
+) -> str | None:
+  """Returns the folder of a run's best step, or of its latest; None if none.
+
+  Args:
+    model_dir: of the run.
+    best_metric: None means the latest step.
+    best_mode: 'min' or 'max'.
+  """
+  folder = pathlib.Path(model_dir).expanduser().absolute() / 'checkpoints'
+  if not folder.is_dir():
+    return None
+  steps = Checkpoints(model_dir, None, best_metric, best_mode)
+  step = steps.best_step() if best_metric else None
+  step = steps.latest_step() if step is None else step
+  steps.close()
+  return None if step is None else str(folder / str(step))

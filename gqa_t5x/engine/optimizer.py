@@ -1,0 +1,75 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Adafactor and learning rates as T5 has them, on optax."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gqa_t5x.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """Learning rate as a function of the global step.
+
+  Attributes:
+    kind: 'rsqrt' is base / sqrt(max(step, warmup_steps)), so the first
+      `warmup_steps` steps are flat, as T5 was pre-trained; 'constant' is base.
+    base: as above.
+    warmup_steps: of 'rsqrt'.
+    linear_warmup_steps: over these the rate also grows from 0; 0 is none.
+  """
+
+  kind: str = 'rsqrt'
+  base: float = 1.0
+  warmup_steps: int = 10_000
+  linear_warmup_steps: int = 0
+
+  def __post_init__(self):
+    if self.kind not in ('rsqrt', 'constant'):
+      raise UserError(
+          f"schedule {self.kind!r} is unknown; choose 'rsqrt' or 'constant'"
+      )
+    if self.kind == 'rsqrt' and self.warmup_steps < 1:
+      raise UserError(
+          f'expected warmup_steps of 1 or more, got {self.warmup_steps}'
+      )
+
+  def __call__(self, step: jax.Array) -> jax.Array:
+    """Returns the rate of the update that leads from `step` to the next."""
+    step = jnp.asarray(step, jnp.float32)
+    rate = jnp.float32(self.base)
+    if self.kind == 'rsqrt':
+      rate /= jnp.sqrt(jnp.maximum(step, self.warmup_steps))
+    if self.linear_warmup_steps:
+      rate *= jnp.minimum(1.0, step / self.linear_warmup_steps)
+    return rate
+
+
+def make_optimizer(
+    clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+  """Returns T5's Adafactor for a learning rate of 1.
+
+  The caller multiplies the updates by the learning rate at the *global* step.
+  The decay of the second moments has a count of its own, which starts with the
+  slots: a converted checkpoint at step 1,000,000 begins with empty slots, and
+  at the decay of that step (1 - 1.6e-5) they would hardly ever fill.
+
+  Args:
+    clip_norm: largest global norm of the gradients; None does not clip.
+  """
+  adafactor = optax.adafactor(
+      learning_rate=1.0,
+      min_dim_size_to_factor=128,
+      decay_rate=0.8,
+      multiply_by_parameter_scale=True,
+      clipping_threshold=1.0,
+      momentum=None,
+  )
+  if clip_norm is None:
+    return adafactor
+  return optax.chain(optax.clip_by_global_norm(clip_norm), adafactor)

@@ -1,0 +1,138 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Where parameters and activations live on a (data, model) mesh."""
+
+import contextlib
+import logging
+from typing import Any
+
+from flax.linen import partitioning
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+import optax
+
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config
+
+PyTree = Any
+
+
+def make_mesh(model_axis: int = 1) -> Mesh:
+  """Returns a mesh of all devices, with `model_axis` of them for one model.
+
+  Raises:
+    UserError: if the devices cannot be split so.
+  """
+  count = jax.device_count()
+  if model_axis < 1 or count % model_axis:
+    raise UserError(
+        f'expected a model axis that divides {count} devices, got'
+        f' {model_axis}; choose one of '
+        + ', '.join(str(n) for n in range(1, count + 1) if count % n == 0)
+    )
+  devices = np.asarray(jax.devices()).reshape(-1, model_axis)
+  return Mesh(devices, ('data', 'model'))
+
+
+def axis_rules(config: T5Config, mesh: Mesh) -> tuple[tuple[str, Any], ...]:
+  """Maps logical axes to mesh axes; what does not divide is replicated."""
+  size = mesh.shape['model']
+  dims = {
+      'heads': config.num_heads,
+      'kv_heads': config.num_kv_heads,
+      'mlp': config.mlp_dim,
+      'vocab': config.vocab_size,
+  }
+  if config.num_kv_heads % size:
+    logging.info(
+        'key/value heads are replicated: %d of them do not divide over a model'
+        ' axis of %d',
+        config.num_kv_heads,
+        size,
+    )
+  sharded = ((name, None if dim % size else 'model') for name, dim in dims.items())
+  replicated = ('embed', 'kv', 'length', 'relpos_buckets')
+  return (('batch', 'data'), *sharded, *((name, None) for name in replicated))
+
+
+@contextlib.contextmanager
+def use(mesh: Mesh, config: T5Config):
+  """Within it the network's logical axes mean axes of this mesh."""
+  # The encoder's keys and values carry 'kv_heads' too, and have N heads, which
+  # K divides: where K heads can be sharded, so can they.
+  with jax.set_mesh(mesh), partitioning.axis_rules(axis_rules(config, mesh)):
+    yield
+
+
+def param_shardings(
+    shapes: PyTree, params_axes: PyTree, config: T5Config, mesh: Mesh
+) -> PyTree:
+  """Returns the sharding of each parameter.
+
+  Args:
+    shapes: parameters, or their ShapeDtypeStructs.
+    params_axes: the 'params_axes' collection that `Transformer.init` gives.
+    config: of the model.
+    mesh: from `make_mesh`.
+  """
+  rules = dict(axis_rules(config, mesh))
+  names = partitioning.get_axis_names(params_axes)
+  size = mesh.shape['model']
+
+  def of(shape, axes):
+    def mesh_axis(dim, name):
+      # A projection is cut between heads, never within one.
+      units = dim // config.head_dim if name == 'joined_kv' else dim
+      if name == 'joined_kv':
+        return None if units % size else 'model'
+      return rules.get(name)
+
+    return NamedSharding(
+        mesh, PartitionSpec(*map(mesh_axis, shape.shape, axes))
+    )
+
+  return jax.tree.map(of, shapes, _plain(names))
+
+
+def state_shardings(
+    optimizer: optax.GradientTransformation,
+    opt_state: PyTree,
+    params: PyTree,
+    shardings: PyTree,
+    mesh: Mesh,
+) -> PyTree:
+  """Returns the sharding of each array of the optimizer's state.
+
+  What has a parameter's shape lies as the parameter does; Adafactor's factored
+  statistics are vectors, and replicated.
+  """
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  return optax.tree_map_params(
+      optimizer,
+      lambda slot, param, s: s if slot.shape == param.shape else everywhere,
+      opt_state,
+      params,
+      shardings,
+      transform_non_params=lambda _: everywhere,
+  )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows over the data axis."""
+  return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+  """Puts this process's rows of a batch on its devices."""
+  sharding = batch_sharding(mesh)
+  return {
+      name: jax.make_array_from_process_local_data(sharding, rows)
+      for name, rows in batch.items()
+  }
+
+
+def _plain(tree: PyTree) -> PyTree:
+  if hasattr(tree, 'items') and not isinstance(tree, PartitionSpec):
+    return {name: _plain(value) for name, value in tree.items()}
+  return tree

@@ -1,0 +1,147 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves for people: config.json, metrics.jsonl, a progress bar."""
+
+import contextlib
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any, Iterator, Mapping
+
+import jax
+
+from gqa_t5x.errors import UserError
+
+# May differ when a run is continued: they do not change what it computes.
+_FREE = (
+    'model_dir', 'total_steps', 'relative_steps', 'log_every', 'eval_every',
+    'checkpoint_every', 'keep', 'model_axis', 'tensorboard',
+)
+
+
+class RunFolder:
+  """The folder of one run; only the first process writes."""
+
+  def __init__(self, model_dir: str, tensorboard: bool = False):
+    self.path = pathlib.Path(model_dir).expanduser().absolute()
+    self._is_writer = jax.process_index() == 0
+    self._use_tensorboard = tensorboard
+    self._config = None
+    self._metrics = None
+    self._tensorboard = None
+
+  def check(self, config: Mapping[str, Any]) -> None:
+    """Raises UserError if the folder holds a run of another configuration."""
+    self._config = json.loads(json.dumps(config, default=str))
+    path = self.path / 'config.json'
+    if not path.exists():
+      if self.path.is_dir() and any(self.path.iterdir()):
+        raise UserError(
+            f'{self.path} is not empty and holds no run; choose another'
+            ' MODEL_DIR'
+        )
+      return
+    other = json.loads(path.read_text())
+    for part, theirs in other.items():
+      ours = self._config.get(part, {})
+      for name in theirs.keys() | ours.keys():
+        if name not in _FREE and theirs.get(name) != ours.get(name):
+          raise UserError(
+              f'{self.path} holds another run: {part}.{name} was'
+              f' {theirs.get(name)!r}, is now {ours.get(name)!r}; choose'
+              ' another MODEL_DIR or remove that run'
+          )
+
+  def open(self, step: int | None) -> None:
+    """Starts writing; lines of metrics after `step` are made again."""
+    if not self._is_writer:
+      return
+    self.path.mkdir(parents=True, exist_ok=True)
+    _replace(
+        self.path / 'config.json', json.dumps(self._config, indent=2) + '\n'
+    )
+    lines = []
+    if step is not None and (self.path / 'metrics.jsonl').exists():
+      for line in (self.path / 'metrics.jsonl').read_text().splitlines():
+        with contextlib.suppress(ValueError):  # A line cut off by a kill.
+          if json.loads(line)['step'] <= step:
+            lines.append(line + '\n')
+    _replace(self.path / 'metrics.jsonl', ''.join(lines))
+    self._metrics = open(self.path / 'metrics.jsonl', 'a', encoding='utf-8')
+    if self._use_tensorboard:
+      self._tensorboard = _summary_writer(self.path)
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Adds a line to metrics.jsonl."""
+    if self._metrics is None:
+      return
+    self._metrics.write(json.dumps({'step': step} | dict(values)) + '\n')
+    self._metrics.flush()
+    if self._tensorboard is not None:
+      self._tensorboard.write_scalars(step, dict(values))
+
+  @contextlib.contextmanager
+  def progress(self, step: int, last: int) -> Iterator['Progress']:
+    """Shows steps done, loss, tokens/s and time left, on a terminal."""
+    bar = Progress(step, last, self._is_writer and sys.stderr.isatty())
+    try:
+      yield bar
+    finally:
+      bar.close()
+
+  def close(self) -> None:
+    if self._metrics is not None:
+      self._metrics.close()
+    if self._tensorboard is not None:
+      self._tensorboard.close()
+
+
+class Progress:
+  """A bar on a terminal; adds the speed to a line of metrics."""
+
+  def __init__(self, step: int, last: int, is_shown: bool):
+    self._bar = None
+    if is_shown:
+      with contextlib.suppress(ImportError):
+        import tqdm  # pylint: disable=g-import-not-at-top
+
+        self._bar = tqdm.tqdm(total=last, initial=step, unit='step')
+    self.restart_clock()
+
+  def update(self, steps: int, summary: dict[str, float]) -> None:
+    """Adds `seconds_per_step` and `tokens_per_second` to the summary."""
+    elapsed = time.perf_counter() - self._since
+    self.restart_clock()
+    summary['seconds_per_step'] = elapsed / steps
+    summary['tokens_per_second'] = summary.pop('tokens') / elapsed
+    if self._bar is not None:
+      self._bar.update(steps)
+      self._bar.set_postfix_str(
+          f'loss {summary["loss"]:.3f},'
+          f' {summary["tokens_per_second"]:,.0f} tokens/s'
+      )
+
+  def restart_clock(self) -> None:
+    self._since = time.perf_counter()
+
+  def close(self) -> None:
+    if self._bar is not None:
+      self._bar.close()
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+  beside = path.with_name(path.name + '.tmp')
+  beside.write_text(text, encoding='utf-8')
+  os.replace(beside, path)
+
+
+def _summary_writer(path: pathlib.Path):
+  """Returns CLU's TensorBoard writer, None where it is not installed."""
+  try:
+    from clu import metric_writers  # pylint: disable=g-import-not-at-top
+
+    return metric_writers.SummaryWriter(str(path))
+  except ImportError:
+    return None

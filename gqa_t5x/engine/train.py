@@ -1,0 +1,471 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training step and the loop around it; needs no TensorFlow.
+
+Pre-training, uptraining and fine-tuning are one loop with other settings.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Callable, Iterator, Mapping
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gqa_t5x import checkpoints
+from gqa_t5x import network
+from gqa_t5x.engine import checkpointing
+from gqa_t5x.engine import losses
+from gqa_t5x.engine import optimizer as optimizers
+from gqa_t5x.engine import partitioning
+from gqa_t5x.engine import run_folder
+from gqa_t5x.errors import UserError
+
+Array = jax.Array
+PyTree = Any
+Batch = Mapping[str, Array]
+
+# Features that `Transformer.__call__` takes.
+_MODEL_FEATURES = (
+    'encoder_input_tokens',
+    'decoder_input_tokens',
+    'decoder_target_tokens',
+    'encoder_segment_ids',
+    'decoder_segment_ids',
+    'encoder_positions',
+    'decoder_positions',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """A training run.
+
+  Attributes:
+    model_dir: folder of the run.
+    total_steps: global step to stop at; like t5x's, it includes the steps of
+      the initial checkpoint.
+    relative_steps: steps to make after the initial checkpoint's; replaces
+      `total_steps`.
+    initial_checkpoint: folder of any known format, or None for random
+      parameters. The optimizer's slots start anew.
+    reset_step: whether the step starts at 0, not at the checkpoint's.
+    schedule: learning rate as a function of the global step.
+    loss: as named.
+    clip_norm: largest global gradient norm, or None.
+    num_microbatches: parts of a batch whose gradients are added up.
+    seed: of parameters and dropout.
+    model_axis: devices that share one model.
+    log_every: steps between lines of metrics.
+    eval_every: steps between evaluations.
+    checkpoint_every: steps between checkpoints.
+    keep: how many of the latest checkpoints are kept; None keeps all.
+    best_metric: dev metric by which the best checkpoint is kept too.
+    best_mode: 'min' or 'max'.
+    vocabulary_sha256: of the data; must be that of the initial checkpoint.
+    tensorboard: whether TensorBoard files are written beside metrics.jsonl.
+  """
+
+  model_dir: str
+  total_steps: int | None = None
+  relative_steps: int | None = None
+  initial_checkpoint: str | None = None
+  reset_step: bool = False
+  schedule: optimizers.Schedule = optimizers.Schedule()
+  loss: losses.LossConfig = losses.LossConfig()
+  clip_norm: float | None = None
+  num_microbatches: int = 1
+  seed: int = 0
+  model_axis: int = 1
+  log_every: int = 50
+  eval_every: int = 1000
+  checkpoint_every: int = 1000
+  keep: int | None = 1
+  best_metric: str | None = None
+  best_mode: str = 'min'
+  vocabulary_sha256: str = ''
+  tensorboard: bool = False
+
+  def __post_init__(self):
+    if (self.total_steps is None) == (self.relative_steps is None):
+      raise UserError(
+          'expected either total_steps or relative_steps, got'
+          f' {self.total_steps} and {self.relative_steps}; set one of them'
+      )
+    if self.best_mode not in ('min', 'max'):
+      raise UserError(
+          f"expected best_mode 'min' or 'max', got {self.best_mode!r}"
+      )
+    if self.best_metric and self.checkpoint_every % self.eval_every:
+      raise UserError(
+          f'checkpoint_every={self.checkpoint_every} must be a multiple of'
+          f' eval_every={self.eval_every} for best_metric to choose from'
+          ' checkpoints'
+      )
+
+
+@struct.dataclass
+class TrainState:
+  """What a step changes; `step` is the global step, an int32 scalar."""
+
+  step: Array
+  params: PyTree
+  opt_state: PyTree
+
+
+def loss_fn(
+    params: PyTree,
+    model: network.Transformer,
+    batch: Batch,
+    weights: Array,
+    config: losses.LossConfig,
+    dropout_key: Array | None,
+) -> tuple[Array, dict[str, Array]]:
+  """Summed loss of a batch, and sums of metrics over its real tokens.
+
+  Args:
+    params: of the model.
+    model: as named.
+    batch: features as `data.Batches` makes them.
+    weights: float32 [B, T], multiplies the loss of each token.
+    config: as named.
+    dropout_key: None means no dropout.
+  """
+  logits = model.apply(
+      {'params': params},
+      **{name: batch[name] for name in _MODEL_FEATURES if name in batch},
+      enable_dropout=dropout_key is not None,
+      rngs=None if dropout_key is None else {'dropout': dropout_key},
+  )
+  targets = batch['decoder_target_tokens']
+  per_token, z_losses = losses.token_losses(logits, targets, config)
+  real = (weights > 0).astype(jnp.float32)
+  is_correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
+  return jnp.sum(per_token * weights), {
+      'loss': jnp.sum(per_token * real),
+      'z_loss': jnp.sum(z_losses * real),
+      'accuracy': jnp.sum(is_correct * real),
+      'target_tokens': jnp.sum(real),
+      'input_tokens': jnp.sum(
+          (batch['encoder_input_tokens'] > 0).astype(jnp.float32)
+      ),
+  }
+
+
+def make_train_step(
+    model: network.Transformer,
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+  """Returns the function of one step; it is pure, and not yet compiled.
+
+  It maps a state and a batch to the next state and sums of metrics, with the
+  gradient's norm and the learning rate.
+  """
+  gradient = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def gradients(params, batch, key):
+    # Of the whole batch: microbatches must not change the loss.
+    normalizer, weights = losses.normalizer_and_weights(batch, config.loss)
+
+    def of_part(part, part_weights, part_key):
+      (_, metrics), grads = gradient(
+          params, model, part, part_weights, config.loss, part_key
+      )
+      return grads, metrics
+
+    parts = config.num_microbatches
+    if parts == 1:
+      grads, metrics = of_part(batch, weights, key)
+    else:
+      # Rows are dealt out in turn, so that each device keeps its own.
+      split = functools.partial(
+          jax.tree.map,
+          lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1),
+      )
+      keys = None if key is None else jax.random.split(key, parts)
+      parts = split((dict(batch), weights)) + (keys,)
+
+      def add(total, part):
+        return jax.tree.map(jnp.add, total, of_part(*part)), None
+
+      shapes = jax.eval_shape(of_part, *jax.tree.map(lambda x: x[0], parts))
+      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+      (grads, metrics), _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda g: g / normalizer, grads), metrics
+
+  def train_step(state, batch):
+    key = None
+    if model.config.dropout_rate > 0.0:
+      key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    grads, metrics = gradients(state.params, batch, key)
+    rate = config.schedule(state.step)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates = jax.tree.map(lambda u: rate * u, updates)
+    params = optax.apply_updates(state.params, updates)
+    metrics |= {'grad_norm': optax.global_norm(grads), 'learning_rate': rate}
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  return train_step
+
+
+class Trainer:
+  """The state of a run on its mesh, and the compiled step."""
+
+  def __init__(self, model: network.Transformer, config: TrainConfig):
+    self.model = model
+    self.config = config
+    self.mesh = partitioning.make_mesh(config.model_axis)
+    self.optimizer = optimizers.make_optimizer(config.clip_norm)
+    tokens = jnp.zeros((1, 1), jnp.int32)
+
+    def init(key):
+      return model.init(key, tokens, tokens, tokens, enable_dropout=False)
+
+    def fresh(params):
+      return TrainState(jnp.int32(0), params, self.optimizer.init(params))
+
+    variables = jax.eval_shape(init, jax.random.key(0))
+    shapes = jax.eval_shape(fresh, variables['params'])
+    param_shardings = partitioning.param_shardings(
+        shapes.params, variables['params_axes'], model.config, self.mesh
+    )
+    everywhere = jax.sharding.NamedSharding(
+        self.mesh, jax.sharding.PartitionSpec()
+    )
+    self.shardings = TrainState(
+        everywhere,
+        param_shardings,
+        partitioning.state_shardings(
+            self.optimizer,
+            shapes.opt_state,
+            shapes.params,
+            param_shardings,
+            self.mesh,
+        ),
+    )
+    self.shapes = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        shapes,
+        self.shardings,
+    )
+    self._init = jax.jit(
+        lambda key: init(key)['params'], out_shardings=param_shardings
+    )
+    self._fresh = jax.jit(fresh, out_shardings=self.shardings)
+    self._step = jax.jit(
+        make_train_step(model, self.optimizer, config),
+        donate_argnums=0,
+        out_shardings=(self.shardings, None),
+    )
+
+  def initial_state(self) -> TrainState:
+    """Random parameters from the seed, at step 0."""
+    with self.use():
+      return self._fresh(self._init(jax.random.key(self.config.seed)))
+
+  def state_from(self, params: PyTree, step: int) -> TrainState:
+    """Given parameters, with a fresh optimizer."""
+    params = jax.tree.map(
+        lambda x, shape: np.asarray(x, shape.dtype), params, self.shapes.params
+    )
+    params = jax.device_put(params, self.shardings.params)
+    with self.use():
+      state = self._fresh(params)
+    step = jax.device_put(np.int32(step), self.shardings.step)
+    return state.replace(step=step)
+
+  def step(
+      self, state: TrainState, batch: Mapping[str, np.ndarray]
+  ) -> tuple[TrainState, dict[str, Array]]:
+    """One step; `state` is given up. Returns before it is computed."""
+    with self.use():
+      return self._step(state, partitioning.place_batch(batch, self.mesh))
+
+  def use(self):
+    return partitioning.use(self.mesh, self.model.config)
+
+
+def train(
+    model: network.Transformer,
+    config: TrainConfig,
+    batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]],
+    evaluate: Callable[[PyTree], dict[str, float]] | None = None,
+    describe: Mapping[str, Any] | None = None,
+) -> TrainState:
+  """Trains until the last step; continues a run that was interrupted.
+
+  A run in `config.model_dir` continues at its latest checkpoint, and gives the
+  same losses, bit for bit, as if it had not stopped.
+
+  Args:
+    model: as named.
+    config: as named.
+    batches: `batches(n)` gives batch n of this run, n + 1, ...; see
+      `data.Batches`.
+    evaluate: maps parameters to dev metrics.
+    describe: more of the configuration to keep in config.json, e.g. that of
+      the data; a run with another one is refused.
+
+  Returns:
+    The last state.
+
+  Raises:
+    UserError: if the folder holds another run, the initial checkpoint does not
+      fit, or the loss is no longer finite.
+  """
+  folder = run_folder.RunFolder(config.model_dir, config.tensorboard)
+  folder.check(
+      {'model': model.config.to_dict(), 'train': dataclasses.asdict(config)}
+      | {'data': dict(describe or {})}
+  )
+  params, origin = _load_initial(model, config)
+  saved = checkpointing.Checkpoints(
+      config.model_dir, config.keep, config.best_metric, config.best_mode
+  )
+  trainer = Trainer(model, config)
+  try:
+    latest = saved.latest_step()
+    if latest is not None:
+      metadata = saved.metadata(latest)
+      restored = saved.restore(
+          latest, trainer.shapes.params, trainer.shapes.opt_state
+      )
+      step = jax.device_put(np.int32(latest), trainer.shardings.step)
+      state = TrainState(step, *restored)
+    else:
+      start = 0 if config.reset_step else int(origin.get('step') or 0)
+      metadata = {
+          'config': model.config.to_dict(),
+          'start_step': start,
+          'conversion': origin.get('conversion'),
+          'vocabulary_sha256': config.vocabulary_sha256
+          or origin.get('vocabulary_sha256', ''),
+          'initial_checkpoint': config.initial_checkpoint,
+      }
+      state = (
+          trainer.initial_state()
+          if params is None
+          else trainer.state_from(params, start)
+      )
+    del params
+    folder.open(latest)
+    return _loop(trainer, state, batches, evaluate, saved, metadata, folder)
+  finally:
+    folder.close()
+    saved.close()
+
+
+def _loop(trainer, state, batches, evaluate, saved, metadata, folder):
+  """Runs the steps that are left; see `train`."""
+  config, step, start = trainer.config, int(state.step), metadata['start_step']
+  last = config.total_steps
+  if last is None:
+    last = start + config.relative_steps
+  window = []
+  with folder.progress(step, last) as progress:
+    for batch in batches(step - start) if step < last else ():
+      state, metrics = trainer.step(state, batch)
+      step += 1
+      window.append(metrics)
+      if len(window) > 2:
+        # Keeps the host two steps ahead of the device, and no further.
+        jax.block_until_ready(window[-3])
+      is_saved = step % config.checkpoint_every == 0 or step == last
+      is_evaluated = step % config.eval_every == 0 or step == last
+      if step % config.log_every == 0 or is_saved or is_evaluated:
+        summary = _summarize(window, step, saved.latest_step())
+        progress.update(len(window), summary)
+        folder.write(step, summary)
+        window = []
+      dev = None
+      if evaluate and is_evaluated:
+        with trainer.use():
+          dev = evaluate(state.params)
+        folder.write(step, {f'dev/{name}': x for name, x in dev.items()})
+        progress.restart_clock()
+      if is_saved:
+        if dev and config.best_metric and config.best_metric not in dev:
+          raise UserError(
+              f'best_metric={config.best_metric!r} is not measured; choose one'
+              f' of {", ".join(sorted(dev))}'
+          )
+        saved.save(
+            step, state.params, state.opt_state, metadata | {'step': step}, dev
+        )
+        progress.restart_clock()
+      if step == last:
+        break
+  return state
+
+
+def _summarize(
+    window: list[dict[str, Array]], step: int, last_saved: int | None
+) -> dict[str, float]:
+  """Means over the steps since the last line, which end at `step`."""
+  window = jax.device_get(window)
+  for back, metrics in enumerate(reversed(window)):
+    if not np.isfinite([metrics['loss'], metrics['grad_norm']]).all():
+      bad = step - back
+  if not all(
+      np.isfinite([m['loss'], m['grad_norm']]).all() for m in window
+  ):
+    kept = 'none was saved' if last_saved is None else f'step {last_saved}'
+    raise UserError(
+        f'expected a finite loss, but that of step {bad} is not; lower the'
+        f' learning rate or clip gradients (last checkpoint: {kept})'
+    )
+  sums = {name: float(sum(m[name] for m in window)) for name in window[0]}
+  tokens = sums['target_tokens'] or 1.0
+  return {
+      'loss': sums['loss'] / tokens,
+      'z_loss': sums['z_loss'] / tokens,
+      'accuracy': sums['accuracy'] / tokens,
+      'grad_norm': sums['grad_norm'] / len(window),
+      'learning_rate': float(window[-1]['learning_rate']),
+      'tokens': sums['target_tokens'] + sums['input_tokens'],
+  }
+
+
+def _load_initial(
+    model: network.Transformer, config: TrainConfig
+) -> tuple[PyTree | None, dict[str, Any]]:
+  """Loads the initial checkpoint and checks that it fits the model."""
+  if not config.initial_checkpoint:
+    return None, {}
+  params, metadata = checkpoints.load_checkpoint(config.initial_checkpoint)
+  theirs = metadata.get('vocabulary_sha256')
+  ours = config.vocabulary_sha256
+  if theirs and ours and theirs != ours:
+    raise UserError(
+        f'the vocabulary of {config.initial_checkpoint} is {theirs[:12]}..., '
+        f'that of the data {ours[:12]}...; cache the data with the'
+        " checkpoint's vocabulary"
+    )
+  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  expected = jax.eval_shape(
+      functools.partial(model.init, enable_dropout=False),
+      jax.random.key(0), tokens, tokens, tokens,
+  )['params']
+  check_params(params, expected, config.initial_checkpoint)
+  return params, metadata
+
+
+def check_params(params: PyTree, expected: PyTree, path: str) -> None:
+  """Raises UserError if parameters from `path` do not fit the model."""
+  got, want = (
+      {jax.tree_util.keystr(k, simple=True, separator='/'): np.shape(x)
+       for k, x in jax.tree_util.tree_leaves_with_path(tree)}
+      for tree in (params, expected)
+  )
+  for name in sorted(got.keys() | want.keys()):
+    if got.get(name) != want.get(name):
+      raise UserError(
+          f'{path} does not fit the model: {name} should be'
+          f' {want.get(name, "absent")}, is {got.get(name, "absent")}; choose'
+          ' the model that wrote it (NUM_KV_HEADS?) or convert it with'
+          ' gqa-t5x convert'
+      )
