@@ -9,6 +9,7 @@ German text. A text that two splits share is dropped from training.
 
 from collections.abc import Iterable
 import functools
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -56,6 +57,9 @@ def corpus_folder() -> pathlib.Path:
   beside = pathlib.Path(
       tempfile.mkdtemp(prefix='corpus-being-made-', dir=folder.parent)
   )
+  # Syntax trees hold no cycles, and the collector would walk each of them.
+  collecting = gc.isenabled()
+  gc.disable()
   try:
     _write_corpus(beside, versions)
     os.rename(beside, folder)
@@ -63,6 +67,8 @@ def corpus_folder() -> pathlib.Path:
     if not (folder / 'meta.json').exists():  # else another process was first
       raise
   finally:
+    if collecting:
+      gc.enable()
     shutil.rmtree(beside, ignore_errors=True)
   return folder
 
