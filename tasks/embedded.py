@@ -33,8 +33,8 @@ def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
 
   Returns:
     {baseline: predictions}: 'lead' is the first sentence of the document or
-    the first description of the page, 'name' the words of the documented name, 'copy'
-    the English text.
+    the first description of the page, 'name' the words of the documented
+    name, 'copy' the English text.
   """
   if task == 'docs_summarize':
     made = corpus.rows('summarize', split)

@@ -68,12 +68,16 @@ def _lines():
 def train() -> bytes:
   """Returns a unigram model: pad 0, EOS 1, unknown 2, no BOS, as T5's."""
   import sentencepiece
+  from sentencepiece import sentencepiece_model_pb2
   model = io.BytesIO()
   with tempfile.NamedTemporaryFile('w', suffix='.tsv') as rules:
     rules.write(''.join(f'{space}\t20\n' for space in _SPACES))
     rules.flush()
     _train(sentencepiece, model, rules.name)
-  return model.getvalue()
+  proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+  # The name of a temporary file, which would differ on every run.
+  proto.normalizer_spec.ClearField('normalization_rule_tsv')
+  return proto.SerializeToString(deterministic=True)
 
 
 def _train(sentencepiece, model: io.BytesIO, rules: str) -> None:
