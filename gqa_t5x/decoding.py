@@ -319,7 +319,7 @@ def prefill(
 
 
 @functools.partial(
-    jax.jit, static_argnames=('model', 'max_decode_len', 'eos_id', 'top_k')
+    jax.jit, static_argnames=('model', 'max_decode_len', 'top_k')
 )
 def decode_loop(
     model: nn.Module,
@@ -430,9 +430,7 @@ class _Beams(NamedTuple):
 
 @functools.partial(
     jax.jit,
-    static_argnames=(
-        'model', 'max_decode_len', 'num_beams', 'num_results', 'eos_id'
-    ),
+    static_argnames=('model', 'max_decode_len', 'num_beams', 'num_results'),
 )
 def beam_loop(
     model: nn.Module,
