@@ -21,9 +21,9 @@ import warnings
 # A missing one is skipped, so the corpus depends on the installation; its
 # fingerprint is stored with every result.
 PACKAGES = (
-    'absl', 'babel', 'clu', 'etils', 'fiddle', 'flax', 'grain', 'jax',
-    'keras', 'matplotlib', 'ml_collections', 'nltk', 'numpy', 'optax',
-    'orbax', 'pyglove', 'scipy', 'seqio', 'tensorflow', 'tensorflow_datasets',
+    'absl', 'babel', 'clu', 'etils', 'flax', 'jax', 'keras', 'ml_collections',
+    'nltk', 'numpy', 'optax', 'orbax', 'pyglove', 'scipy', 'seqio',
+    'tensorflow', 'tensorflow_datasets',
 )  # pyformat: disable
 
 # Tests and generated aliases repeat other files or hold no documentation.
