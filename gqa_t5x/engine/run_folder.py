@@ -37,13 +37,13 @@ class RunFolder:
     self._config = json.loads(json.dumps(config, default=str))
     path = self.path / 'config.json'
     if not path.exists():
-      if self.path.is_dir() and any(self.path.iterdir()):
+      if (self.path / 'checkpoints').exists():
         raise UserError(
-            f'{self.path} is not empty and holds no run; choose another'
-            ' MODEL_DIR'
+            f'{self.path} has checkpoints of another program (no config.json);'
+            ' choose another MODEL_DIR'
         )
       return
-    other = json.loads(path.read_text())
+    other = json.loads(path.read_text(encoding='utf-8'))
     for part, theirs in other.items():
       ours = self._config.get(part, {})
       for name in theirs.keys() | ours.keys():

@@ -206,7 +206,7 @@ def make_train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     updates = jax.tree.map(lambda u: rate * u, updates)
     params = optax.apply_updates(state.params, updates)
-    metrics |= {'grad_norm': optax.global_norm(grads), 'learning_rate': rate}
+    metrics |= {'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return train_step
@@ -293,7 +293,7 @@ def train(
     model: network.Transformer,
     config: TrainConfig,
     batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]],
-    evaluate: Callable[[PyTree], dict[str, float]] | None = None,
+    evaluate: Callable[[PyTree, int], dict[str, float]] | None = None,
     describe: Mapping[str, Any] | None = None,
 ) -> TrainState:
   """Trains until the last step; continues a run that was interrupted.
@@ -306,7 +306,7 @@ def train(
     config: as named.
     batches: `batches(n)` gives batch n of this run, n + 1, ...; see
       `data.Batches`.
-    evaluate: maps parameters to dev metrics.
+    evaluate: maps parameters and step to dev metrics.
     describe: more of the configuration to keep in config.json, e.g. that of
       the data; a run with another one is refused.
 
@@ -384,7 +384,7 @@ def _loop(trainer, state, batches, evaluate, saved, metadata, folder):
       dev = None
       if evaluate and is_evaluated:
         with trainer.use():
-          dev = evaluate(state.params)
+          dev = evaluate(state.params, step)
         folder.write(step, {f'dev/{name}': x for name, x in dev.items()})
         progress.restart_clock()
       if is_saved:
@@ -407,15 +407,16 @@ def _summarize(
 ) -> dict[str, float]:
   """Means over the steps since the last line, which end at `step`."""
   window = jax.device_get(window)
-  for back, metrics in enumerate(reversed(window)):
-    if not np.isfinite([metrics['loss'], metrics['grad_norm']]).all():
-      bad = step - back
-  if not all(
-      np.isfinite([m['loss'], m['grad_norm']]).all() for m in window
-  ):
+  first = step - len(window) + 1
+  bad = [
+      first + n
+      for n, metrics in enumerate(window)
+      if not np.isfinite([metrics['loss'], metrics['grad_norm']]).all()
+  ]
+  if bad:
     kept = 'none was saved' if last_saved is None else f'step {last_saved}'
     raise UserError(
-        f'expected a finite loss, but that of step {bad} is not; lower the'
+        f'expected a finite loss, but that of step {bad[0]} is not; lower the'
         f' learning rate or clip gradients (last checkpoint: {kept})'
     )
   sums = {name: float(sum(m[name] for m in window)) for name in window[0]}
@@ -445,13 +446,20 @@ def _load_initial(
         f'that of the data {ours[:12]}...; cache the data with the'
         " checkpoint's vocabulary"
     )
-  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  expected = jax.eval_shape(
-      functools.partial(model.init, enable_dropout=False),
-      jax.random.key(0), tokens, tokens, tokens,
-  )['params']
-  check_params(params, expected, config.initial_checkpoint)
+  check_params(params, param_shapes(model), config.initial_checkpoint)
   return params, metadata
+
+
+def param_shapes(model: network.Transformer) -> PyTree:
+  """Returns the ShapeDtypeStruct of each of a model's parameters."""
+  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  return jax.eval_shape(
+      functools.partial(model.init, enable_dropout=False),
+      jax.random.key(0),
+      tokens,
+      tokens,
+      tokens,
+  )['params']
 
 
 def check_params(params: PyTree, expected: PyTree, path: str) -> None:

@@ -1,0 +1,263 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How good a model is: its dev loss, its outputs and their metrics.
+
+`dev_loss` and `predict` need numpy arrays only; `task_evaluator` and `infer`
+read seqio tasks, and import seqio and TensorFlow.
+"""
+
+import functools
+import json
+import os
+import pathlib
+from typing import Any, Callable, Iterable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from gqa_t5x import decoding
+from gqa_t5x import network
+from gqa_t5x.engine import losses
+from gqa_t5x.engine import train
+from gqa_t5x.errors import UserError
+
+PyTree = Any
+
+# Inputs are padded to a multiple of this, so that few lengths are compiled.
+_BUCKET = 64
+
+
+@functools.partial(jax.jit, static_argnums=(1, 3))
+def _loss_sums(params, model, batch, config):
+  _, weights = losses.normalizer_and_weights(batch, config)
+  return train.loss_fn(params, model, batch, weights, config, None)[1]
+
+
+def dev_loss(
+    model: network.Transformer,
+    params: PyTree,
+    batches: Iterable[Mapping[str, np.ndarray]],
+) -> dict[str, float]:
+  """Teacher-forced cross-entropy (nats a token) and accuracy.
+
+  Args:
+    model: as named.
+    params: its parameters.
+    batches: as `data.eval_batches` gives them.
+
+  Returns:
+    {'loss', 'accuracy'}, means over all target tokens.
+  """
+  config = losses.LossConfig(z_loss=0.0)
+  sums = jax.device_get(
+      [_loss_sums(params, model, dict(batch), config) for batch in batches]
+  )
+  tokens = sum(s['target_tokens'] for s in sums)
+  return {
+      name: float(sum(s[name] for s in sums) / tokens)
+      for name in ('loss', 'accuracy')
+  }
+
+
+def predict(
+    model: network.Transformer,
+    params: PyTree,
+    inputs: Sequence[np.ndarray],
+    *,
+    batch_size: int,
+    max_decode_len: int,
+    progress: Callable[[int], Any] | None = None,
+    **options: Any,
+) -> list[np.ndarray]:
+  """Writes the output of each input.
+
+  Args:
+    model: as named.
+    params: its parameters.
+    inputs: int [tokens] each, with EOS.
+    batch_size: inputs decoded together; similar lengths share a batch.
+    max_decode_len: most tokens of an output.
+    progress: called with the number of inputs done, batch after batch.
+    **options: of `decoding.generate`.
+
+  Returns:
+    int32 [max_decode_len] each, 0 after EOS, in the order of `inputs`.
+  """
+  if not inputs:
+    return []
+  lengths = np.asarray([len(tokens) for tokens in inputs])
+  longest = lengths.max()
+  order = np.argsort(lengths, kind='stable')
+  outputs: list[np.ndarray] = [np.zeros(0, np.int32)] * len(inputs)
+  for start in range(0, len(order), batch_size):
+    chosen = order[start : start + batch_size]
+    length = -(-lengths[chosen[-1]] // _BUCKET) * _BUCKET
+    # Rows of padding fill the last batch up.
+    tokens = np.zeros((batch_size, min(length, longest)), np.int32)
+    for row, i in enumerate(chosen):
+      tokens[row, : lengths[i]] = inputs[i]
+    decoded = np.asarray(
+        decoding.generate(
+            model, params, tokens, max_decode_len=max_decode_len, **options
+        )
+    )
+    for row, i in enumerate(chosen):
+      outputs[i] = decoded[row]
+    if progress:
+      progress(len(chosen))
+  return outputs
+
+
+def task_evaluator(
+    model: network.Transformer,
+    mixture_or_task: str,
+    feature_lengths: Mapping[str, int],
+    *,
+    batch_size: int,
+    split: str = 'validation',
+    max_examples: int | None = None,
+    output_dir: str | None = None,
+    **options: Any,
+) -> Callable[..., dict[str, float]]:
+  """Evaluates a seqio task, or those of a mixture, by their own metrics.
+
+  Args:
+    model: as named.
+    mixture_or_task: a registered seqio name.
+    feature_lengths: {'inputs': S, 'targets': T}; longer inputs are cut, and
+      outputs have at most T tokens.
+    batch_size: as for `predict`.
+    split: as named.
+    max_examples: of each task; None means all.
+    output_dir: where seqio's JSONLogger writes outputs and metrics.
+    **options: of `decoding.generate`.
+
+  Returns:
+    A function of parameters (and `step`, to be logged) to
+    {'task/metric': value}. It keeps the examples, to be called often.
+
+  Raises:
+    UserError: if the task is unknown or has no metric.
+  """
+  import seqio  # pylint: disable=g-import-not-at-top
+
+  evaluator = seqio.Evaluator(
+      _provider(mixture_or_task).name,
+      feature_converter=seqio.EncDecFeatureConverter(pack=False),
+      eval_split=split,
+      use_cached=False,
+      sequence_length=dict(feature_lengths),
+      num_examples=max_examples,
+      logger_cls=[seqio.JSONLogger] if output_dir else [],
+      log_dir=output_dir,
+      async_compute_metrics=False,
+  )
+  if not evaluator.eval_tasks:
+    raise UserError(
+        f'{mixture_or_task} has no metric, or no {split} split; choose another'
+    )
+
+  def evaluate(params: PyTree, step: int = -1) -> dict[str, float]:
+    def predict_fn(dataset):
+      rows = list(dataset.as_numpy_iterator())
+      inputs = [_unpadded(row['encoder_input_tokens']) for _, row in rows]
+      outputs = predict(
+          model,
+          params,
+          inputs,
+          batch_size=batch_size,
+          max_decode_len=feature_lengths['targets'],
+          **options,
+      )
+      return [(i, tokens.tolist()) for (i, _), tokens in zip(rows, outputs)]
+
+    metrics, _ = evaluator.evaluate(
+        compute_metrics=True, step=step, predict_fn=predict_fn
+    )
+    return {
+        f'{task}/{name}': float(value)
+        for task, values in metrics.result().items()
+        for name, value in values.items()
+    }
+
+  return evaluate
+
+
+def infer(
+    model: network.Transformer,
+    params: PyTree,
+    mixture_or_task: str,
+    feature_lengths: Mapping[str, int],
+    output_path: str,
+    *,
+    batch_size: int,
+    split: str = 'test',
+    max_examples: int | None = None,
+    **options: Any,
+) -> int:
+  """Writes a JSON line for each example: its inputs, prediction, targets.
+
+  The file appears when all lines are written. Arguments are those of
+  `task_evaluator`.
+
+  Returns:
+    The number of lines.
+  """
+  task = _provider(mixture_or_task)
+  vocabulary = task.output_features['targets'].vocabulary
+  rows = []
+  for row in task.get_dataset(
+      dict(feature_lengths), split=split, shuffle=False
+  ).as_numpy_iterator():
+    if max_examples is not None and len(rows) == max_examples:
+      break
+    rows.append(row)
+  outputs = predict(
+      model,
+      params,
+      [row['inputs'] for row in rows],
+      batch_size=batch_size,
+      max_decode_len=feature_lengths['targets'],
+      **options,
+  )
+  path = pathlib.Path(output_path).expanduser()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  beside = path.with_name(path.name + '.tmp')
+  with open(beside, 'w', encoding='utf-8') as f:
+    for row, output in zip(rows, outputs):
+      f.write(
+          json.dumps(
+              {
+                  'inputs': _text(row, 'inputs', vocabulary),
+                  'prediction': vocabulary.decode(_unpadded(output).tolist()),
+                  'targets': _text(row, 'targets', vocabulary),
+              },
+              ensure_ascii=False,
+          )
+          + '\n'
+      )
+  os.replace(beside, path)
+  return len(rows)
+
+
+def _provider(mixture_or_task: str):
+  import seqio  # pylint: disable=g-import-not-at-top
+
+  try:
+    return seqio.get_mixture_or_task(mixture_or_task)
+  except ValueError as error:
+    raise UserError(
+        f'{mixture_or_task!r} is no registered task or mixture; import the'
+        ' module that registers it in the gin file'
+    ) from error
+
+
+def _text(row, feature: str, vocabulary) -> str:
+  plain = row.get(f'{feature}_pretokenized')
+  if isinstance(plain, bytes):
+    return plain.decode('utf-8')
+  return vocabulary.decode(row[feature].tolist())
+
+
+def _unpadded(tokens: np.ndarray) -> np.ndarray:
+  return np.trim_zeros(np.asarray(tokens), 'b')

@@ -1,0 +1,377 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the engine from gin files: train, eval, infer and cache.
+
+Gin only fills in the four dataclasses here; what they run knows nothing of it.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import importlib.util  # Gin's package lookup needs it imported. pylint: disable=unused-import
+import json
+import os
+import pathlib
+import re
+from typing import Any, Mapping, Sequence
+
+import jax
+
+from gqa_t5x import cache_folder
+from gqa_t5x import checkpoints
+from gqa_t5x import network
+from gqa_t5x.engine import cache
+from gqa_t5x.engine import data
+from gqa_t5x.engine import evaluate
+from gqa_t5x.engine import train
+from gqa_t5x.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cache:
+  """Writes a task, or those of a mixture, as token arrays.
+
+  Attributes:
+    mixture_or_task_name: a registered seqio name.
+    task_feature_lengths: {'inputs': S, 'targets': T}, EOS counted.
+    splits: as named.
+    num_epochs: of the train split, each with noise of its own.
+    seed: of that noise.
+    cache_dir: None is a folder for these lengths under the user's cache.
+  """
+
+  mixture_or_task_name: str
+  task_feature_lengths: Mapping[str, int]
+  splits: Sequence[str] = ('train', 'validation')
+  num_epochs: int = 1
+  seed: int = 0
+  cache_dir: str | None = None
+
+  def run(self) -> dict[str, dict[str, float]]:
+    """Returns {split: {folder: rate}}; makes only what is missing."""
+    lengths = dict(self.task_feature_lengths)
+    name = '{inputs}x{targets}'.format(**lengths)
+    name += f'_{self.num_epochs}_{self.seed}'
+    root = self.cache_dir or str(
+        cache_folder.cache_folder() / 'token_arrays' / name
+    )
+    return {
+        split: cache.cache_mixture(
+            self.mixture_or_task_name,
+            split,
+            lengths,
+            root,
+            num_epochs=self.num_epochs if split == 'train' else 1,
+            seed=self.seed,
+        )
+        for split in self.splits
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+  """Trains; writes `train.TrainConfig.model_dir`.
+
+  Attributes:
+    model: as named.
+    config: of the run.
+    source: the token arrays to train on; made if they are missing.
+    batch_size: rows over all processes.
+    pack: whether short examples share rows.
+    data_seed: of the order of the data.
+    dev_examples: how many of each dev task the dev loss is measured on.
+    metric_examples: how many of each dev task are decoded to measure the
+      task's own metrics; 0 is none, None all.
+  """
+
+  model: network.Transformer
+  config: train.TrainConfig
+  source: Cache
+  batch_size: int
+  pack: bool = False
+  data_seed: int = 0
+  dev_examples: int = 512
+  metric_examples: int | None = 0
+
+  def run(self) -> None:
+    lengths = dict(self.source.task_feature_lengths)
+    folders = self.source.run()
+    batches = data.BatchConfig(
+        batch_size=self.batch_size,
+        inputs_length=lengths['inputs'],
+        targets_length=lengths['targets'],
+        pack=self.pack,
+        seed=self.data_seed,
+    )
+    hashes = {
+        cache.read_meta(pathlib.Path(folder))['vocabulary_sha256']
+        for folder in folders['train']
+    }
+    if len(hashes) > 1:
+      raise UserError(
+          f'expected one vocabulary in {self.source.mixture_or_task_name}, got'
+          f' {len(hashes)}; choose tasks that share one'
+      )
+
+    def from_batch(start):
+      return data.train_batches(
+          folders['train'],
+          batches,
+          start_step=start,
+          process_index=jax.process_index(),
+          process_count=jax.process_count(),
+      )
+
+    train.train(
+        self.model,
+        dataclasses.replace(self.config, vocabulary_sha256=hashes.pop()),
+        from_batch,
+        self._dev_metrics(folders.get('validation', {}), batches, lengths),
+        {
+            'source': dataclasses.asdict(self.source),
+            'batches': dataclasses.asdict(batches),
+        },
+    )
+
+  def _dev_metrics(self, folders, batches, lengths):
+    """Returns the function that `train.train` evaluates with."""
+    batches = dataclasses.replace(batches, pack=False)
+    count = -(-self.dev_examples // self.batch_size)
+    decode = None
+    if self.metric_examples != 0:
+      decode = evaluate.task_evaluator(
+          self.model,
+          self.source.mixture_or_task_name,
+          lengths,
+          batch_size=self.batch_size,
+          max_examples=self.metric_examples,
+      )
+
+    def dev_metrics(params, step):
+      rows = (
+          batch
+          for folder in folders
+          for _, batch in zip(range(count), data.eval_batches(folder, batches))
+      )
+      metrics = evaluate.dev_loss(self.model, params, rows) if folders else {}
+      return metrics | (decode(params, step) if decode else {})
+
+    return dev_metrics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+  """Decodes a split and measures the tasks' metrics.
+
+  Attributes:
+    model: as named.
+    checkpoint_path: of any known format.
+    mixture_or_task_name: a registered seqio name.
+    task_feature_lengths: longer inputs are cut, outputs end there.
+    batch_size: inputs decoded together.
+    split: as named.
+    max_examples: of each task; None means all.
+    output_dir: gets metrics.json, and outputs and metrics by seqio's logger.
+    decoding: method and options of `gqa_t5x.generate`.
+  """
+
+  model: network.Transformer
+  checkpoint_path: str
+  mixture_or_task_name: str
+  task_feature_lengths: Mapping[str, int]
+  batch_size: int
+  output_dir: str
+  split: str = 'validation'
+  max_examples: int | None = None
+  decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def run(self) -> dict[str, float]:
+    """Returns {'task/metric': value}."""
+    params, metadata = load_for(self.model, self.checkpoint_path)
+    folder = pathlib.Path(self.output_dir).expanduser().absolute()
+    metrics = evaluate.task_evaluator(
+        self.model,
+        self.mixture_or_task_name,
+        dict(self.task_feature_lengths),
+        batch_size=self.batch_size,
+        split=self.split,
+        max_examples=self.max_examples,
+        output_dir=str(folder),
+        **self.decoding,
+    )(params, int(metadata.get('step') or 0))
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / 'metrics.json.tmp'
+    beside.write_text(json.dumps(metrics, indent=2) + '\n', encoding='utf-8')
+    beside.replace(folder / 'metrics.json')
+    return metrics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Infer:
+  """Writes the outputs of a split as JSON lines; attributes as `Evaluate`."""
+
+  model: network.Transformer
+  checkpoint_path: str
+  mixture_or_task_name: str
+  task_feature_lengths: Mapping[str, int]
+  batch_size: int
+  output_path: str
+  split: str = 'test'
+  max_examples: int | None = None
+  decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def run(self) -> str:
+    """Returns the file's path."""
+    params, _ = load_for(self.model, self.checkpoint_path)
+    evaluate.infer(
+        self.model,
+        params,
+        self.mixture_or_task_name,
+        dict(self.task_feature_lengths),
+        self.output_path,
+        batch_size=self.batch_size,
+        split=self.split,
+        max_examples=self.max_examples,
+        **self.decoding,
+    )
+    return self.output_path
+
+
+MODES = {'train': Train, 'eval': Evaluate, 'infer': Infer, 'cache': Cache}
+
+
+def load_for(model: network.Transformer, path: str):
+  """Loads a checkpoint's (params, metadata) and checks that it fits."""
+  params, metadata = checkpoints.load_checkpoint(path)
+  train.check_params(params, train.param_shapes(model), path)
+  return params, metadata
+
+
+def uptraining_steps(pretrain_steps: int, fraction: float) -> int:
+  """Returns the global step at which uptraining ends; gin cannot multiply."""
+  return pretrain_steps + round(pretrain_steps * fraction)
+
+
+def run(
+    mode: str, gin_files: Sequence[str], bindings: Sequence[str] = ()
+) -> Any:
+  """Runs one mode, configured by gin files and bindings.
+
+  Gin's state is cleared before and after.
+
+  Args:
+    mode: 'train', 'eval', 'infer' or 'cache'.
+    gin_files: a path each, or gqa_t5x/gin_configs/... of this package; later
+      files override earlier ones.
+    bindings: 'NAME = VALUE' each, in gin's syntax; they override the files.
+
+  Returns:
+    What the mode's `run` returns.
+
+  Raises:
+    UserError: if the configuration is wrong, in one line.
+  """
+  import gin  # pylint: disable=g-import-not-at-top
+
+  # Compiling a step takes longer than many laptop runs train.
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update(
+        'jax_compilation_cache_dir', str(cache_folder.cache_folder() / 'xla')
+    )
+  gin.clear_config(clear_constants=True)
+  try:
+    _parse(gin, gin_files, bindings)
+    job = gin.get_configurable(MODES[mode])()
+  except Exception as error:
+    line = _one_line(error)
+    raise UserError(f'cannot configure {mode}: {line}') from error
+  finally:
+    gin.clear_config(clear_constants=True)
+  return job.run()
+
+
+def _parse(gin, gin_files, bindings) -> None:
+  package = pathlib.Path(__file__).resolve().parents[1]
+  for root in (package, package.parent):
+    gin.add_config_file_search_path(str(root))
+  if not gin_files:
+    raise UserError(
+        'no gin file was given; add --gin_file=gqa_t5x/gin_configs/local/...'
+    )
+  gin.parse_config_files_and_bindings(gin_files, [], finalize_config=False)
+  macros = set(_macros(gin))
+  for binding in bindings:
+    name, separator, _ = (part.strip() for part in binding.partition('='))
+    if not separator:
+      raise UserError(f'expected NAME=VALUE, got {binding!r}')
+    # Gin would take a misspelt macro as a new one, and nothing would use it.
+    if re.fullmatch(r'[A-Z][A-Z0-9_]*', name) and name not in macros:
+      near = difflib.get_close_matches(name, macros, 1) or sorted(macros)
+      raise UserError(
+          f'no gin file has a macro {name}; did you mean {", ".join(near)}?'
+      )
+  gin.parse_config(bindings)
+  missing = [n for n, value in _macros(gin).items() if value is gin.REQUIRED]
+  if missing:
+    names = ', '.join(sorted(missing))
+    raise UserError(
+        f'{names} must be set; add --gin.{sorted(missing)[0]}=VALUE or a gin'
+        ' file that sets it'
+    )
+  gin.finalize()
+
+
+def _macros(gin) -> dict[str, Any]:
+  """Returns the macros of the parsed files and their values."""
+  names = re.findall(r'^([A-Z][A-Z0-9_]*)\s*=', gin.config_str(), re.M)
+  return {name: gin.query_parameter(f'%{name}') for name in names}
+
+
+def _one_line(error: Exception) -> str:
+  """Returns what gin means: its messages go on with a trace over lines."""
+  text = str(error)
+  if "missing 1 required" in text or 'equired bindings' in text:
+    if 'T5Config' in text:
+      return (
+          'no model was given; add'
+          ' --gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin or another'
+      )
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  return lines[0] if lines else type(error).__name__
+
+
+def main(mode: str, argv: Sequence[str]) -> None:
+  """The command `gqa-t5x MODE`; prints results as JSON."""
+  example = f'gqa_t5x/gin_configs/local/{_EXAMPLES[mode]}.gin'
+  parser = argparse.ArgumentParser(
+      prog=f'gqa-t5x {mode}',
+      description=(MODES[mode].__doc__ or '').split('\n', maxsplit=1)[0],
+      epilog=(
+          f'example: gqa-t5x {mode}'
+          ' --gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
+          f' --gin_file={example} --gin.NUM_KV_HEADS=2'
+          ' (values in gin\'s syntax: strings in quotes)'
+      ),
+  )
+  parser.add_argument('--gin_file', action='append', default=[], metavar='F')
+  parser.add_argument(
+      '--gin_bindings',
+      '--gin.NAME',
+      action='append',
+      default=[],
+      metavar='VALUE',
+      help='overrides the files',
+  )
+  args = parser.parse_args(
+      [re.sub(r'^--gin\.([^=]+)=', r'--gin_bindings=\1=', a) for a in argv]
+  )
+  if os.environ.get('JAX_COORDINATOR_ADDRESS'):
+    jax.distributed.initialize()
+  result = run(mode, args.gin_file, args.gin_bindings)
+  if result is not None and jax.process_index() == 0:
+    print(json.dumps(result, indent=2))
+
+
+_EXAMPLES = {
+    'train': 'finetune', 'eval': 'eval', 'infer': 'infer', 'cache': 'cache',
+}

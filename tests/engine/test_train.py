@@ -1,0 +1,190 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: resume, accumulation, packing, choice of checkpoints."""
+
+import dataclasses
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from gqa_t5x import checkpoints
+from gqa_t5x.engine import checkpointing
+from gqa_t5x.engine import losses
+from gqa_t5x.engine import optimizer
+from gqa_t5x.engine import train
+from gqa_t5x.errors import UserError
+from tests.engine import conftest
+
+
+def make_config(model_dir, **changes) -> train.TrainConfig:
+  settings = dict(
+      model_dir=str(model_dir),
+      total_steps=7,
+      schedule=optimizer.Schedule('constant', 0.05),
+      log_every=1,
+      eval_every=3,
+      checkpoint_every=3,
+  )
+  return train.TrainConfig(**(settings | changes))
+
+
+def read_metrics(model_dir) -> list[dict]:
+  """Lines of metrics.jsonl without what depends on the clock."""
+  lines = (model_dir / 'metrics.jsonl').read_text().splitlines()
+  clock = ('seconds_per_step', 'tokens_per_second')
+  return [
+      {k: v for k, v in json.loads(line).items() if k not in clock}
+      for line in lines
+  ]
+
+
+def same(a, b) -> None:
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+class Killed(Exception):
+  pass
+
+
+def test_resume_after_a_kill_is_exact(tmp_path, batches):
+  model = conftest.make_model(dropout_rate=0.2)
+  whole = train.train(model, make_config(tmp_path / 'whole'), batches)
+
+  def killed(start):
+    for n, batch in enumerate(batches(start)):
+      if n == 5:  # After steps 4 and 5, which were logged but not saved.
+        raise Killed
+      yield batch
+
+  config = make_config(tmp_path / 'killed')
+  with pytest.raises(Killed):
+    train.train(model, config, killed)
+  resumed = train.train(model, config, batches)
+  same(whole.params, resumed.params)
+  same(whole.opt_state, resumed.opt_state)
+  assert read_metrics(tmp_path / 'whole') == read_metrics(tmp_path / 'killed')
+  assert [m['step'] for m in read_metrics(tmp_path / 'killed')] == [
+      1, 2, 3, 4, 5, 6, 7,
+  ]
+
+
+def test_finished_run_is_not_trained_again(tmp_path, batches):
+  model, config = conftest.make_model(), make_config(tmp_path, total_steps=2)
+  first = train.train(model, config, batches)
+  again = train.train(model, config, batches)
+  same(first.params, again.params)
+
+
+def test_loss_falls(tmp_path, batches):
+  model = conftest.make_model()
+  config = make_config(tmp_path, total_steps=60, log_every=10)
+  train.train(model, config, batches)
+  metrics = read_metrics(tmp_path)
+  assert metrics[-1]['loss'] < metrics[0]['loss'] - 0.5
+
+
+@pytest.mark.parametrize(
+    'factor', [None, 'NUM_REAL_TARGET_TOKENS', 'AVERAGE_PER_SEQUENCE']
+)
+def test_microbatches_add_up_to_the_batch(tmp_path, batches, factor):
+  model = conftest.make_model()
+  loss = losses.LossConfig(loss_normalizing_factor=factor)
+  batch = next(batches(0))
+  results = []
+  for parts in (1, 4):
+    config = make_config(tmp_path, loss=loss, num_microbatches=parts)
+    trainer = train.Trainer(model, config)
+    state, metrics = trainer.step(trainer.initial_state(), batch)
+    results.append((metrics, state.params))
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+      *results,
+  )
+
+
+def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
+  model = conftest.make_model()
+  params = train.Trainer(model, make_config('unused')).initial_state().params
+  metadata = {'config': model.config.to_dict(), 'step': 1_000_000}
+  checkpoints.save_checkpoint(tmp_path / 'init', params, metadata=metadata)
+  config = make_config(
+      tmp_path / 'run',
+      initial_checkpoint=str(tmp_path / 'init'),
+      total_steps=None,
+      relative_steps=2,
+      schedule=optimizer.Schedule('rsqrt', 1.0, 10_000),
+  )
+  state = train.train(model, config, batches)
+  assert int(state.step) == 1_000_002
+  first = read_metrics(tmp_path / 'run')[0]
+  assert first['step'] == 1_000_001
+  np.testing.assert_allclose(first['learning_rate'], 1e-3, rtol=1e-6)
+  restarted = dataclasses.replace(
+      config, model_dir=str(tmp_path / 'restarted'), reset_step=True
+  )
+  assert int(train.train(model, restarted, batches).step) == 2
+  # Either reads the run's data from its beginning.
+  losses_of = [
+      read_metrics(tmp_path / run)[0]['loss'] for run in ('run', 'restarted')
+  ]
+  assert losses_of[0] == losses_of[1]
+  _, metadata = checkpoints.load_checkpoint(
+      str(tmp_path / 'run' / 'checkpoints' / '1000002')
+  )
+  assert metadata['step'] == 1_000_002
+  assert metadata['config'] == model.config.to_dict()
+
+
+def test_initial_checkpoint_of_another_model_is_refused(tmp_path, batches):
+  other = conftest.make_model(num_kv_heads=4)
+  params = train.Trainer(other, make_config('unused')).initial_state().params
+  metadata = {'config': other.config.to_dict(), 'step': 3}
+  checkpoints.save_checkpoint(tmp_path / 'init', params, metadata=metadata)
+  config = make_config(
+      tmp_path / 'run', initial_checkpoint=str(tmp_path / 'init')
+  )
+  with pytest.raises(UserError, match='gqa-t5x convert') as error:
+    train.train(conftest.make_model(), config, batches)
+  assert 'key/kernel should be (24, 8), is (24, 16)' in str(error.value)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_other_run_in_the_folder_is_refused(tmp_path, batches):
+  model = conftest.make_model()
+  train.train(model, make_config(tmp_path, total_steps=1), batches)
+  with pytest.raises(UserError, match='train.seed was 0, is now 1'):
+    train.train(model, make_config(tmp_path, seed=1), batches)
+  longer = train.train(model, make_config(tmp_path, total_steps=2), batches)
+  assert int(longer.step) == 2
+
+
+def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches):
+  scores = iter([0.3, 0.9, 0.1, 0.5])
+  config = make_config(
+      tmp_path,
+      total_steps=4,
+      eval_every=1,
+      checkpoint_every=1,
+      best_metric='f1',
+      best_mode='max',
+  )
+  train.train(
+      conftest.make_model(), config, batches, lambda *_: {'f1': next(scores)}
+  )
+  assert sorted(os.listdir(tmp_path / 'checkpoints')) == ['2', '4']
+  best = checkpointing.best_or_latest(str(tmp_path), 'f1', 'max')
+  assert os.path.basename(best) == '2'
+  assert os.path.basename(checkpointing.best_or_latest(str(tmp_path))) == '4'
+
+
+def test_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path, batches):
+  config = make_config(
+      tmp_path, schedule=optimizer.Schedule('constant', float('inf')),
+      log_every=100,
+  )
+  with pytest.raises(UserError, match='that of step 2 is not'):
+    train.train(conftest.make_model(), config, batches)
+  assert not list((tmp_path / 'checkpoints').glob('*'))
