@@ -132,7 +132,8 @@ def _read_task(task, split, feature_lengths, num_epochs, seed):
   """Returns the arrays of a task's folder, by name."""
   vocab_size = task.output_features['targets'].vocabulary.vocab_size
   dtype = np.uint16 if vocab_size <= 2**16 else np.int32
-  tokens = {name: [] for name in FEATURES}
+  tokens = {name: [np.zeros(0, dtype)] for name in FEATURES}
+  lengths = {name: [np.zeros(1, np.int64)] for name in FEATURES}
   for epoch in range(num_epochs):
     dataset = task.get_dataset(
         dict(feature_lengths),
@@ -141,15 +142,18 @@ def _read_task(task, split, feature_lengths, num_epochs, seed):
         seed=seed + epoch,
         num_epochs=1,
     )
-    for example in dataset.as_numpy_iterator():
+    # A task may have no inputs; the encoder then sees EOS alone.
+    dataset = dataset.map(
+        lambda example: {name: example.get(name, [1]) for name in FEATURES}
+    )
+    for batch in dataset.ragged_batch(1024):
       for name in FEATURES:
-        # A task may have no inputs; the encoder then sees EOS alone.
-        tokens[name].append(example.get(name, np.array([1])).astype(dtype))
+        tokens[name].append(batch[name].values.numpy().astype(dtype))
+        lengths[name].append(batch[name].row_lengths().numpy())
   arrays = {}
-  for name, examples in tokens.items():
-    lengths = [len(example) for example in examples]
-    arrays[name] = np.concatenate([np.zeros(0, dtype), *examples])
-    arrays[f'{name}_offsets'] = np.cumsum([0, *lengths], dtype=np.int64)
+  for name in FEATURES:
+    arrays[name] = np.concatenate(tokens[name])
+    arrays[f'{name}_offsets'] = np.cumsum(np.concatenate(lengths[name]))
   return arrays
 
 
