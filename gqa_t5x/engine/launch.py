@@ -8,6 +8,7 @@ Gin only fills in the four dataclasses here; what they run knows nothing of it.
 import argparse
 import dataclasses
 import difflib
+import functools
 import importlib.util  # Gin's package lookup needs it imported. pylint: disable=unused-import
 import json
 import os
@@ -291,14 +292,17 @@ def run(
 
 
 def _parse(gin, gin_files, bindings) -> None:
-  package = pathlib.Path(__file__).resolve().parents[1]
-  for root in (package, package.parent):
-    gin.add_config_file_search_path(str(root))
+  """Parses and finalises; see `run`."""
+  _add_search_path()
   if not gin_files:
     raise UserError(
         'no gin file was given; add --gin_file=gqa_t5x/gin_configs/local/...'
     )
-  gin.parse_config_files_and_bindings(gin_files, [], finalize_config=False)
+  for path in gin_files:
+    try:
+      gin.parse_config_file(path)
+    except OSError as error:
+      raise UserError(f'{path} cannot be read; check the path') from error
   macros = set(_macros(gin))
   for binding in bindings:
     name, separator, _ = (part.strip() for part in binding.partition('='))
@@ -310,32 +314,43 @@ def _parse(gin, gin_files, bindings) -> None:
       raise UserError(
           f'no gin file has a macro {name}; did you mean {", ".join(near)}?'
       )
-  gin.parse_config(bindings)
-  missing = [n for n, value in _macros(gin).items() if value is gin.REQUIRED]
-  if missing:
-    names = ', '.join(sorted(missing))
-    raise UserError(
-        f'{names} must be set; add --gin.{sorted(missing)[0]}=VALUE or a gin'
-        ' file that sets it'
-    )
+    try:
+      gin.parse_config(binding)
+    except SyntaxError as error:
+      raise UserError(
+          f'expected a value in gin\'s syntax, got {binding!r}; strings need'
+          ' quotes'
+      ) from error
   gin.finalize()
 
 
-def _macros(gin) -> dict[str, Any]:
-  """Returns the macros of the parsed files and their values."""
-  names = re.findall(r'^([A-Z][A-Z0-9_]*)\s*=', gin.config_str(), re.M)
-  return {name: gin.query_parameter(f'%{name}') for name in names}
+@functools.cache
+def _add_search_path() -> None:
+  import gin  # pylint: disable=g-import-not-at-top
+
+  package = pathlib.Path(__file__).resolve().parents[1]
+  gin.add_config_file_search_path(str(package.parent))
+
+
+def _macros(gin) -> list[str]:
+  """Returns the names of the macros of the parsed files."""
+  # A macro without a value has no line in config_str.
+  scopes = (scope for scope, name in gin.config._CONFIG if name == 'gin.macro')  # pylint: disable=protected-access
+  return sorted(scopes)
 
 
 def _one_line(error: Exception) -> str:
-  """Returns what gin means: its messages go on with a trace over lines."""
+  """Returns what gin means, without the trace it adds."""
   text = str(error)
-  if "missing 1 required" in text or 'equired bindings' in text:
-    if 'T5Config' in text:
-      return (
-          'no model was given; add'
-          ' --gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin or another'
-      )
+  if found := re.search(r"(\w+)/macro.value set to `%gin.REQUIRED`", text):
+    return f'{found[1]} must be set; add --gin.{found[1]}=VALUE'
+  if found := re.search(r"No bindings specified for '(\w+)/gin.macro'", text):
+    return f'{found[1]} has no value; add the gin file of a run, which sets it'
+  if "required positional argument: 'config'" in text:
+    return (
+        'no model was given; add'
+        ' --gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin or another'
+    )
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   return lines[0] if lines else type(error).__name__
 

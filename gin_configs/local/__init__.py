@@ -1,0 +1,3 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of the embedded engine."""
