@@ -302,9 +302,11 @@ def prefill(
   encoded = model.apply(
       {'params': params}, input_tokens, enable_dropout=False, method='encode'
   )
+  # No prompt, so the self-attention's cache stays empty and is not kept.
   prompt = jnp.zeros((input_tokens.shape[0], 0), jnp.int32)
+  cache = _nest(_empty_cache(model, params, prompt, 1))
   _, variables = model.apply(
-      {'params': params, 'cache': _nest(_empty_cache(model, params, prompt, 1))},
+      {'params': params, 'cache': cache},
       encoded,
       input_tokens,
       prompt,

@@ -18,7 +18,10 @@ from gqa_t5x.network import T5Config, Transformer
 
 # Where a layer's parts stand in Hugging Face's list of sub-layers.
 _SUBLAYERS = {
-    'encoder': {'attention': (0, 'SelfAttention'), 'mlp': (1, 'DenseReluDense')},
+    'encoder': {
+        'attention': (0, 'SelfAttention'),
+        'mlp': (1, 'DenseReluDense'),
+    },
     'decoder': {
         'self_attention': (0, 'SelfAttention'),
         'encoder_decoder_attention': (1, 'EncDecAttention'),

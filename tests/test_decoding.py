@@ -291,6 +291,22 @@ def test_cache_holds_key_value_heads_once_per_input():
     assert len(prefilled.cross_cache) == 2 * CONFIGS[name].num_decoder_layers
 
 
+def test_self_attention_cache_is_updated_in_place():
+  model, params = model_and_params(GROUPED)
+  config, batch, length = CONFIGS[GROUPED], len(INPUTS), 2003
+  compiled = decoding.decode_loop.lower(
+      model,
+      params,
+      decoding.prefill(model, params, INPUTS),
+      max_decode_len=length,
+  ).compile()
+  row = config.num_kv_heads * config.head_dim * length * 4
+  cache_bytes = 2 * config.num_decoder_layers * batch * row
+  used = compiled.memory_analysis().temp_size_in_bytes
+  # One copy of the cache, and attention logits of one layer beside it.
+  assert cache_bytes <= used < 1.5 * cache_bytes
+
+
 # --- Beam search
 
 
@@ -326,7 +342,9 @@ def fixture_tiny(request):
     each = np.take_along_axis(
         log_softmax(np.asarray(logits, np.float64)), padded[..., None], axis=2
     )[..., 0]
-    log_probs.append(np.sum(each, axis=1, where=np.arange(3) < lengths[:, None]))
+    log_probs.append(
+        np.sum(each, axis=1, where=np.arange(3) < lengths[:, None])
+    )
   return model, params, inputs, padded, np.array(log_probs), lengths
 
 
@@ -487,8 +505,8 @@ def test_seed_and_example_decide_a_sample():
 @pytest.mark.parametrize(
     'changed, message',
     [
-        (dict(method='viterbi'), "method='viterbi'.*'greedy', 'sample', 'beam'"),
-        (dict(num_beams=3), "'greedy' has no option 'num_beams'.*greedy_search"),
+        (dict(method='viterbi'), "='viterbi'.*'greedy', 'sample', 'beam'"),
+        (dict(num_beams=3), "'greedy' has no option 'num_beams'; see gqa"),
         (dict(max_decode_len=0), 'max_decode_len of 1 or more, got 0'),
         (dict(max_decode_len=2.5), 'max_decode_len of 1 or more, got 2.5'),
         (dict(input_tokens=[1, 2]), r'\[batch, length\].*got int64 \[2\]'),
