@@ -190,6 +190,7 @@ class Evaluate:
     """Returns {'task/metric': value}."""
     params, metadata = load_for(self.model, self.checkpoint_path)
     folder = pathlib.Path(self.output_dir).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)  # seqio's logger needs it.
     metrics = evaluate.task_evaluator(
         self.model,
         self.mixture_or_task_name,
@@ -200,7 +201,6 @@ class Evaluate:
         output_dir=str(folder),
         **self.decoding,
     )(params, int(metadata.get('step') or 0))
-    folder.mkdir(parents=True, exist_ok=True)
     beside = folder / 'metrics.json.tmp'
     beside.write_text(json.dumps(metrics, indent=2) + '\n', encoding='utf-8')
     beside.replace(folder / 'metrics.json')

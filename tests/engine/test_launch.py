@@ -1,0 +1,103 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Gin files parse, overrides win, and each mistake gives one line."""
+
+import pytest
+
+from gqa_t5x.engine import launch
+from gqa_t5x.errors import UserError
+
+pytest.importorskip('gin')
+pytest.importorskip('seqio')
+
+MODEL = 'gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
+LOCAL = 'gqa_t5x/gin_configs/local/'
+SET = {
+    'MODEL_DIR': '"m"',
+    'INITIAL_CHECKPOINT_PATH': '"c"',
+    'MIXTURE_OR_TASK_NAME': '"docs_summarize"',
+    'TASK_FEATURE_LENGTHS': '{"inputs": 16, "targets": 8}',
+    'CHECKPOINT_PATH': '"c"',
+    'EVAL_OUTPUT_DIR': '"o"',
+    'INFER_OUTPUT_PATH': '"o"',
+}
+NEEDS = {
+    'pretrain': ('train', list(SET)[:1]),
+    'uptrain': ('train', list(SET)[:2]),
+    'finetune': ('train', list(SET)[:4]),
+    'eval': ('eval', list(SET)[2:6]),
+    'infer': ('infer', list(SET)[2:5] + ['INFER_OUTPUT_PATH']),
+    'cache': ('cache', []),
+}
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+  """Collects what would run."""
+  made = []
+  for cls in launch.MODES.values():
+    monkeypatch.setattr(cls, 'run', lambda self: made.append(self))
+  return made
+
+
+@pytest.mark.parametrize('model_first', [True, False])
+@pytest.mark.parametrize('name', list(NEEDS))
+def test_every_run_file_keeps_the_models_heads(jobs, name, model_first):
+  mode, names = NEEDS[name]
+  files = [MODEL, f'{LOCAL}{name}.gin'] if mode != 'cache' else [
+      f'{LOCAL}{name}.gin'
+  ]
+  bindings = [f'{n} = {SET[n]}' for n in names]
+  if mode != 'cache':
+    bindings.append('NUM_KV_HEADS = 2')
+  launch.run(mode, files if model_first else files[::-1], bindings)
+  if mode != 'cache':
+    config = jobs[0].model.config
+    assert config.num_kv_heads == 2
+    assert config.dropout_rate == (0.1 if name == 'finetune' else 0.0)
+
+
+def test_uptraining_ends_after_its_fraction(jobs):
+  launch.run(
+      'train',
+      [MODEL, LOCAL + 'uptrain.gin'],
+      ['MODEL_DIR = "m"', 'INITIAL_CHECKPOINT_PATH = "c"',
+       'PRETRAIN_STEPS = 1000000'],
+  )
+  assert jobs[0].config.total_steps == 1_050_000
+  assert jobs[0].config.schedule.kind == 'rsqrt'
+
+
+@pytest.mark.parametrize(
+    ('files', 'bindings', 'message'),
+    [
+        ([], [], 'no gin file was given'),
+        (['none.gin'], [], 'none.gin cannot be read'),
+        ([MODEL, LOCAL + 'pretrain.gin'], [], 'MODEL_DIR must be set'),
+        ([LOCAL + 'pretrain.gin'], ['MODEL_DIR="m"'], 'no model was given'),
+        ([MODEL], [], 'has no value; add the gin file of a run'),
+        (
+            [MODEL, LOCAL + 'pretrain.gin'],
+            ['MODEL_DIR="m"', 'BATCH_SIZ=3'],
+            'did you mean BATCH_SIZE?',
+        ),
+        (
+            [MODEL, LOCAL + 'pretrain.gin'],
+            ['MODEL_DIR="m"', 'train.TrainConfig.lokg_every=3'],
+            'lokg_every',
+        ),
+        ([MODEL, LOCAL + 'pretrain.gin'], ['MODEL_DIR=/m'], 'need quotes'),
+        ([MODEL, LOCAL + 'pretrain.gin'], ['MODEL_DIR'], 'NAME=VALUE'),
+        (
+            [MODEL, LOCAL + 'pretrain.gin'],
+            ['MODEL_DIR="m"', 'NUM_KV_HEADS=3'],
+            'choose 1, 2, 4 or 8',
+        ),
+    ],
+)
+def test_mistakes_give_one_line(jobs, files, bindings, message):
+  with pytest.raises(UserError) as error:
+    launch.run('train', files, bindings)
+  assert message in str(error.value)
+  assert '\n' not in str(error.value)
+  assert not jobs
