@@ -77,7 +77,7 @@ def dot_product_attention(
   if bias is not None:
     logits = _add_bias(logits, grouping.split_groups(bias, num_kv_heads, 1))
   if mask is not None:
-    logits = jnp.where(mask[:, :, None], logits, _MASKED)
+    logits += jnp.where(mask[:, :, None], 0.0, _MASKED).astype(logits.dtype)
   weights = jax.nn.softmax(logits).astype(dtype)
   if dropout_rng is not None and dropout_rate > 0.0:
     keep = jax.random.bernoulli(
