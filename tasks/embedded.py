@@ -58,6 +58,19 @@ def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
   raise ValueError(f'expected a supervised embedded task, got {task!r}')
 
 
+def reference_targets(task: str, split: str) -> list:
+  """Returns the targets that a metric takes, in the order of the split.
+
+  A text each; for question answering a list of answers each.
+  """
+  kind, field = {
+      'docs_summarize': ('summarize', 'targets'),
+      'cldr_translate_en_de': ('translate', 'targets'),
+      'docs_question_answering': ('question_answering', 'answers'),
+  }[task]
+  return [row[field] for row in corpus.rows(kind, split)]
+
+
 def _source(kind: str, fields: tuple[str, ...]) -> seqio.FunctionDataSource:
   return common.rows_source(
       lambda split: corpus.rows(kind, split), fields, corpus.SPLITS

@@ -6,11 +6,12 @@
 read seqio tasks, and import seqio and TensorFlow.
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 import json
 import os
 import pathlib
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,6 +58,41 @@ def dev_loss(
       name: float(sum(s[name] for s in sums) / tokens)
       for name in ('loss', 'accuracy')
   }
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _row_losses(params, model, batch):
+  config = losses.LossConfig(z_loss=0.0)
+  features = {k: v for k, v in batch.items() if k != 'decoder_loss_weights'}
+  logits = model.apply({'params': params}, **features, enable_dropout=False)
+  per_token, _ = losses.token_losses(
+      logits, batch['decoder_target_tokens'], config
+  )
+  weights = batch['decoder_loss_weights']
+  return (per_token * weights).sum(1), weights.sum(1)
+
+
+def example_losses(
+    model: network.Transformer,
+    params: PyTree,
+    batches: Iterable[Mapping[str, np.ndarray]],
+) -> np.ndarray:
+  """Teacher-forced cross-entropy of each example, nats a target token.
+
+  Args:
+    model: as named.
+    params: its parameters.
+    batches: as `data.eval_batches` gives them, one example a row.
+
+  Returns:
+    float [examples]; rows of padding are left out.
+  """
+  rows = [
+      jax.device_get(_row_losses(params, model, dict(batch)))
+      for batch in batches
+  ]
+  sums, tokens = (np.concatenate(x) for x in zip(*rows))
+  return sums[tokens > 0] / tokens[tokens > 0]
 
 
 def predict(
