@@ -5,16 +5,17 @@
 Gin only fills in the four dataclasses here; what they run knows nothing of it.
 """
 
+from collections.abc import Mapping, Sequence
 import argparse
 import dataclasses
 import difflib
 import functools
-import importlib.util  # Gin's package lookup needs it imported. pylint: disable=unused-import
+import importlib.util  # noqa: F401  Gin's package lookup needs it.
 import json
 import os
 import pathlib
 import re
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -335,7 +336,7 @@ def _add_search_path() -> None:
 def _macros(gin) -> list[str]:
   """Returns the names of the macros of the parsed files."""
   # A macro without a value has no line in config_str.
-  scopes = (scope for scope, name in gin.config._CONFIG if name == 'gin.macro')  # pylint: disable=protected-access
+  scopes = (scope for scope, name in gin.config._CONFIG if name == 'gin.macro')
   return sorted(scopes)
 
 

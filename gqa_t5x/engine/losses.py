@@ -7,8 +7,8 @@ The definitions, and the names of their options, are those of t5x.
 Letters of the shapes: B batch, T target length, V vocabulary.
 """
 
+from collections.abc import Mapping
 import dataclasses
-from typing import Mapping
 
 import jax
 import jax.numpy as jnp

@@ -3,6 +3,7 @@
 """Where parameters and activations live on a (data, model) mesh."""
 
 import contextlib
+import functools
 import logging
 from typing import Any
 
@@ -16,6 +17,8 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
 PyTree = Any
+
+_log = logging.getLogger(__name__)
 
 
 def make_mesh(model_axis: int = 1) -> Mesh:
@@ -45,15 +48,23 @@ def axis_rules(config: T5Config, mesh: Mesh) -> tuple[tuple[str, Any], ...]:
       'vocab': config.vocab_size,
   }
   if config.num_kv_heads % size:
-    logging.info(
-        'key/value heads are replicated: %d of them do not divide over a model'
-        ' axis of %d',
-        config.num_kv_heads,
-        size,
-    )
-  sharded = ((name, None if dim % size else 'model') for name, dim in dims.items())
+    _log_replicated(config.num_kv_heads, size)
+  sharded = (
+      (name, None if dim % size else 'model') for name, dim in dims.items()
+  )
   replicated = ('embed', 'kv', 'length', 'relpos_buckets')
   return (('batch', 'data'), *sharded, *((name, None) for name in replicated))
+
+
+@functools.cache
+def _log_replicated(num_kv_heads: int, size: int) -> None:
+  """Says it once: the rules are asked for at every step."""
+  _log.info(
+      'key/value heads are replicated: %d of them do not divide over a model'
+      ' axis of %d',
+      num_kv_heads,
+      size,
+  )
 
 
 @contextlib.contextmanager
@@ -83,9 +94,8 @@ def param_shardings(
   def of(shape, axes):
     def mesh_axis(dim, name):
       # A projection is cut between heads, never within one.
-      units = dim // config.head_dim if name == 'joined_kv' else dim
       if name == 'joined_kv':
-        return None if units % size else 'model'
+        return None if (dim // config.head_dim) % size else 'model'
       return rules.get(name)
 
     return NamedSharding(

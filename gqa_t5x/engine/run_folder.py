@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run leaves for people: config.json, metrics.jsonl, a progress bar."""
 
+from collections.abc import Iterator, Mapping
 import contextlib
 import json
 import os
 import pathlib
 import sys
 import time
-from typing import Any, Iterator, Mapping
+from typing import Any
 
 import jax
 
@@ -69,7 +70,7 @@ class RunFolder:
           if json.loads(line)['step'] <= step:
             lines.append(line + '\n')
     _replace(self.path / 'metrics.jsonl', ''.join(lines))
-    self._metrics = open(self.path / 'metrics.jsonl', 'a', encoding='utf-8')
+    self._metrics = (self.path / 'metrics.jsonl').open('a', encoding='utf-8')
     if self._use_tensorboard:
       self._tensorboard = _summary_writer(self.path)
 

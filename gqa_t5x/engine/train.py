@@ -5,9 +5,10 @@
 Pre-training, uptraining and fine-tuning are one loop with other settings.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 
 from flax import struct
 import jax
