@@ -25,6 +25,7 @@ from gqa_t5x import network
 from gqa_t5x.engine import cache
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
+from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
 from gqa_t5x.errors import UserError
 
@@ -280,6 +281,7 @@ def run(
     jax.config.update(
         'jax_compilation_cache_dir', str(cache_folder.cache_folder() / 'xla')
     )
+  partitioning.use_cpu_cores()
   gin.clear_config(clear_constants=True)
   try:
     _parse(gin, gin_files, bindings)

@@ -5,6 +5,7 @@
 import contextlib
 import functools
 import logging
+import os
 from typing import Any
 
 from flax.linen import partitioning
@@ -19,6 +20,27 @@ from gqa_t5x.network import T5Config
 PyTree = Any
 
 _log = logging.getLogger(__name__)
+
+
+def use_cpu_cores() -> None:
+  """Makes JAX see a CPU as several devices, so that training uses its cores.
+
+  XLA runs much of a small model's step on one thread of a CPU device. As
+  several devices, each trains on its share of the batch: on 2 cores a step
+  takes half of the time. To be called before JAX computes anything; does
+  nothing where the user has chosen the number of CPU devices.
+  """
+  if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
+    return
+  if hasattr(os, 'sched_getaffinity'):
+    cores = len(os.sched_getaffinity(0))
+  else:
+    cores = os.cpu_count() or 1
+  # A power of two divides the usual batch sizes.
+  devices = min(8, 1 << (cores.bit_length() - 1))
+  # RuntimeError: JAX has its devices already, and they stay.
+  with contextlib.suppress(RuntimeError):
+    jax.config.update('jax_num_cpu_devices', devices)
 
 
 def make_mesh(model_axis: int = 1) -> Mesh:
