@@ -327,7 +327,7 @@ class Transformer(nn.Module):
     tokens = encoder_input_tokens.astype(jnp.int32)
     mask = _key_mask(tokens)
     if encoder_segment_ids is not None:
-      mask &= _same_segment(encoder_segment_ids, encoder_segment_ids)
+      mask = mask & _same_segment(encoder_segment_ids, encoder_segment_ids)
     return self.encoder(tokens, mask, deterministic=not enable_dropout)
 
   def decode(
@@ -387,7 +387,9 @@ class Transformer(nn.Module):
             'expected one example per row while decoding, got packed rows; '
             'decode without segment ids'
         )
-      cross_mask &= _same_segment(decoder_segment_ids, encoder_segment_ids)
+      cross_mask = cross_mask & _same_segment(
+          decoder_segment_ids, encoder_segment_ids
+      )
     if decoder_segment_ids is not None:
       mask = _same_segment(decoder_segment_ids, decoder_segment_ids)
     return self.decoder(
