@@ -41,6 +41,9 @@ def use_cpu_cores() -> None:
   # RuntimeError: JAX has its devices already, and they stay.
   with contextlib.suppress(RuntimeError):
     jax.config.update('jax_num_cpu_devices', devices)
+    # Programs in flight at the same time wait for each other's threads in
+    # their collectives, and never end.
+    jax.config.update('jax_cpu_enable_async_dispatch', False)
 
 
 def make_mesh(model_axis: int = 1) -> Mesh:
