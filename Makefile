@@ -1,58 +1,64 @@
-# gqa_t5x: `make` lists what there is.
-.DEFAULT_GOAL := help
-.PHONY: help reproduce test lint wheel-test clean
+# `make help` lists what can be made.
 
+VENV ?= .venv
 SCALE ?= laptop
-VENV := .venv
-RUN := $(VENV)/bin/python
-INSTALLED := $(VENV)/.installed
-SUPPORTED := import sys, venv, ensurepip; \
+EXPERIMENT ?= table1
+OUTPUT_DIR ?= reproduce_$(SCALE)
+
+# Newest first; a name may exist and not run (pyenv), or lack venv (Debian).
+PYTHONS = $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
+IS_GOOD = import sys, ensurepip, venv; \
   sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-CORE := import gqa_t5x; from gqa_t5x import Transformer; print(gqa_t5x.__file__)
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/installed
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
+  -c constraints.txt
 
-help:  ## List these targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' \
-	  Makefile
-	@echo "PYTHON=python3.12 chooses the Python that makes $(VENV)."
+.PHONY: help reproduce test fast-test lint wheel-test install clean distclean
+.DEFAULT_GOAL := help
 
-reproduce: $(INSTALLED)  ## The paper's Table 1 on this machine; SCALE=smoke: quick.
-	$(RUN) -m gqa_t5x reproduce --scale $(SCALE)
+help: ## Show this.
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 22
+	@echo 'Variables: SCALE=smoke|laptop OUTPUT_DIR=DIR PYTHON=python3.12'
 
-test: lint $(INSTALLED)  ## Lint, all tests, and the wheel from an empty folder.
-	$(RUN) -m pytest -q -n 2
-	@$(MAKE) --no-print-directory wheel-test
+reproduce: $(INSTALLED) ## Run the paper's pipeline and write its report.
+	$(BIN)/gqa-t5x reproduce --scale $(SCALE) --experiment $(EXPERIMENT) \
+	  --output_dir $(OUTPUT_DIR)
 
-lint: $(INSTALLED)  ## Check the style.
-	$(RUN) -m ruff check .
+test: lint ## Lint, all tests, and the wheel from an empty directory.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(MAKE) wheel-test
 
-wheel-test: $(INSTALLED)  ## Build the wheel; run it from an empty folder.
-	rm -rf build
-	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation \
-	  --wheel-dir build/wheel .
-	$(RUN) -m pip install --quiet --no-deps --target build/wheel-test \
-	  build/wheel/*.whl
-	empty=$$(mktemp -d) && trap 'rm -rf "$$empty"' EXIT && cd "$$empty" && \
-	  export PYTHONPATH='$(CURDIR)/build/wheel-test' && \
-	  '$(CURDIR)/$(RUN)' -c '$(CORE)' | grep -F "$$PYTHONPATH" && \
-	  '$(CURDIR)/$(RUN)' -m gqa_t5x reproduce --scale smoke
+fast-test: $(INSTALLED) ## The tests that are not marked slow.
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
-clean:  ## Remove the environment and what was built.
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+lint: $(INSTALLED) ## Check the style.
+	$(BIN)/python -m ruff check .
 
-# The stamp is written last, so an interrupted installation is taken up again.
+wheel-test: $(INSTALLED) ## Build the wheel and run it from an empty directory.
+	.ci/wheel-test $(BIN)/python
+
+install: $(INSTALLED) ## Make the environment in .venv.
+
+# The stamp comes last: an interrupted installation is taken up again.
 $(INSTALLED): constraints.txt setup.py
-	@chosen=''; for python in $(or $(PYTHON),python3.13 python3.12 python3.11 \
-	  python3); do \
-	  if $$python -c '$(SUPPORTED)' >/dev/null 2>&1; then \
-	    chosen=$$python; break; fi; done; \
-	if [ -z "$$chosen" ]; then \
-	  echo 'expected Python 3.11, 3.12 or 3.13 with its venv module, found' \
-	    'none; install one, or say where it is: make PYTHON=/path/to/python3.12' \
-	    >&2; exit 2; fi; \
-	echo "Installing into $(VENV) with $$chosen, once: about 2.5 GB, some" \
-	  'minutes.' >&2; \
-	if ! $(RUN) -c '$(SUPPORTED)' 2>/dev/null; then \
-	  $$chosen -m venv --clear $(VENV); fi
-	@$(RUN) -m pip install --quiet --disable-pip-version-check \
-	  -c constraints.txt -e '.[all]'
+	@for python in $(PYTHONS); do \
+	  if "$$python" -c '$(IS_GOOD)' 2>/dev/null; then \
+	    echo "Installing into $(VENV) with $$python: some minutes, 3.5 GB"; \
+	    test -x $(BIN)/python || "$$python" -m venv $(VENV); \
+	    exit; \
+	  fi; \
+	done; \
+	echo "gqa_t5x needs Python 3.11, 3.12 or 3.13 with venv, tried:" \
+	  "$(PYTHONS); install one, or: make PYTHON=/path/to/python3.12" >&2; \
+	exit 1
+	$(PIP) setuptools wheel
+	$(PIP) --no-build-isolation -e '.[all,dev]'
 	@touch $@
+
+clean: ## Remove what tests and builds leave.
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove the environment too.
+	rm -rf $(VENV)

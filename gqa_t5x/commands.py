@@ -1,0 +1,381 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of `gqa-t5x`: the arguments of each, and what it calls.
+
+Each imports what it needs when it runs, so that `--help` is immediate and no
+command needs the extras of another.
+"""
+
+import argparse
+from collections.abc import Sequence
+import json
+import os
+import re
+import sys
+
+
+def add_commands(subparsers) -> dict[str, argparse.ArgumentParser]:
+  """Adds all commands, each with `run(args)` as a default; returns them."""
+  commands = {}
+
+  def add(name, run, summary, example):
+    command = subparsers.add_parser(
+        name,
+        help=summary,
+        description=f'{summary[0].upper()}{summary[1:]}.',
+        epilog=f'example:\n  {example}',
+    )
+    command.set_defaults(run=run, command=name)
+    commands[name] = command
+    return command
+
+  _add_experiments(add)
+  _add_engine(add)
+  _add_checkpoints(add)
+  _add_generate(add)
+  _add_benchmark(add)
+  return commands
+
+
+def join_gin_flags(argv: Sequence[str]) -> list[str]:
+  """Turns t5x's --gin.NAME=VALUE into --gin_bindings=NAME=VALUE."""
+  return [re.sub(r'^--gin\.([^=]+)=', r'--gin_bindings=\1=', a) for a in argv]
+
+
+def _add_experiments(add) -> None:
+  command = add(
+      'reproduce',
+      _reproduce,
+      'run an experiment of the paper, from checkpoint to report',
+      'gqa-t5x reproduce --scale smoke --output_dir /tmp/gqa_smoke',
+  )
+  command.add_argument(
+      '--scale', default='laptop', help='smoke or laptop (default)'
+  )
+  command.add_argument(
+      '--experiment', default='table1', help='table1 (default) or all'
+  )
+  command.add_argument(
+      '--output_dir',
+      metavar='DIR',
+      help='of stages and report; a run that is there is continued (default:'
+      ' ./reproduce_SCALE)',
+  )
+  command = add(
+      'report',
+      _report,
+      'write report.md and report.html again from results.json',
+      'gqa-t5x report reproduce_laptop',
+  )
+  command.add_argument('dir', metavar='DIR', help="a run's output folder")
+
+
+_ENGINE = {
+    'train': (
+        'pre-train, uptrain or fine-tune, as gin files say',
+        'gqa-t5x train --gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
+        ' \\\n    --gin_file=gqa_t5x/gin_configs/local/pretrain.gin \\\n'
+        "    --gin.NUM_KV_HEADS=2 --gin.MODEL_DIR='\"/tmp/pretrain\"'",
+    ),
+    'eval': (
+        "decode a split and measure the tasks' metrics",
+        'gqa-t5x eval --gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
+        ' \\\n    --gin_file=gqa_t5x/gin_configs/local/eval.gin \\\n'
+        "    --gin.NUM_KV_HEADS=2 --gin.CHECKPOINT_PATH='\"CKPT\"' \\\n"
+        "    --gin.MIXTURE_OR_TASK_NAME='\"docs_summarize\"' \\\n"
+        '    --gin.TASK_FEATURE_LENGTHS=\'{"inputs": 256, "targets": 72}\''
+        " \\\n    --gin.EVAL_OUTPUT_DIR='\"/tmp/eval\"'",
+    ),
+    'infer': (
+        'decode a split into a JSONL file',
+        'gqa-t5x infer --gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
+        ' \\\n    --gin_file=gqa_t5x/gin_configs/local/infer.gin \\\n'
+        "    --gin.NUM_KV_HEADS=2 --gin.CHECKPOINT_PATH='\"CKPT\"' ...",
+    ),
+    'cache': (
+        'write tasks as token arrays, for training without TensorFlow',
+        'gqa-t5x cache --gin_file=gqa_t5x/gin_configs/local/cache.gin',
+    ),
+}
+
+
+def _add_engine(add) -> None:
+  for mode, (summary, example) in _ENGINE.items():
+    command = add(mode, _engine, summary, example)
+    command.add_argument(
+        '--gin_file',
+        action='append',
+        default=[],
+        metavar='F',
+        help='a path, or gqa_t5x/gin_configs/... of this package; may be'
+        ' repeated, later files override',
+    )
+    command.add_argument(
+        '--gin.NAME',
+        '--gin_bindings',
+        action='append',
+        default=[],
+        dest='gin_bindings',
+        metavar='VALUE',
+        help="overrides the files; in gin's syntax, so strings need quotes"
+        ' inside those of the shell',
+    )
+    command.add_argument(
+        '--gin_search_paths',
+        default='',
+        metavar='DIR,DIR',
+        help='where else to look for gin files',
+    )
+
+
+def _add_checkpoints(add) -> None:
+  command = add(
+      'convert',
+      _convert,
+      'reduce the key/value heads of a checkpoint',
+      'gqa-t5x convert --input CKPT --output /tmp/gqa2 --num_kv_heads 2',
+  )
+  command.add_argument('--input', required=True, metavar='CKPT')
+  command.add_argument(
+      '--output', required=True, metavar='CKPT', help='must not exist'
+  )
+  command.add_argument(
+      '--num_kv_heads',
+      required=True,
+      type=int,
+      metavar='K',
+      help="a divisor of the input's; 1 is multi-query attention",
+  )
+  command.add_argument(
+      '--method',
+      default='mean',
+      help="mean (default, the paper's), first or random",
+  )
+  command.add_argument('--seed', type=int, help='of random heads')
+  command.add_argument('--format', default='orbax', help='of the output')
+  _add_json(command)
+
+  command = add(
+      'inspect',
+      _inspect,
+      'show parameters, heads, sizes and cache bytes of a checkpoint',
+      'gqa-t5x inspect CKPT',
+  )
+  command.add_argument('checkpoint', metavar='CKPT')
+  _add_json(command)
+
+
+def _add_json(command) -> None:
+  command.add_argument(
+      '--json', action='store_true', help='print JSON instead of text'
+  )
+
+
+def _add_generate(add) -> None:
+  command = add(
+      'generate',
+      _generate,
+      'read lines, write the output of each as a line',
+      "echo 'translate English to German: 5 May 2021' |"
+      ' gqa-t5x generate --checkpoint CKPT',
+  )
+  command.add_argument('--checkpoint', required=True, metavar='CKPT')
+  command.add_argument(
+      '--input', metavar='FILE', help='UTF-8 text (default: standard input)'
+  )
+  command.add_argument(
+      '--vocabulary',
+      metavar='FILE',
+      help='SentencePiece model (default: the one that ships)',
+  )
+  command.add_argument(
+      '--max_decode_len',
+      type=int,
+      default=64,
+      metavar='L',
+      help='longest output, in tokens (default: 64)',
+  )
+  command.add_argument(
+      '--batch_size',
+      type=int,
+      default=16,
+      metavar='B',
+      help='lines decoded together (default: 16)',
+  )
+  command.add_argument(
+      '--method',
+      default='greedy',
+      help='greedy (default), sample or beam; the flags below are theirs',
+  )
+  for flag, kind in _DECODING_OPTIONS.items():
+    command.add_argument(f'--{flag}', type=kind)
+
+
+# Arguments of `gqa_t5x.decoding.temperature_sample` and `beam_search`, which
+# have their defaults.
+_DECODING_OPTIONS = {
+    'temperature': float,
+    'top_k': int,
+    'top_p': float,
+    'seed': int,
+    'num_beams': int,
+    'length_penalty': float,
+}
+
+
+def _add_benchmark(add) -> None:
+  command = add(
+      'benchmark',
+      _benchmark,
+      'time decoding for several numbers of key/value heads',
+      'gqa-t5x benchmark decode --num_kv_heads 8,2,1 --batch_size 8'
+      ' --input_length 512',
+  )
+  command.add_argument('what', choices=['decode'], help='what to time')
+  command.add_argument(
+      '--checkpoint',
+      metavar='CKPT',
+      help='gives shapes; the weights are random (default: the one that ships)',
+  )
+  command.add_argument(
+      '--num_kv_heads',
+      type=_integers,
+      metavar='K,K',
+      help="(default: all divisors of the checkpoint's query heads)",
+  )
+  for flag, default, meaning in (
+      ('batch_size', 8, 'samples decoded together'),
+      ('input_length', 512, 'tokens'),
+      ('output_length', 64, 'tokens'),
+      ('num_repeats', 5, 'the median counts'),
+  ):
+    command.add_argument(
+        f'--{flag}',
+        type=_positive,
+        default=default,
+        metavar='N',
+        help=f'{meaning} (default: {default})',
+    )
+  _add_json(command)
+
+
+def _positive(text: str) -> int:
+  if not text.isascii() or not text.isdigit() or not int(text):
+    raise argparse.ArgumentTypeError(f'expected a number from 1, got {text!r}')
+  return int(text)
+
+
+def _integers(text: str) -> list[int]:
+  return [_positive(part.strip()) for part in text.split(',')]
+
+
+def _print_json(value) -> None:
+  print(json.dumps(value, indent=2))
+
+
+def _reproduce(args) -> None:
+  from gqa_t5x.experiments import runner
+
+  runner.reproduce(
+      scale=args.scale, experiment=args.experiment, output_dir=args.output_dir
+  )
+
+
+def _report(args) -> None:
+  from gqa_t5x.experiments import report
+
+  for path in report.write_report(args.dir):
+    print(path)
+
+
+def _engine(args) -> None:
+  import jax
+
+  from gqa_t5x.engine import launch
+
+  if os.environ.get('JAX_COORDINATOR_ADDRESS'):
+    jax.distributed.initialize()
+  for folder in filter(None, args.gin_search_paths.split(',')):
+    import gin
+
+    gin.add_config_file_search_path(folder)
+  result = launch.run(args.command, args.gin_file, args.gin_bindings)
+  if result is not None and jax.process_index() == 0:
+    _print_json(result)
+
+
+def _convert(args) -> None:
+  from gqa_t5x import conversion
+
+  metadata = conversion.convert_checkpoint(
+      args.input,
+      args.output,
+      num_kv_heads=args.num_kv_heads,
+      method=args.method,
+      seed=args.seed,
+      format=args.format,
+  )
+  if args.json:
+    _print_json(metadata)
+    return
+  before = metadata['conversion']['from_num_kv_heads']
+  print(
+      f'{args.output}: {before} -> {args.num_kv_heads} key/value heads'
+      f' ({args.method}), step {metadata.get("step")}'
+  )
+
+
+def _inspect(args) -> None:
+  from gqa_t5x import inspection
+
+  facts = inspection.inspect_checkpoint(args.checkpoint)
+  if args.json:
+    _print_json(facts)
+  else:
+    print(inspection.to_text(facts))
+
+
+def _generate(args) -> None:
+  from gqa_t5x import text_generation
+
+  options = {
+      name: getattr(args, name)
+      for name in _DECODING_OPTIONS
+      if getattr(args, name) is not None
+  }
+  write_line = text_generation.line_generator(
+      args.checkpoint,
+      args.vocabulary,
+      max_decode_len=args.max_decode_len,
+      method=args.method,
+      **options,
+  )
+  lines = text_generation.read_lines(args.input)
+  is_typed = args.input is None and sys.stdin.isatty()
+  for output in write_line(lines, 1 if is_typed else args.batch_size):
+    print(output, flush=True)
+
+
+def _benchmark(args) -> None:
+  from gqa_t5x import inspection
+  from gqa_t5x.benchmark import decode
+
+  configs = inspection.configs_by_kv_heads(args.checkpoint, args.num_kv_heads)
+  results = decode.compare_decode(
+      {f'K={k}': (config, None) for k, config in configs.items()},
+      batch_size=args.batch_size,
+      input_length=args.input_length,
+      output_length=args.output_length,
+      num_repeats=args.num_repeats,
+  )
+  if args.json:
+    _print_json(results)
+    return
+  print('model  s/sample  prefill s  ms/step  of limit  cache MB')
+  for name, row in results.items():
+    print(
+        f'{name:<5}  {row["seconds_per_sample"]:8.4f}'
+        f'  {row["prefill_seconds"]:9.3f}  {row["ms_per_step"]:7.2f}'
+        f'  {row["bandwidth_share"]:8.0%}'
+        f'  {row["cache_bytes_allocated"] / 1e6:8.1f}'
+    )

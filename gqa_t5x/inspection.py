@@ -1,0 +1,133 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a checkpoint holds and what it costs to decode with, as numbers."""
+
+import collections
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+from flax import traverse_util
+import numpy as np
+
+from gqa_t5x import checkpoints
+from gqa_t5x import pretrained
+from gqa_t5x.benchmark import decode
+from gqa_t5x.network import T5Config
+
+
+def inspect_checkpoint(path: str) -> dict[str, Any]:
+  """Returns a checkpoint's facts.
+
+  Args:
+    path: of any known format.
+
+  Returns:
+    JSON values: `path`; `step`; `conversion`; `config` (the fields of
+    `T5Config`); `parameters`, numbers by part of the model and `total`;
+    `bytes` of all of them; `dtypes`, numbers by dtype; and
+    `cache_bytes_per_token`, bytes by number of key/value heads, for each that
+    the checkpoint can be converted to.
+
+  Raises:
+    UserError: if there is no such checkpoint.
+  """
+  params, metadata = checkpoints.load_checkpoint(path)
+  config = T5Config(**metadata['config'])
+  parts, dtypes = collections.Counter(), collections.Counter()
+  for name, leaf in traverse_util.flatten_dict(params).items():
+    parts[name[0]] += leaf.size
+    dtypes[np.dtype(leaf.dtype).name] += leaf.size
+  return {
+      'path': path,
+      'step': metadata.get('step'),
+      'conversion': metadata.get('conversion'),
+      'config': config.to_dict(),
+      'parameters': {
+          **{name: int(size) for name, size in sorted(parts.items())},
+          'total': int(sum(parts.values())),
+      },
+      'bytes': sum(
+          int(leaf.nbytes)
+          for leaf in traverse_util.flatten_dict(params).values()
+      ),
+      'dtypes': {name: int(size) for name, size in dtypes.items()},
+      'cache_bytes_per_token': {
+          str(k): decode.cache_bytes_per_token(
+              dataclasses.replace(config, num_kv_heads=k)
+          )
+          for k in _divisors(config.num_kv_heads)
+      },
+  }
+
+
+def configs_by_kv_heads(
+    path: str | None, num_kv_heads: Sequence[int] | None
+) -> dict[int, T5Config]:
+  """Returns a checkpoint's configuration with other numbers of K/V heads.
+
+  Args:
+    path: of the checkpoint; None is the one that ships.
+    num_kv_heads: wanted; None is all divisors of its query heads.
+
+  Raises:
+    UserError: if there is no such checkpoint, or the heads do not divide.
+  """
+  _, metadata = checkpoints.load_checkpoint(path or pretrained.CHECKPOINT_PATH)
+  config = T5Config(**metadata['config'])
+  return {
+      k: dataclasses.replace(config, num_kv_heads=k)
+      for k in num_kv_heads or _divisors(config.num_heads)
+  }
+
+
+def _divisors(number: int) -> list[int]:
+  """Returns them from the largest to 1."""
+  return [k for k in range(number, 0, -1) if number % k == 0]
+
+
+def to_text(facts: dict[str, Any]) -> str:
+  """Returns `inspect_checkpoint`'s facts as lines for a person."""
+  config = facts['config']
+  heads, kv_heads = config['num_heads'], config['num_kv_heads']
+  kind = {heads: 'multi-head', 1: 'multi-query'}.get(kv_heads, 'grouped-query')
+  parts = dict(facts['parameters'])
+  total = parts.pop('total')
+  rows = [
+      ('checkpoint', f'{facts["path"]}, step {facts["step"]}'),
+      (
+          'decoder attention',
+          f'{kind}: {heads} query heads, {kv_heads} key/value heads of'
+          f' {config["head_dim"]}',
+      ),
+      (
+          'layers',
+          f'{config["num_encoder_layers"]} encoder,'
+          f' {config["num_decoder_layers"]} decoder, width'
+          f' {config["emb_dim"]}, MLP {config["mlp_dim"]}'
+          f' ({" x ".join(config["mlp_activations"])})',
+      ),
+      ('vocabulary', f'{config["vocab_size"]:,} ids'),
+      (
+          'parameters',
+          f'{total:,} ('
+          + ', '.join(f'{name} {size:,}' for name, size in parts.items())
+          + ')',
+      ),
+      ('size', f'{facts["bytes"] / 1e6:,.1f} MB {", ".join(facts["dtypes"])}'),
+  ]
+  if conversion := facts['conversion']:
+    rows.append(
+        (
+            'converted',
+            f'from {conversion["from_num_kv_heads"]} key/value heads by'
+            f' {conversion["method"]}',
+        )
+    )
+  rows.append(('cache', f'bytes per token, activations in {config["dtype"]}'))
+  rows += [
+      (f'  K={k}', f'{size:,}' + (' (this checkpoint)' if i == 0 else ''))
+      for i, (k, size) in enumerate(facts['cache_bytes_per_token'].items())
+  ]
+  width = max(len(name) for name, _ in rows)
+  return '\n'.join(f'{name:<{width}}  {value}' for name, value in rows)

@@ -1,0 +1,184 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Text in, text out, a line at a time, with nothing but SentencePiece.
+
+Gives the token ids that seqio's vocabulary gives, sentinels included, without
+TensorFlow and the seconds that it takes to import.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+import hashlib
+import itertools
+import pathlib
+import re
+import sys
+
+import numpy as np
+
+from gqa_t5x import checkpoints
+from gqa_t5x import decoding
+from gqa_t5x import pretrained
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config, Transformer
+
+_NUM_SENTINELS = 100
+# As seqio, which makes the blank before a sentinel part of it.
+_SENTINEL = re.compile(r'\s*<extra_id_(\d{1,2})>')
+
+
+class Vocabulary:
+  """A SentencePiece model and T5's 100 sentinels after its pieces.
+
+  <extra_id_0> is the last id. Fields: `size`, with sentinels; `sha256` of the
+  file.
+  """
+
+  def __init__(self, path: str):
+    """Reads a model; raises UserError if `path` is none."""
+    import sentencepiece
+
+    try:
+      data = pathlib.Path(path).expanduser().read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+      raise UserError(
+          f'expected a SentencePiece model, but {path} is not a file; check'
+          ' --vocabulary'
+      ) from error
+    self._pieces = sentencepiece.SentencePieceProcessor()
+    try:
+      self._pieces.LoadFromSerializedProto(data)
+    except RuntimeError as error:
+      raise UserError(
+          f'{path} is not a SentencePiece model; pass the .model file that the'
+          ' checkpoint was trained with'
+      ) from error
+    self.sha256 = hashlib.sha256(data).hexdigest()
+    self.size = self._pieces.GetPieceSize() + _NUM_SENTINELS
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of a text, without EOS."""
+    ids, start = [], 0
+    for found in _SENTINEL.finditer(text):
+      ids += self._pieces.EncodeAsIds(text[start:found.start()])
+      ids.append(self.size - 1 - int(found[1]))
+      start = found.end()
+    return ids + self._pieces.EncodeAsIds(text[start:])
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text of ids up to EOS or padding, on one line."""
+    ids = list(itertools.takewhile(lambda i: i > decoding.EOS_ID, ids))
+    texts = []
+    for is_sentinel, run in itertools.groupby(
+        ids, lambda i: i >= self.size - _NUM_SENTINELS
+    ):
+      if is_sentinel:
+        texts += [f'<extra_id_{self.size - 1 - i}>' for i in run]
+      else:
+        texts.append(self._pieces.DecodeIds(list(run)))
+    return ' '.join(' '.join(texts).split())
+
+
+def line_generator(
+    checkpoint: str,
+    vocabulary: str | None,
+    *,
+    max_decode_len: int,
+    method: str = 'greedy',
+    **options,
+) -> Callable[[Iterable[str], int], Iterator[str]]:
+  """Loads a model and returns the function that answers lines.
+
+  Args:
+    checkpoint: of any known format.
+    vocabulary: a SentencePiece model; None is the one that ships.
+    max_decode_len: longest output, in tokens.
+    method: as in `decoding.generate`, like the options.
+    **options: of the method.
+
+  Returns:
+    f(lines, batch_size) -> an iterator of as many output lines. An empty line
+    gives an empty line.
+
+  Raises:
+    UserError: if the checkpoint or the vocabulary cannot be read, or they do
+      not belong together.
+  """
+  params, metadata = checkpoints.load_checkpoint(checkpoint)
+  path = vocabulary or pretrained.VOCABULARY_PATH
+  text = Vocabulary(path)
+  model = Transformer(T5Config(**metadata['config']))
+  expected = metadata.get('vocabulary_sha256')
+  if expected and expected != text.sha256:
+    raise UserError(
+        f'expected the vocabulary that {checkpoint} was trained with (sha256'
+        f' {expected[:8]}...), got {path} ({text.sha256[:8]}...); pass its'
+        ' file with --vocabulary'
+    )
+  if text.size > model.config.vocab_size:
+    raise UserError(
+        f'expected at most {model.config.vocab_size} ids, the vocabulary of'
+        f' {checkpoint}, but {path} has {text.size} with its sentinels; pass'
+        ' its file with --vocabulary'
+    )
+
+  def answer(lines: Sequence[str]) -> list[str]:
+    tokens = _padded([text.encode(line) for line in lines])
+    outputs = decoding.generate(
+        model,
+        params,
+        tokens,
+        max_decode_len=max_decode_len,
+        method=method,
+        **options,
+    )
+    return [text.decode(row) for row in np.asarray(outputs).tolist()]
+
+  def answer_all(lines: Iterable[str], batch_size: int) -> Iterator[str]:
+    lines = iter(lines)
+    while batch := list(itertools.islice(lines, batch_size)):
+      # Full batches, so that the last one compiles nothing new.
+      filled = batch + [''] * (batch_size - len(batch))
+      yield from answer(filled)[: len(batch)]
+
+  return answer_all
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
+  """Returns int32 [B, S] with EOS, S the next power of 2, from 16.
+
+  Few lengths, because each compiles anew. A row without tokens stays padding.
+  """
+  longest = max(len(row) for row in rows) + 1
+  tokens = np.zeros((len(rows), max(16, 1 << (longest - 1).bit_length())), int)
+  for line, row in zip(tokens, rows):
+    if row:
+      line[: len(row) + 1] = [*row, decoding.EOS_ID]
+  return tokens.astype(np.int32)
+
+
+def read_lines(path: str | None) -> Iterator[str]:
+  """Yields the lines of a UTF-8 file, of standard input if it is None.
+
+  Raises:
+    UserError: if the file is missing or a line is not UTF-8.
+  """
+  try:
+    source = (
+        open(pathlib.Path(path).expanduser(), 'rb')
+        if path
+        else contextlib.nullcontext(sys.stdin.buffer)
+    )
+  except FileNotFoundError as error:
+    raise UserError(
+        f'expected a text file, but {path} does not exist; check --input'
+    ) from error
+  with source as lines:
+    for number, line in enumerate(lines, 1):
+      try:
+        yield line.decode('utf-8').rstrip('\r\n')
+      except UnicodeDecodeError as error:
+        raise UserError(
+            f'{path or "standard input"}, line {number}: expected UTF-8, got'
+            f' byte {line[error.start]:#04x}; convert the file'
+        ) from error
