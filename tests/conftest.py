@@ -1,6 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every test: the CPU, a quiet TensorFlow, t5x if it is there."""
+"""What holds for every test: the CPU, a quiet TensorFlow, t5x if present."""
 
 import importlib.util
 import os
