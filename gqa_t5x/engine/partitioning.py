@@ -44,6 +44,8 @@ def use_cpu_cores() -> None:
     # Programs in flight at the same time wait for each other's threads in
     # their collectives, and never end.
     jax.config.update('jax_cpu_enable_async_dispatch', False)
+    # So do the collectives of one program, where they occupy all threads.
+    os.environ.setdefault('NPROC', str(4 * devices))
 
 
 def make_mesh(model_axis: int = 1) -> Mesh:
