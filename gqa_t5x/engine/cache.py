@@ -66,7 +66,8 @@ def cache_mixture(
   try:
     provider = seqio.get_mixture_or_task(mixture_or_task)
   except ValueError as error:
-    known = sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
+    registries = seqio.TaskRegistry, seqio.MixtureRegistry
+    known = sorted(name for r in registries for name in r.names())
     raise UserError(
         f'{mixture_or_task!r} is no registered task or mixture; known are '
         f'{", ".join(known)}; import the module that registers it in the gin'

@@ -6,13 +6,11 @@ Gin only fills in the four dataclasses here; what they run knows nothing of it.
 """
 
 from collections.abc import Mapping, Sequence
-import argparse
 import dataclasses
 import difflib
 import functools
 import importlib.util  # noqa: F401  Gin's package lookup needs it.
 import json
-import os
 import pathlib
 import re
 from typing import Any
@@ -356,40 +354,3 @@ def _one_line(error: Exception) -> str:
     )
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   return lines[0] if lines else type(error).__name__
-
-
-def main(mode: str, argv: Sequence[str]) -> None:
-  """The command `gqa-t5x MODE`; prints results as JSON."""
-  example = f'gqa_t5x/gin_configs/local/{_EXAMPLES[mode]}.gin'
-  parser = argparse.ArgumentParser(
-      prog=f'gqa-t5x {mode}',
-      description=(MODES[mode].__doc__ or '').split('\n', maxsplit=1)[0],
-      epilog=(
-          f'example: gqa-t5x {mode}'
-          ' --gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
-          f' --gin_file={example} --gin.NUM_KV_HEADS=2'
-          ' (values in gin\'s syntax: strings in quotes)'
-      ),
-  )
-  parser.add_argument('--gin_file', action='append', default=[], metavar='F')
-  parser.add_argument(
-      '--gin_bindings',
-      '--gin.NAME',
-      action='append',
-      default=[],
-      metavar='VALUE',
-      help='overrides the files',
-  )
-  args = parser.parse_args(
-      [re.sub(r'^--gin\.([^=]+)=', r'--gin_bindings=\1=', a) for a in argv]
-  )
-  if os.environ.get('JAX_COORDINATOR_ADDRESS'):
-    jax.distributed.initialize()
-  result = run(mode, args.gin_file, args.gin_bindings)
-  if result is not None and jax.process_index() == 0:
-    print(json.dumps(result, indent=2))
-
-
-_EXAMPLES = {
-    'train': 'finetune', 'eval': 'eval', 'infer': 'infer', 'cache': 'cache',
-}

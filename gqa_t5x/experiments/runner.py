@@ -150,8 +150,8 @@ def _show_plan(
     _say(f'  {mark:>5}  {stage.seconds:>4.0f} s  {stage.title}')
   _say(
       f'{len(todo)} of {len(stages)} stages to do, about'
-      f' {_duration(sum(s.seconds for s in todo))} on 2 CPU cores. Each is kept:'
-      ' interrupt at any time and run the same command to go on.'
+      f' {_duration(sum(s.seconds for s in todo))} on 2 CPU cores.\n'
+      'Each is kept: interrupt at any time, and run the same command to go on.'
   )
 
 

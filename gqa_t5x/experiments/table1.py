@@ -347,7 +347,7 @@ def _test(network, params, task, scale, folder) -> dict[str, Any]:
   import json
 
   from gqa_t5x.engine import evaluate
-  from gqa_t5x.tasks import embedded  # pylint: disable=unused-import
+  from gqa_t5x.tasks import embedded  # noqa: F401  Registers the tasks.
 
   path = folder / 'predictions.jsonl'
   evaluate.infer(
