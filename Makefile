@@ -5,8 +5,9 @@ SCALE ?= laptop
 EXPERIMENT ?= table1
 OUTPUT_DIR ?= reproduce_$(SCALE)
 
-# Newest first; a name may exist and not run (pyenv), or lack venv (Debian).
-PYTHONS = $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
+# A name may exist and not run (pyenv), or lack venv (Debian). On 3.13 a part is
+# compiled, so it is not the first choice.
+PYTHONS = $(or $(PYTHON),python3.12 python3.13 python3.11 python3)
 IS_GOOD = import sys, ensurepip, venv; \
   sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 BIN = $(VENV)/bin
@@ -52,8 +53,9 @@ $(INSTALLED): constraints.txt setup.py
 	echo "gqa_t5x needs Python 3.11, 3.12 or 3.13 with venv, tried:" \
 	  "$(PYTHONS); install one, or: make PYTHON=/path/to/python3.12" >&2; \
 	exit 1
-	$(PIP) setuptools wheel
-	$(PIP) --no-build-isolation -e '.[all,dev]'
+	@# seqio's only dependency without a wheel for Python 3.13.
+	$(PIP) editdistance 2>/dev/null || $(PIP) ./.ci/editdistance
+	$(PIP) -e '.[all]'
 	@touch $@
 
 clean: ## Remove what tests and builds leave.

@@ -176,10 +176,11 @@ def _add_generate(add) -> None:
       'generate',
       _generate,
       'read lines, write the output of each as a line',
-      "echo 'translate English to German: 5 May 2021' |"
-      ' gqa-t5x generate --checkpoint CKPT',
+      "echo 'translate English to German: 5 May 2021' | gqa-t5x generate",
   )
-  command.add_argument('--checkpoint', required=True, metavar='CKPT')
+  command.add_argument(
+      '--checkpoint', metavar='CKPT', help='(default: the one that ships)'
+  )
   command.add_argument(
       '--input', metavar='FILE', help='UTF-8 text (default: standard input)'
   )
@@ -190,14 +191,14 @@ def _add_generate(add) -> None:
   )
   command.add_argument(
       '--max_decode_len',
-      type=int,
+      type=_positive,
       default=64,
       metavar='L',
       help='longest output, in tokens (default: 64)',
   )
   command.add_argument(
       '--batch_size',
-      type=int,
+      type=_positive,
       default=16,
       metavar='B',
       help='lines decoded together (default: 16)',

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import itertools
 import pathlib
-import re
 import sys
 
 import numpy as np
@@ -23,12 +22,10 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 
 _NUM_SENTINELS = 100
-# As seqio, which makes the blank before a sentinel part of it.
-_SENTINEL = re.compile(r'\s*<extra_id_(\d{1,2})>')
 
 
 class Vocabulary:
-  """A SentencePiece model and T5's 100 sentinels after its pieces.
+  """A SentencePiece model with T5's 100 sentinels after its pieces.
 
   <extra_id_0> is the last id. Fields: `size`, with sentinels; `sha256` of the
   file.
@@ -36,7 +33,9 @@ class Vocabulary:
 
   def __init__(self, path: str):
     """Reads a model; raises UserError if `path` is none."""
+    from google.protobuf import message
     import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
     try:
       data = pathlib.Path(path).expanduser().read_bytes()
@@ -47,40 +46,37 @@ class Vocabulary:
       ) from error
     self._pieces = sentencepiece.SentencePieceProcessor()
     try:
-      self._pieces.LoadFromSerializedProto(data)
-    except RuntimeError as error:
+      model = model_pb2.ModelProto.FromString(data)
+      for i in reversed(range(_NUM_SENTINELS)):
+        # As in seqio the blank before a sentinel is part of it.
+        model.pieces.add(
+            piece=f'\u2581<extra_id_{i}>',
+            score=0.0,
+            type=model_pb2.ModelProto.SentencePiece.USER_DEFINED,
+        )
+      self._pieces.LoadFromSerializedProto(model.SerializeToString())
+    except (message.DecodeError, RuntimeError) as error:
       raise UserError(
           f'{path} is not a SentencePiece model; pass the .model file that the'
           ' checkpoint was trained with'
       ) from error
     self.sha256 = hashlib.sha256(data).hexdigest()
-    self.size = self._pieces.GetPieceSize() + _NUM_SENTINELS
+    self.size = self._pieces.GetPieceSize()
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text, without EOS."""
-    ids, start = [], 0
-    for found in _SENTINEL.finditer(text):
-      ids += self._pieces.EncodeAsIds(text[start:found.start()])
-      ids.append(self.size - 1 - int(found[1]))
-      start = found.end()
-    return ids + self._pieces.EncodeAsIds(text[start:])
+    return self._pieces.EncodeAsIds(text)
 
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of ids up to EOS or padding, on one line."""
-    ids = list(itertools.takewhile(lambda i: i > decoding.EOS_ID, ids))
-    texts = []
-    for is_sentinel, run in itertools.groupby(
-        ids, lambda i: i >= self.size - _NUM_SENTINELS
-    ):
-      if is_sentinel:
-        texts += [f'<extra_id_{self.size - 1 - i}>' for i in run]
-      else:
-        texts.append(self._pieces.DecodeIds(list(run)))
-    return ' '.join(' '.join(texts).split())
+    ids = itertools.takewhile(lambda i: i > decoding.EOS_ID, ids)
+    # A model's vocabulary may be padded beyond the pieces.
+    known = [i for i in ids if i < self.size]
+    return ' '.join(self._pieces.DecodeIds(known).split())
 
 
 def line_generator(
-    checkpoint: str,
+    checkpoint: str | None,
     vocabulary: str | None,
     *,
     max_decode_len: int,
@@ -90,7 +86,7 @@ def line_generator(
   """Loads a model and returns the function that answers lines.
 
   Args:
-    checkpoint: of any known format.
+    checkpoint: of any known format; None is the one that ships.
     vocabulary: a SentencePiece model; None is the one that ships.
     max_decode_len: longest output, in tokens.
     method: as in `decoding.generate`, like the options.
@@ -104,6 +100,7 @@ def line_generator(
     UserError: if the checkpoint or the vocabulary cannot be read, or they do
       not belong together.
   """
+  checkpoint = checkpoint or pretrained.CHECKPOINT_PATH
   params, metadata = checkpoints.load_checkpoint(checkpoint)
   path = vocabulary or pretrained.VOCABULARY_PATH
   text = Vocabulary(path)

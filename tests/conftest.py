@@ -1,15 +1,36 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every test: the CPU, a quiet TensorFlow, t5x if present."""
+"""What holds for every test: CPU, a cache of its own, t5x if it is there."""
 
 import importlib.util
 import os
+import shutil
+import tempfile
 
 import pytest
 
 # Before anything imports jax or TensorFlow.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+_CACHE = pytest.StashKey[str]()
+
+
+def pytest_configure(config):
+  """Gives all tests one cache folder: the corpus takes half a minute to make.
+
+  The workers of pytest-xdist inherit it. One that is set already is kept, for
+  whoever runs the tests again and again.
+  """
+  if 'GQA_T5X_CACHE_DIR' not in os.environ:
+    config.stash[_CACHE] = tempfile.mkdtemp(prefix='gqa_t5x_tests_')
+    os.environ['GQA_T5X_CACHE_DIR'] = config.stash[_CACHE]
+
+
+def pytest_unconfigure(config):
+  if _CACHE in config.stash:
+    shutil.rmtree(config.stash[_CACHE], ignore_errors=True)
+    del os.environ['GQA_T5X_CACHE_DIR']
 
 
 def pytest_collection_modifyitems(items):

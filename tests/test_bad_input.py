@@ -1,0 +1,238 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a user gets wrong: one line, exit status 2, nothing written."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from gqa_t5x import cli
+from gqa_t5x import network
+from gqa_t5x import pretrained
+from tests import test_cli
+
+checkpoint = test_cli.checkpoint  # a fixture: 6 query heads
+
+MODEL = '--gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
+PRETRAIN = '--gin_file=gqa_t5x/gin_configs/local/pretrain.gin'
+FINETUNE = '--gin_file=gqa_t5x/gin_configs/local/finetune.gin'
+EVAL = '--gin_file=gqa_t5x/gin_configs/local/eval.gin'
+MODEL_DIR = "--gin.MODEL_DIR='{new}'"
+
+# (words, part of the line). {ckpt} is a checkpoint, {new} does not exist,
+# {folder} holds other files, {file} is a text file, {bytes} a binary one.
+CASES = [
+    # Key/value heads that do not divide.
+    ('convert --input {ckpt} --output {new} --num_kv_heads 4', 'choose'),
+    ('convert --input {ckpt} --output {new} --num_kv_heads 0', 'choose'),
+    ('convert --input {ckpt} --output {new} --num_kv_heads -2', 'choose'),
+    ('convert --input {ckpt} --output {new} --num_kv_heads 12', 'choose'),
+    ('benchmark decode --checkpoint {ckpt} --num_kv_heads 5', 'choose'),
+    ('benchmark decode --checkpoint {ckpt} --num_kv_heads 2,x', "got 'x'"),
+    (f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.NUM_KV_HEADS=3', 'choose'),
+    # Methods and formats.
+    (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2'
+        ' --method median',
+        'mean, first, random',
+    ),
+    (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2 --format zip',
+        'choose one of orbax',
+    ),
+    ('generate --checkpoint {ckpt} --input {file} --method best', 'greedy'),
+    (
+        'generate --checkpoint {ckpt} --input {file} --method sample'
+        ' --num_beams 3',
+        'no option',
+    ),
+    (
+        'generate --checkpoint {ckpt} --input {file} --method sample'
+        ' --temperature -1',
+        'temperature',
+    ),
+    ('generate --checkpoint {ckpt} --max_decode_len 0', 'from 1'),
+    # Checkpoints that are missing, foreign, or in the way.
+    ('convert --input {new} --output {new}2 --num_kv_heads 2', 'not exist'),
+    (
+        'convert --input {folder} --output {new} --num_kv_heads 2',
+        'not a checkpoint',
+    ),
+    (
+        'convert --input {file} --output {new} --num_kv_heads 2',
+        'not a checkpoint',
+    ),
+    (
+        'convert --input {ckpt} --output {folder} --num_kv_heads 2',
+        'exists already',
+    ),
+    ('inspect {new}', 'does not exist'),
+    ('inspect {folder}', 'not a checkpoint'),
+    ('generate --checkpoint {new} --input {file}', 'does not exist'),
+    ('generate --checkpoint {folder} --input {file}', 'not a checkpoint'),
+    ('benchmark decode --checkpoint {new}', 'does not exist'),
+    # Text and vocabularies.
+    ('generate --checkpoint {ckpt} --input {new}', 'check --input'),
+    ('generate --checkpoint {ckpt} --input {bytes}', 'line 2: expected UTF-8'),
+    (
+        'generate --checkpoint {ckpt} --input {file} --vocabulary {new}',
+        'check --vocabulary',
+    ),
+    (
+        'generate --checkpoint {ckpt} --input {file} --vocabulary {file}',
+        'not a SentencePiece model',
+    ),
+    (
+        'generate --checkpoint {ckpt} --input {file} --vocabulary {other}',
+        'expected the vocabulary that',
+    ),
+    # Gin.
+    ('train', 'no gin file'),
+    ('train --gin_file={new}', 'cannot be read'),
+    (f'train {MODEL} {PRETRAIN}', 'MODEL_DIR must be set'),
+    (f'train {PRETRAIN} {MODEL_DIR}', 'no model was given'),
+    (f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.MODEL_DIRR=3', 'did you'),
+    (f'train {MODEL} {PRETRAIN} --gin.MODEL_DIR={{new}}', 'quotes'),
+    (
+        f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.train.TrainConfig.x=3',
+        "'x'",
+    ),
+    ('train --gin_file={file}', 'cannot configure train'),
+    (
+        f'train {MODEL} {FINETUNE} {MODEL_DIR}'
+        " --gin.INITIAL_CHECKPOINT_PATH='{ckpt}'"
+        " --gin.MIXTURE_OR_TASK_NAME='docs_sumarize'"
+        " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
+        'docs_sumarize',
+    ),
+    (
+        f'eval {MODEL} {EVAL} --gin.CHECKPOINT_PATH=\'{{new}}\''
+        " --gin.EVAL_OUTPUT_DIR='{new}2'"
+        " --gin.MIXTURE_OR_TASK_NAME='docs_summarize'"
+        " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
+        'does not exist',
+    ),
+    # A user's files.
+    ('cache --gin_file={empty_jsonl}', 'empty'),
+    ('cache --gin_file={bad_jsonl}', 'line 2'),
+    ('cache --gin_file={list_jsonl}', 'line 1'),
+    ('cache --gin_file={field_jsonl}', "expected the field 'summary'"),
+    ('cache --gin_file={missing_jsonl}', 'check the path'),
+    # Runs and reports.
+    ('report {new}', 'results.json'),
+    ('report {folder}', 'results.json'),
+    ('reproduce --scale huge --output_dir {new}', 'smoke'),
+    ('reproduce --experiment table9 --output_dir {new}', 'table1'),
+    ('reproduce --scale smoke --output_dir {folder}', 'output_dir'),
+    ('reproduce --scale smoke --output_dir {run}', 'another run'),
+]
+
+_FILE_TASK = """
+from __gin__ import dynamic_registration
+from gqa_t5x.engine import launch
+from gqa_t5x.tasks import files
+files.file_task:
+  name = 'bad_input'
+  kind = 'summarization'
+  files = {{'train': '{path}'}}
+launch.Cache:
+  mixture_or_task_name = @files.file_task()
+  task_feature_lengths = {{'inputs': 16, 'targets': 8}}
+  splits = ('train',)
+  cache_dir = '{cache}'
+"""
+_JSONL = {
+    'empty': '',
+    'bad': '{"document": "a", "summary": "b"}\n{"document": \n',
+    'list': '["document"]\n',
+    'field': '{"document": "a"}\n',
+    'missing': None,
+}
+
+
+@pytest.fixture(scope='module')
+def places(checkpoint, tmp_path_factory):
+  """Returns the values of the fields in `CASES`."""
+  root = tmp_path_factory.mktemp('bad_input')
+  (root / 'folder').mkdir()
+  (root / 'folder' / 'mine.txt').write_text('precious')
+  (root / 'run').mkdir()
+  (root / 'run' / 'run.json').write_text('{"scale": "laptop"}')
+  (root / 'file.txt').write_text('a line\n')
+  (root / 'bytes.txt').write_bytes(b'good\n\xff\xfe\n')
+  other = pathlib.Path(pretrained.VOCABULARY_PATH).read_bytes()
+  # A model without its last piece is another model.
+  from sentencepiece import sentencepiece_model_pb2
+
+  proto = sentencepiece_model_pb2.ModelProto.FromString(other)
+  del proto.pieces[-1]
+  (root / 'other.model').write_bytes(proto.SerializeToString())
+  found = {
+      'ckpt': checkpoint,
+      'new': str(root / 'new'),
+      'folder': str(root / 'folder'),
+      'run': str(root / 'run'),
+      'file': str(root / 'file.txt'),
+      'bytes': str(root / 'bytes.txt'),
+      'other': str(root / 'other.model'),
+      'root': str(root),
+  }
+  for name, text in _JSONL.items():
+    path = root / f'{name}.jsonl'
+    if text is not None:
+      path.write_text(text)
+    gin = root / f'{name}_jsonl.gin'
+    gin.write_text(_FILE_TASK.format(path=path, cache=root / 'cache'))
+    found[f'{name}_jsonl'] = str(gin)
+  return found
+
+
+def _tree(folder):
+  return {
+      path: path.read_bytes() if path.is_file() else None
+      for path in pathlib.Path(folder).rglob('*')
+  }
+
+
+@pytest.mark.parametrize('words, part', CASES, ids=[c[0][:60] for c in CASES])
+def test_one_line_exit_2_nothing_written(
+    words, part, places, tmp_path, monkeypatch, capfd
+):
+  for module in ('seqio', 'sentencepiece'):
+    pytest.importorskip(module)
+  monkeypatch.chdir(tmp_path)
+  before = _tree(places['root'])
+  status = cli.main(words.format(**places).split())
+  out, err = capfd.readouterr()
+  last = err.splitlines()[-1]
+  assert status == 2, err
+  assert out == ''
+  assert last.startswith('gqa-t5x') and part in last, last
+  assert 'Traceback' not in err
+  assert _tree(places['root']) == before
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
+def test_no_space_left(checkpoint):
+  with open('/dev/full', 'w') as full:
+    done = subprocess.run(
+        [sys.executable, '-m', 'gqa_t5x', 'inspect', checkpoint],
+        stdout=full,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1].startswith(
+      'gqa-t5x: no space left on device; free some'
+  )
+
+
+def test_heads_are_checked_in_one_place():
+  """The message that `CASES` shortens to 'choose', in full."""
+  with pytest.raises(ValueError, match=r'num_heads=6 .*num_kv_heads=4; choose'):
+    network.T5Config(vocab_size=8, num_heads=6, num_kv_heads=4)

@@ -1,0 +1,292 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: exit status, one line an error, results that are right."""
+
+import errno
+import io
+import json
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gqa_t5x
+from gqa_t5x import checkpoints
+from gqa_t5x import cli
+from gqa_t5x import commands
+from gqa_t5x import pretrained
+from gqa_t5x import text_generation
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config, Transformer
+
+COMMANDS = [
+    'reproduce', 'report', 'train', 'eval', 'infer', 'cache', 'convert',
+    'inspect', 'generate', 'benchmark',
+]
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+  """A checkpoint of 6 heads with the shipped vocabulary."""
+  config = T5Config(
+      vocab_size=4096, emb_dim=10, num_heads=6, num_encoder_layers=1,
+      num_decoder_layers=2, head_dim=4, mlp_dim=14,
+      mlp_activations=('gelu', 'linear'), dropout_rate=0.0,
+  )
+  tokens = jnp.ones((1, 1), jnp.int32)
+  params = Transformer(config).init(
+      jax.random.key(0), tokens, tokens, tokens, enable_dropout=False
+  )['params']
+  path = str(tmp_path_factory.mktemp('cli') / 'mha')
+  vocabulary = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
+  checkpoints.save_checkpoint(
+      path,
+      params,
+      metadata={
+          'config': config.to_dict(),
+          'step': 7,
+          'conversion': None,
+          'vocabulary_sha256': vocabulary.sha256,
+      },
+  )
+  return path
+
+
+@pytest.fixture
+def run(capsys):
+  """Returns run(*words) -> (status, standard output, standard error)."""
+
+  def run_(*words):
+    status = cli.main(list(words))
+    return status, *capsys.readouterr()
+
+  return run_
+
+
+@pytest.fixture
+def fake(monkeypatch):
+  """Returns fake(exception): `report` raises it."""
+
+  def fake_(error):
+    def write_report(folder):
+      del folder
+      raise error
+
+    module = types.SimpleNamespace(write_report=write_report)
+    monkeypatch.setitem(sys.modules, 'gqa_t5x.experiments.report', module)
+    import gqa_t5x.experiments
+
+    monkeypatch.setattr(
+        gqa_t5x.experiments, 'report', module, raising=False
+    )
+
+  return fake_
+
+
+def test_version_and_help(run):
+  assert run('--version') == (0, gqa_t5x.__version__ + '\n', '')
+  status, out, _ = run('--help')
+  assert status == 0
+  assert all(f'\n    {command}' in out for command in COMMANDS)
+  status, out, err = run()
+  assert (status, out) == (2, '') and 'usage: gqa-t5x' in err
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_every_command_has_help_with_an_example_that_parses(command, run):
+  status, out, _ = run(command, '--help')
+  assert status == 0
+  assert f'gqa-t5x {command}' in out.split('example:')[1]
+
+
+@pytest.mark.parametrize('words, line', [
+    (['convertt'], "'convertt' is not a command; did you mean convert?"),
+    (['xyz'], "'xyz' is not a command"),
+    (['convert', '--num_kv_head', '2'], 'did you mean --num_kv_heads?'),
+    (['convert', '--input', 'a'], 'required: --output, --num_kv_heads'),
+    (
+        ['convert', '--input=a', '--output=b', '--num_kv_heads=two'],
+        "invalid int value: 'two'",
+    ),
+    (['train', '--gin.STEPS', '3'], 'expected --gin.STEPS=VALUE'),
+    (['benchmark', 'decode', '--batch_size', '0'], 'a number from 1'),
+])
+def test_wrong_arguments_are_one_line(words, line, run):
+  status, out, err = run(*words)
+  assert (status, out, err.count('\n')) == (2, '', 1)
+  assert line in err
+
+
+@pytest.mark.parametrize('error, line', [
+    (UserError('expected a,\n got b'), 'expected a, got b'),
+    (
+        OSError(errno.ENOSPC, 'No space left on device', '/full/x'),
+        'no space left on device while writing /full/x; free some',
+    ),
+    (ValueError('RESOURCE_EXHAUSTED: No space left on device'), 'free some'),
+    (PermissionError(errno.EACCES, 'Permission denied', '/x'), '/x: Perm'),
+    (ModuleNotFoundError('No seqio', name='seqio'), "'gqa-t5x[data]'"),
+    (ModuleNotFoundError('No tqdm', name='tqdm.auto'), "'gqa-t5x[train]'"),
+    (ModuleNotFoundError('No t5x', name='t5x'), 'google-research/t5x'),
+])
+def test_what_the_user_can_mend_is_one_line(error, line, run, fake):
+  fake(error)
+  status, out, err = run('report', 'x')
+  assert (status, out, err.count('\n')) == (2, '', 1)
+  assert err.startswith('gqa-t5x: ') and line in err
+
+
+def test_cause_of_an_error_is_found(run, fake):
+  error = UserError('cannot configure train')
+  error.__cause__ = ModuleNotFoundError('No gin', name='gin')
+  fake(error)
+  assert 'gqa-t5x[train]' in run('report', 'x')[2]
+
+
+def test_our_own_faults_keep_their_trace(fake):
+  fake(KeyError('bug'))
+  with pytest.raises(KeyError):
+    cli.main(['report', 'x'])
+
+
+def test_interruption_is_no_trace(run, fake):
+  fake(KeyboardInterrupt())
+  assert run('report', 'x') == (1, '', 'gqa-t5x: interrupted\n')
+
+
+def test_old_python_is_one_line(run, monkeypatch):
+  monkeypatch.setattr(sys, 'version_info', (3, 8, 18, 'final', 0))
+  status, out, err = run('--help')
+  assert (status, out, err.count('\n')) == (2, '', 1)
+  assert 'needs Python 3.11 or newer, this is Python 3.8' in err
+
+
+def test_gin_flags_are_those_of_t5x(monkeypatch, run):
+  from gqa_t5x.engine import launch
+
+  seen = []
+  monkeypatch.setattr(
+      launch, 'run', lambda *args: seen.append(args) or {'loss': 1.5}
+  )
+  status, out, _ = run(
+      'eval', '--gin_file=a.gin', '--gin_file', 'b.gin', '--gin.STEPS=3',
+      '--gin.x/Y.z="a=b"', '--gin_bindings=W = 2',
+  )
+  assert seen == [
+      ('eval', ['a.gin', 'b.gin'], ['STEPS=3', 'x/Y.z="a=b"', 'W = 2'])
+  ]
+  assert (status, json.loads(out)) == (0, {'loss': 1.5})
+
+
+def test_inspect_counts_by_hand(checkpoint, run):
+  status, out, _ = run('inspect', checkpoint, '--json')
+  facts = json.loads(out)
+  attention = 4 * 10 * 24  # q, k, v, o
+  mlp = 3 * 10 * 14
+  encoder = attention + mlp + 2 * 10 + 10 + 32 * 6
+  decoder = 2 * (2 * attention + mlp + 3 * 10) + 10 + 32 * 6 + 10 * 4096
+  assert status == 0
+  assert facts['parameters'] == {
+      'encoder': encoder,
+      'decoder': decoder,
+      'token_embedder': 40960,
+      'total': encoder + decoder + 40960,
+  }
+  assert facts['bytes'] == 4 * facts['parameters']['total']
+  # 2 (key, value) * 2 layers * K * 4 numbers * 4 bytes.
+  assert facts['cache_bytes_per_token'] == {
+      '6': 384, '3': 192, '2': 128, '1': 64
+  }
+  assert facts['step'] == 7
+
+
+def test_inspect_for_a_person(checkpoint, run):
+  status, out, _ = run('inspect', checkpoint)
+  assert status == 0
+  assert 'multi-head: 6 query heads, 6 key/value heads of 4' in out
+  assert max(map(len, out.splitlines())) < 160
+
+
+def test_convert_then_inspect(checkpoint, tmp_path, run):
+  target = str(tmp_path / 'gqa')
+  words = ['--input', checkpoint, '--output', target, '--num_kv_heads', '2']
+  status, out, _ = run('convert', *words)
+  assert status == 0 and '6 -> 2 key/value heads (mean), step 7' in out
+  _, out, _ = run('inspect', target)
+  assert 'grouped-query: 6 query heads, 2 key/value heads' in out
+  assert 'from 6 key/value heads by mean' in out
+
+
+def test_vocabulary_gives_the_ids_of_seqio():
+  seqio = pytest.importorskip('seqio')
+  ours = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
+  theirs = seqio.SentencePieceVocabulary(
+      pretrained.VOCABULARY_PATH, extra_ids=100
+  )
+  assert ours.size == theirs.vocab_size
+  for text in (
+      'translate English to German: 5 May 2021',
+      'Returns <extra_id_0> the array <extra_id_99>.',
+      '<extra_id_1> starts, a\ttab, two  blanks, \u00fcml\u00e4ut \u4e2d ',
+      '',
+  ):
+    ids = ours.encode(text)
+    assert ids == theirs.encode(text), text
+    assert ours.decode(ids) == theirs.decode(ids), text
+  assert ours.decode([ours.encode('a')[0], 1, 5]) == 'a'
+
+
+def test_generate_gives_a_line_for_a_line(checkpoint, tmp_path, run):
+  lines = ['summarize: one two', '', 'translate English to German: May', 'x']
+  file = tmp_path / 'lines.txt'
+  file.write_text('\n'.join(lines), encoding='utf-8')
+  words = ['--checkpoint', checkpoint, '--input', str(file)]
+  words += ['--max_decode_len', '5']
+  status, out, _ = run('generate', *words, '--batch_size', '3')
+  assert status == 0
+  outputs = out.split('\n')
+  assert len(outputs) == 5 and outputs[1] == '' and outputs[4] == ''
+  # Alone, each line gives the same.
+  status, again, _ = run('generate', *words, '--batch_size', '1')
+  assert again == out
+
+  model = Transformer(
+      T5Config(**checkpoints.load_checkpoint(checkpoint)[1]['config'])
+  )
+  vocabulary = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
+  tokens = np.array([[*vocabulary.encode(lines[0]), 1]])
+  ids = gqa_t5x.generate(
+      model, checkpoints.load_checkpoint(checkpoint)[0], tokens,
+      max_decode_len=5,
+  )
+  assert vocabulary.decode(np.asarray(ids)[0].tolist()) == outputs[0]
+
+
+def test_generate_reads_standard_input(checkpoint, run, monkeypatch):
+  data = io.TextIOWrapper(io.BytesIO(b'one\ntwo\n'))
+  monkeypatch.setattr(sys, 'stdin', data)
+  status, out, _ = run(
+      'generate', '--checkpoint', checkpoint, '--max_decode_len', '3',
+      '--method', 'sample', '--seed', '1', '--top_k', '9',
+  )
+  assert status == 0 and out.count('\n') == 2
+
+
+def test_benchmark_rows(checkpoint, run):
+  status, out, _ = run(
+      'benchmark', 'decode', '--checkpoint', checkpoint, '--num_kv_heads',
+      '6,1', '--batch_size', '2', '--input_length', '8', '--output_length',
+      '3', '--num_repeats', '1', '--json',
+  )
+  rows = json.loads(out)
+  assert status == 0 and list(rows) == ['K=6', 'K=1']
+  assert rows['K=6']['cache_bytes_per_token'] == 384
+
+
+def test_gin_flags_are_joined_only_with_a_value():
+  assert commands.join_gin_flags(['--gin.A=1', '--gin_file=b', 'c']) == [
+      '--gin_bindings=A=1', '--gin_file=b', 'c',
+  ]
