@@ -30,7 +30,7 @@ KINDS = ('documents', 'summarize', 'translate', 'question_answering')
 # Kept of validation and of test, by hash: enough for a stable score.
 MAX_EVALUATION_ROWS = 1000
 # Counts up whenever the rows made from the same text change.
-_FORMAT = 2
+_FORMAT = 3
 
 _BODY_WORDS = (8, 90)
 _SUMMARY_WORDS = (3, 20)
@@ -126,7 +126,9 @@ def make_rows(
     items = by_split[split]
     made['documents'][split] = _documents(items, seen['paragraph'])
     made['summarize'][split] = _summaries(items, seen['summary'])
-    made['question_answering'][split] = _questions(items, seen['description'])
+    made['question_answering'][split] = _questions(
+        items, seen['description'], vary_pages=split == 'train'
+    )
   return made
 
 
@@ -186,8 +188,13 @@ def _summaries(items, seen) -> list[dict]:
   return made
 
 
-def _questions(items, seen) -> list[dict]:
-  """Pages of argument descriptions of one module; each is asked for once."""
+def _questions(items, seen, vary_pages: bool) -> list[dict]:
+  """Pages of argument descriptions of one module; each is asked for once.
+
+  With `vary_pages` their lengths vary, from a single entry to the longest: a
+  small model learns to copy an answer from short pages first, and to find it
+  on long ones then.
+  """
   modules = {}
   for docstring, parsed in items:
     function = documentation.name_words(docstring.name)
@@ -206,7 +213,9 @@ def _questions(items, seen) -> list[dict]:
     if len(entries) < 4:
       continue
     for i, (key, answer) in enumerate(entries):
-      page = _page(entries, i, random.Random(stable_hash(f'{module} {i}')))
+      rng = random.Random(stable_hash(f'{module} {i}'))
+      size = rng.randrange(_PAGE_CHARACTERS) if vary_pages else _PAGE_CHARACTERS
+      page = _page(entries, i, size, rng)
       made.append({
           'inputs': common.question_input(f'what is {key}?', page),
           'targets': answer,
@@ -215,14 +224,14 @@ def _questions(items, seen) -> list[dict]:
   return made
 
 
-def _page(entries, asked, rng) -> str:
+def _page(entries, asked, max_size, rng) -> str:
   """Fills a page with entry `asked` and others of its module, shuffled."""
   others = [e for i, e in enumerate(entries) if i != asked]
   rng.shuffle(others)
   lines, size = [], 0
   for key, text in [entries[asked], *others]:
     size += len(key) + len(text) + 4
-    if size > _PAGE_CHARACTERS:
+    if lines and size > max_size:
       break
     lines.append(f'{key}: {text}.')
   rng.shuffle(lines)

@@ -23,8 +23,8 @@ from gqa_t5x.tasks import translation
 PRETRAINING_RATES = {
     'docs_span_corruption': 0.15,
     'docs_summarize': 0.2,
-    'cldr_translate_en_de': 0.4,
-    'docs_question_answering': 0.25,
+    'cldr_translate_en_de': 0.25,
+    'docs_question_answering': 0.4,
 }
 
 # Re-exported: what evaluation stores with its results.

@@ -167,7 +167,9 @@ def test_steps_over_the_cache_equal_teacher_forcing(
   inputs = features['encoder_input_tokens'][:, :23].at[1, 17:].set(0)
   tokens = features['decoder_input_tokens'][:2, :7]
   inputs = inputs[:2]
-  expected = module.apply(variables, inputs, tokens, tokens, enable_dropout=False)
+  expected = module.apply(
+      variables, inputs, tokens, tokens, enable_dropout=False
+  )
 
   encoded = module.apply(
       variables, inputs, enable_dropout=False, method=module.encode
@@ -204,7 +206,9 @@ def test_prefilled_prompts_of_different_lengths_continue_each_at_its_place():
   features = golden.batch(packed=False)
   inputs = features['encoder_input_tokens'][:2, :23]
   tokens = features['decoder_input_tokens'][:2, :7]
-  expected = module.apply(variables, inputs, tokens, tokens, enable_dropout=False)
+  expected = module.apply(
+      variables, inputs, tokens, tokens, enable_dropout=False
+  )
   encoded = module.apply(
       variables, inputs, enable_dropout=False, method=module.encode
   )
@@ -301,7 +305,9 @@ def test_dropout_needs_its_rng_and_changes_the_logits():
 def test_packed_rows_cannot_be_decoded():
   config = golden.configs()['t5_1_1']
   with pytest.raises(ValueError, match='packed rows; decode without segment'):
-    Transformer(config).init(jax.random.key(0), **golden.batch(True), decode=True)
+    Transformer(config).init(
+        jax.random.key(0), **golden.batch(True), decode=True
+    )
 
 
 def test_config_is_normalised_and_checked():

@@ -109,7 +109,11 @@ def parameter_tree(module):
   )
   axes = traverse_util.flatten_dict(variables['params_axes'], sep='/')
   return {
-      path: [list(leaf.shape), str(leaf.dtype), list(axes[f'{path}_axes'].names)]
+      path: [
+          list(leaf.shape),
+          str(leaf.dtype),
+          list(axes[f'{path}_axes'].names),
+      ]
       for path, leaf in sorted(
           traverse_util.flatten_dict(variables['params'], sep='/').items()
       )
