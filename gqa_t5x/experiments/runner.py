@@ -10,6 +10,7 @@ Nothing heavy is imported before the plan is shown.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 import time
@@ -77,6 +78,8 @@ def reproduce(
           'version': gqa_t5x.__version__,
       },
   )
+  flags = [os.environ.get('XLA_FLAGS', ''), settings.xla_flags]
+  os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
   stages = table1.stages(settings, folder)
   _show_plan(stages, folder, scale)
   results, seconds = run_stages(stages, folder)

@@ -45,6 +45,7 @@ class Scale:
     timing: batch_size, input_length, output_length and num_repeats of the
       decoding benchmark.
     seconds: of a stage of each kind, about, on 2 CPU cores.
+    xla_flags: added to XLA_FLAGS before JAX starts.
   """
 
   inputs_length: int
@@ -58,6 +59,7 @@ class Scale:
   decode_batch_size: int
   timing: Mapping[str, int]
   seconds: Mapping[str, float]
+  xla_flags: str = ''
 
 
 SCALES = {
@@ -96,6 +98,8 @@ SCALES = {
             data=30, convert=2, uptrain=6, loss=2, finetune=3, test=2,
             baselines=2, timing=8,
         ),
+        # Nothing runs long enough to be worth optimising.
+        xla_flags='--xla_backend_optimization_level=0',
     ),
 }
 
