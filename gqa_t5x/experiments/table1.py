@@ -461,7 +461,7 @@ def finish(
   import jax
   import numpy as np
 
-  from gqa_t5x import benchmark
+  from gqa_t5x.benchmark import decode
   from gqa_t5x.experiments import report
 
   models = {}
@@ -471,9 +471,7 @@ def finish(
     models[model] = {
         'num_kv_heads': num_kv_heads,
         'num_params': sum(x.size for x in jax.tree.leaves(params)),
-        'cache_bytes_per_token': benchmark.cache_bytes_per_token(
-            network.config
-        ),
+        'cache_bytes_per_token': decode.cache_bytes_per_token(network.config),
         'loss_converted': float(np.mean(losses['converted'])),
         'loss_uptrained': float(np.mean(losses['uptrained'])),
         'loss_converted_per_example': losses['converted'],
