@@ -114,7 +114,7 @@ def _main_tables(results: dict) -> list:
               'T_infer: seconds per sample per TPU v4 chip. '
               + paper.TABLE_1_NOTE)),
       rendering.Table(
-          'This run: the same columns for our tasks (validation splits)',
+          'This run: the same columns for our tasks (test splits)',
           tables.OUR_HEADER, tables.our_rows(results), note=(
               f'{_decode_note(results)} Cache: bytes that each input token '
               'takes in the decoder\'s cross-attention cache and each output '
@@ -249,7 +249,7 @@ def _shorten(text: str) -> str:
 
 def _samples(results: dict) -> list:
   blocks = [rendering.Heading('What the models wrote'), rendering.Paragraph(
-      'The first validation examples of each task, not chosen.')]
+      'The first test examples of each task, not chosen.')]
   for column in results_lib.TASK_COLUMNS:
     by_input = {}
     for name, entry in results['models'].items():

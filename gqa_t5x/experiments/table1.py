@@ -481,6 +481,12 @@ def finish(
         'decode': results['timing'][model],
     }
   network, _, metadata = _load(pretrained.CHECKPOINT_PATH)
+
+  def anywhere(command):
+    """A command as it reads on any machine."""
+    command = command.replace(str(folder), 'OUTPUT_DIR')
+    return command.replace(pretrained.CHECKPOINT_PATH, 'SHIPPED_CHECKPOINT')
+
   everything = {
       'scale': scale,
       'experiment': 'table1',
@@ -496,7 +502,7 @@ def finish(
       'stages': [
           {
               'name': stage.name,
-              'command': stage.command,
+              'command': anywhere(stage.command),
               'seconds': seconds[stage.name],
           }
           for stage in stages

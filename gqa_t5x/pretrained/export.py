@@ -45,6 +45,9 @@ def export(model_dir: str, step: str, target: str) -> None:
       jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params),
       metadata={name: metadata[name] for name in kept} | {'made_from': made},
   )
+  # Orbax notes where it wrote them, which means nothing elsewhere.
+  for path in pathlib.Path(target).rglob('commit_success.txt'):
+    path.write_text('Checkpoint commit was successful.\n', encoding='utf-8')
 
 
 if __name__ == '__main__':
