@@ -112,6 +112,7 @@ def test_grouped_logits_are_hugging_face_with_repeated_heads(
 
 @pytest.mark.parametrize('num_kv_heads', [3, 2, 1])
 def test_grouped_logits_are_multi_head_with_repeated_heads(num_kv_heads):
+  # Logits reach 4, and the sums over heads are taken in another order.
   config = dataclasses.replace(
       golden.configs()['t5_1_1'], num_kv_heads=num_kv_heads
   )
@@ -121,7 +122,7 @@ def test_grouped_logits_are_multi_head_with_repeated_heads(num_kv_heads):
       _logits(config, params, packed=True),
       _logits(multi_head, hf_reference.repeat_kv(params, config), packed=True),
       True,
-      1e-5,
+      5e-5,
   )
 
 
@@ -265,7 +266,7 @@ def test_beams_share_the_cross_attention_cache_of_their_input():
   logits, _ = _decode(
       module, variables | {'cache': cache}, None, inputs, tokens, decode=True
   )
-  np.testing.assert_allclose(logits, expected, atol=2e-5)
+  np.testing.assert_allclose(logits, expected, atol=5e-5)
 
 
 def test_bfloat16_activations_keep_float32_parameters_and_logits():
