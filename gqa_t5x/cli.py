@@ -66,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
   if sys.version_info < (3, 11):  # noqa: UP036  Run from a checkout.
     print(_TOO_OLD.format(*sys.version_info), file=sys.stderr)
     return 2
+  if argv is None and sys.argv[1:2] in (['train'], ['reproduce']):
+    _use_huge_pages()
   # TensorFlow reports missing GPUs, which is of no use to anyone here.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
@@ -91,6 +93,25 @@ def main(argv: list[str] | None = None) -> int:
     print(f'gqa-t5x: {line}', file=sys.stderr)
     _close_stdout()
     return 2
+
+
+def _use_huge_pages() -> None:
+  """Starts this program again with a memory allocator set for large arrays.
+
+  glibc returns large blocks to the kernel and takes them anew, page by page,
+  in every step; kept, and in huge pages, a training step on 2 CPU cores takes
+  a quarter less. It reads these settings only as a process starts.
+  """
+  settings = {
+      'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
+      'MALLOC_MMAP_MAX_': '0',
+      'MALLOC_TRIM_THRESHOLD_': str(1 << 40),
+  }
+  chosen_by_user = any(name in os.environ for name in settings)
+  if chosen_by_user or not sys.platform.startswith('linux'):
+    return
+  os.environ.update(settings)
+  os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _close_stdout() -> None:

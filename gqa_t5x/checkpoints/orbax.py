@@ -25,19 +25,21 @@ def is_checkpoint(folder: pathlib.Path) -> bool:
 def load(folder: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
   """Loads as `checkpoints.load_checkpoint`."""
   try:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-      metadata = checkpointer.restore(folder / 'metadata')
-    with ocp.PyTreeCheckpointer() as checkpointer:
-      item = checkpointer.metadata(folder / 'params').item_metadata
-      if item is None:
-        raise ValueError('the list of its arrays is missing or damaged')
-      # As numpy: whatever devices wrote it need not be here.
-      params = checkpointer.restore(
-          folder / 'params',
-          restore_args=jax.tree.map(
-              lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item.tree
-          ),
-      )
+    metadata = ocp.JsonCheckpointHandler().restore(
+        folder / 'metadata', args=ocp.args.JsonRestore()
+    )
+    # By the handler: a Checkpointer warns that an item is no whole checkpoint.
+    handler = ocp.PyTreeCheckpointHandler()
+    item = handler.metadata(folder / 'params')
+    # As numpy: whatever devices wrote it need not be here.
+    restore_args = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item.tree
+    )
+    params = handler.restore(
+        folder / 'params',
+        args=ocp.args.PyTreeRestore(restore_args=restore_args),
+    )
+    handler.close()
   except (ValueError, OSError, KeyError) as error:
     reason = str(error).strip().split('\n')[0]
     raise UserError(
