@@ -43,6 +43,7 @@ def cache_mixture(
     *,
     num_epochs: int = 1,
     seed: int = 0,
+    max_examples: int | None = None,
 ) -> dict[str, float]:
   """Caches the tasks of a mixture, those that are not there yet.
 
@@ -54,6 +55,7 @@ def cache_mixture(
     num_epochs: passes over a task; noise such as span corruption's is drawn
       anew in each.
     seed: of that noise.
+    max_examples: of each task, the first ones; None means all.
 
   Returns:
     {folder: rate in the mixture} of the tasks.
@@ -77,13 +79,17 @@ def cache_mixture(
   rates = {}
   for task in tasks:
     folder = pathlib.Path(cache_dir) / folder_name(task.name) / split
-    _cache_task(task, split, feature_lengths, folder, num_epochs, seed)
+    _cache_task(
+        task, split, feature_lengths, folder, num_epochs, seed, max_examples
+    )
     is_mixture = isinstance(provider, seqio.Mixture)
     rates[str(folder)] = float(provider.get_rate(task)) if is_mixture else 1.0
   return rates
 
 
-def _cache_task(task, split, feature_lengths, folder, num_epochs, seed):
+def _cache_task(
+    task, split, feature_lengths, folder, num_epochs, seed, max_examples
+):
   vocabulary = task.output_features['targets'].vocabulary
   made_from = {
       'task': task.name,
@@ -91,15 +97,16 @@ def _cache_task(task, split, feature_lengths, folder, num_epochs, seed):
       'feature_lengths': {name: feature_lengths[name] for name in FEATURES},
       'num_epochs': num_epochs,
       'seed': seed,
+      'max_examples': max_examples,
       'vocab_size': vocabulary.vocab_size,
       'vocabulary_sha256': vocabulary_hash(vocabulary),
   }
   if folder.exists():
     meta = read_meta(folder)
     for name, value in made_from.items():
-      if meta[name] != value:
+      if meta.get(name) != value:
         raise UserError(
-            f'{folder} was cached with {name}={meta[name]}, not {value}; remove'
+            f'{folder} was cached with {name}={meta.get(name)}, not {value}; remove'
             ' it or choose another cache folder'
         )
     return
@@ -108,7 +115,9 @@ def _cache_task(task, split, feature_lengths, folder, num_epochs, seed):
       tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent)
   )
   try:
-    arrays = _read_task(task, split, feature_lengths, num_epochs, seed)
+    arrays = _read_task(
+        task, split, feature_lengths, num_epochs, seed, max_examples
+    )
     num_examples = len(arrays['targets_offsets']) - 1
     if not num_examples:
       raise UserError(f'{task.name} has no examples in its {split} split')
@@ -129,7 +138,7 @@ def _cache_task(task, split, feature_lengths, folder, num_epochs, seed):
     raise
 
 
-def _read_task(task, split, feature_lengths, num_epochs, seed):
+def _read_task(task, split, feature_lengths, num_epochs, seed, max_examples):
   """Returns the arrays of a task's folder, by name."""
   vocab_size = task.output_features['targets'].vocabulary.vocab_size
   dtype = np.uint16 if vocab_size <= 2**16 else np.int32
@@ -143,6 +152,7 @@ def _read_task(task, split, feature_lengths, num_epochs, seed):
         seed=seed + epoch,
         num_epochs=1,
     )
+    dataset = dataset.take(-1 if max_examples is None else max_examples)
     # A task may have no inputs; the encoder then sees EOS alone.
     dataset = dataset.map(
         lambda example: {name: example.get(name, [1]) for name in FEATURES}

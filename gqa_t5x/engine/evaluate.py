@@ -7,6 +7,7 @@ read seqio tasks, and import seqio and TensorFlow.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
 import functools
 import json
 import os
@@ -19,7 +20,6 @@ import numpy as np
 from gqa_t5x import decoding
 from gqa_t5x import network
 from gqa_t5x.engine import losses
-from gqa_t5x.engine import train
 from gqa_t5x.errors import UserError
 
 PyTree = Any
@@ -28,10 +28,36 @@ PyTree = Any
 _BUCKET = 64
 
 
-@functools.partial(jax.jit, static_argnums=(1, 3))
-def _loss_sums(params, model, batch, config):
-  _, weights = losses.normalizer_and_weights(batch, config)
-  return train.loss_fn(params, model, batch, weights, config, None)[1]
+@functools.partial(jax.jit, static_argnums=1)
+def _row_sums(params, model, batch):
+  """Sums over the tokens of each row: {'loss', 'accuracy', 'tokens'}."""
+  features = {k: v for k, v in batch.items() if k != 'decoder_loss_weights'}
+  logits = model.apply({'params': params}, **features, enable_dropout=False)
+  targets = batch['decoder_target_tokens']
+  per_token, _ = losses.token_losses(
+      logits, targets, losses.LossConfig(z_loss=0.0)
+  )
+  weights = batch['decoder_loss_weights']
+  is_correct = (logits.argmax(-1) == targets).astype(weights.dtype)
+  return {
+      'loss': (per_token * weights).sum(1),
+      'accuracy': (is_correct * weights).sum(1),
+      'tokens': weights.sum(1),
+  }
+
+
+def _all_row_sums(model, params, batches) -> dict[str, np.ndarray]:
+  """`_row_sums` of all batches, one after the other; no rows of padding."""
+  # Models that differ in their dropout alone share one compilation.
+  config = dataclasses.replace(model.config, dropout_rate=0.0)
+  model = network.Transformer(config)
+  parts = jax.device_get([_row_sums(params, model, dict(b)) for b in batches])
+  sums = {
+      name: np.concatenate([part[name] for part in parts])
+      for name in ('loss', 'accuracy', 'tokens')
+  }
+  is_real = sums['tokens'] > 0
+  return {name: rows[is_real] for name, rows in sums.items()}
 
 
 def dev_loss(
@@ -49,27 +75,9 @@ def dev_loss(
   Returns:
     {'loss', 'accuracy'}, means over all target tokens.
   """
-  config = losses.LossConfig(z_loss=0.0)
-  sums = jax.device_get(
-      [_loss_sums(params, model, dict(batch), config) for batch in batches]
-  )
-  tokens = sum(s['target_tokens'] for s in sums)
-  return {
-      name: float(sum(s[name] for s in sums) / tokens)
-      for name in ('loss', 'accuracy')
-  }
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _row_losses(params, model, batch):
-  config = losses.LossConfig(z_loss=0.0)
-  features = {k: v for k, v in batch.items() if k != 'decoder_loss_weights'}
-  logits = model.apply({'params': params}, **features, enable_dropout=False)
-  per_token, _ = losses.token_losses(
-      logits, batch['decoder_target_tokens'], config
-  )
-  weights = batch['decoder_loss_weights']
-  return (per_token * weights).sum(1), weights.sum(1)
+  sums = _all_row_sums(model, params, batches)
+  tokens = sums.pop('tokens').sum()
+  return {name: float(rows.sum() / tokens) for name, rows in sums.items()}
 
 
 def example_losses(
@@ -87,12 +95,8 @@ def example_losses(
   Returns:
     float [examples]; rows of padding are left out.
   """
-  rows = [
-      jax.device_get(_row_losses(params, model, dict(batch)))
-      for batch in batches
-  ]
-  sums, tokens = (np.concatenate(x) for x in zip(*rows))
-  return sums[tokens > 0] / tokens[tokens > 0]
+  sums = _all_row_sums(model, params, batches)
+  return sums['loss'] / sums['tokens']
 
 
 def predict(

@@ -38,6 +38,7 @@ class Cache:
     splits: as named.
     num_epochs: of the train split, each with noise of its own.
     seed: of that noise.
+    max_examples: of each task, the first ones; None means all.
     cache_dir: None is a folder for these lengths under the user's cache.
   """
 
@@ -46,6 +47,7 @@ class Cache:
   splits: Sequence[str] = ('train', 'validation')
   num_epochs: int = 1
   seed: int = 0
+  max_examples: int | None = None
   cache_dir: str | None = None
 
   def run(self) -> dict[str, dict[str, float]]:
@@ -53,6 +55,8 @@ class Cache:
     lengths = dict(self.task_feature_lengths)
     name = '{inputs}x{targets}'.format(**lengths)
     name += f'_{self.num_epochs}_{self.seed}'
+    if self.max_examples is not None:
+      name += f'_{self.max_examples}'
     root = self.cache_dir or str(
         cache_folder.cache_folder() / 'token_arrays' / name
     )
@@ -64,6 +68,7 @@ class Cache:
             root,
             num_epochs=self.num_epochs if split == 'train' else 1,
             seed=self.seed,
+            max_examples=self.max_examples,
         )
         for split in self.splits
     }

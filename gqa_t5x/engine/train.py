@@ -40,6 +40,11 @@ _MODEL_FEATURES = (
     'decoder_positions',
 )
 
+# Fields of TrainConfig that the compiled step depends on.
+_OF_THE_STEP = (
+    'schedule', 'loss', 'clip_norm', 'num_microbatches', 'seed', 'model_axis',
+)  # pyformat: disable
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -213,6 +218,22 @@ def make_train_step(
   return train_step
 
 
+def trainer_for(model: network.Transformer, config: TrainConfig) -> 'Trainer':
+  """Returns a trainer, one made before where only the run differs.
+
+  Tracing and compiling a step take longer than many laptop runs train, and
+  runs on several tasks share their step.
+  """
+  return _trainer(
+      model,
+      TrainConfig(
+          model_dir='',
+          total_steps=0,
+          **{name: getattr(config, name) for name in _OF_THE_STEP},
+      ),
+  )
+
+
 class Trainer:
   """The state of a run on its mesh, and the compiled step."""
 
@@ -290,6 +311,9 @@ class Trainer:
     return partitioning.use(self.mesh, self.model.config)
 
 
+_trainer = functools.lru_cache(maxsize=4)(Trainer)
+
+
 def train(
     model: network.Transformer,
     config: TrainConfig,
@@ -327,7 +351,7 @@ def train(
   saved = checkpointing.Checkpoints(
       config.model_dir, config.keep, config.best_metric, config.best_mode
   )
-  trainer = Trainer(model, config)
+  trainer = trainer_for(model, config)
   try:
     latest = saved.latest_step()
     if latest is not None:
@@ -354,15 +378,17 @@ def train(
       )
     del params
     folder.open(latest)
-    return _loop(trainer, state, batches, evaluate, saved, metadata, folder)
+    return _loop(
+        trainer, config, state, batches, evaluate, saved, metadata, folder
+    )
   finally:
     folder.close()
     saved.close()
 
 
-def _loop(trainer, state, batches, evaluate, saved, metadata, folder):
+def _loop(trainer, config, state, batches, evaluate, saved, metadata, folder):
   """Runs the steps that are left; see `train`."""
-  config, step, start = trainer.config, int(state.step), metadata['start_step']
+  step, start = int(state.step), metadata['start_step']
   last = config.total_steps
   if last is None:
     last = start + config.relative_steps
