@@ -160,10 +160,12 @@ class Attention(nn.Module):
 
   def project_kv(self, inputs: Array) -> tuple[Array, Array]:
     """Maps [B, S, D] to keys and values, each [B, K, S, H]."""
+    # The encoder's heads, and those of MHA, are as many as the query's.
+    heads = 'heads' if self.num_kv_heads == self.num_heads else 'kv_heads'
 
     def heads_first(x):
       return layers.with_sharding_constraint(
-          x.transpose(0, 2, 1, 3), ('batch', 'kv_heads', 'length', 'kv')
+          x.transpose(0, 2, 1, 3), ('batch', heads, 'length', 'kv')
       )
 
     return heads_first(self.key(inputs)), heads_first(self.value(inputs))

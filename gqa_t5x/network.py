@@ -251,9 +251,12 @@ class Decoder(nn.Module):
     index, kv_length = None, tokens.shape[1]
     if decode:
       # One position serves the whole stack; layers only hold keys and values.
-      index = jnp.zeros((), jnp.int32)
+      stored = jnp.zeros((), jnp.int32)
+      if not (is_first or prefill):
+        stored = self.get_variable('cache', 'cache_index')
+      # After prefilling t5x's beam search keeps it as [B, R], for B * R rows.
+      index = stored.reshape(-1) if stored.ndim > 1 else stored
       if not is_first:
-        index = index if prefill else self.get_variable('cache', 'cache_index')
         cached = self.variables['cache']['layers_0']['self_attention']
         kv_length = cached['cached_key'].shape[2]
 
@@ -288,7 +291,7 @@ class Decoder(nn.Module):
     if decode:
       length = tokens.shape[1] if prefill_lengths is None else prefill_lengths
       self.put_variable(
-          'cache', 'cache_index', index if is_first else index + length
+          'cache', 'cache_index', stored if is_first else stored + length
       )
 
     y = layers.RMSNorm(cfg.dtype, name='decoder_norm')(y)

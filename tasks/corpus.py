@@ -9,7 +9,6 @@ German text. A text that two splits share is dropped from training.
 
 from collections.abc import Iterable
 import functools
-import gc
 import hashlib
 import importlib.metadata
 import json
@@ -58,9 +57,6 @@ def corpus_folder() -> pathlib.Path:
   beside = pathlib.Path(
       tempfile.mkdtemp(prefix='corpus-being-made-', dir=folder.parent)
   )
-  # Syntax trees hold no cycles, and the collector would walk each of them.
-  collecting = gc.isenabled()
-  gc.disable()
   try:
     _write_corpus(beside, versions)
     os.rename(beside, folder)
@@ -68,8 +64,6 @@ def corpus_folder() -> pathlib.Path:
     if not (folder / 'meta.json').exists():  # else another process was first
       raise
   finally:
-    if collecting:
-      gc.enable()
     shutil.rmtree(beside, ignore_errors=True)
   return folder
 
@@ -272,12 +266,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def _write_corpus(folder: pathlib.Path, versions) -> None:
-  docstrings = (
-      docstring
-      for name, place in documentation.package_folders().items()
-      for docstring in documentation.read_docstrings(name, place)
-  )
-  made = make_rows(docstrings)
+  made = make_rows(documentation.read_all_docstrings())
   made['translate'] = make_translations()
   digest = hashlib.sha256()
   counts = {kind: {} for kind in KINDS}

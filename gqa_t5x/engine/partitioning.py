@@ -97,8 +97,6 @@ def _log_replicated(num_kv_heads: int, size: int) -> None:
 @contextlib.contextmanager
 def use(mesh: Mesh, config: T5Config):
   """Within it the network's logical axes mean axes of this mesh."""
-  # The encoder's keys and values carry 'kv_heads' too, and have N heads, which
-  # K divides: where K heads can be sharded, so can they.
   with jax.set_mesh(mesh), partitioning.axis_rules(axis_rules(config, mesh)):
     yield
 
