@@ -7,6 +7,8 @@ Imports neither TensorFlow nor seqio before they are needed.
 
 from collections.abc import Callable, Sequence
 import functools
+import hashlib
+import json
 import os
 import re
 
@@ -93,6 +95,9 @@ def rows_source(
 ):
   """Returns a seqio source of rows in memory, in their order.
 
+  Its `fingerprint(split)` is a hash of the rows: what is cached of them is
+  found again only while they are the same.
+
   Args:
     read_rows: gives the rows of a split, when they are first needed.
     fields: of a row, to keep; a value is a text or a list of texts.
@@ -113,4 +118,12 @@ def rows_source(
         columns[field] = tf.constant(values, dtype=tf.string)
     return tf.data.Dataset.from_tensor_slices(columns)
 
-  return seqio.FunctionDataSource(dataset, splits=tuple(splits))
+  def fingerprint(split):
+    digest = hashlib.sha256()
+    for row in read_rows(split):
+      digest.update(json.dumps([row[field] for field in fields]).encode())
+    return digest.hexdigest()
+
+  source = seqio.FunctionDataSource(dataset, splits=tuple(splits))
+  source.fingerprint = fingerprint
+  return source

@@ -22,8 +22,8 @@ from gqa_t5x.tasks import translation
 # fine-tuning alone. By target tokens about half is span corruption.
 PRETRAINING_RATES = {
     'docs_span_corruption': 0.15,
-    'docs_summarize': 0.2,
-    'cldr_translate_en_de': 0.25,
+    'docs_summarize': 0.25,
+    'cldr_translate_en_de': 0.2,
     'docs_question_answering': 0.4,
 }
 

@@ -51,7 +51,8 @@ def cache_mixture(
     mixture_or_task: a registered seqio name.
     split: of the tasks.
     feature_lengths: most tokens of 'inputs' and 'targets', EOS counted.
-    cache_dir: each task gets `cache_dir/task/split`.
+    cache_dir: each task gets `cache_dir/task/split`, or, where its source
+      has a fingerprint, `cache_dir/task-fingerprint/split`.
     num_epochs: passes over a task; noise such as span corruption's is drawn
       anew in each.
     seed: of that noise.
@@ -78,7 +79,10 @@ def cache_mixture(
   tasks = seqio.get_subtasks(provider)
   rates = {}
   for task in tasks:
-    folder = pathlib.Path(cache_dir) / folder_name(task.name) / split
+    name = folder_name(task.name)
+    if fingerprint := getattr(task.source, 'fingerprint', None):
+      name += f'-{fingerprint(split)[:12]}'
+    folder = pathlib.Path(cache_dir) / name / split
     _cache_task(
         task, split, feature_lengths, folder, num_epochs, seed, max_examples
     )

@@ -109,10 +109,8 @@ class Train:
         pack=self.pack,
         seed=self.data_seed,
     )
-    hashes = {
-        cache.read_meta(pathlib.Path(folder))['vocabulary_sha256']
-        for folder in folders['train']
-    }
+    metas = [cache.read_meta(pathlib.Path(f)) for f in folders['train']]
+    hashes = {meta['vocabulary_sha256'] for meta in metas}
     if len(hashes) > 1:
       raise UserError(
           f'expected one vocabulary in {self.source.mixture_or_task_name}, got'
@@ -136,6 +134,7 @@ class Train:
         {
             'source': dataclasses.asdict(self.source),
             'batches': dataclasses.asdict(batches),
+            'tokens_sha256': {meta['task']: meta['sha256'] for meta in metas},
         },
     )
 

@@ -35,6 +35,7 @@ class Scale:
   Attributes:
     inputs_length: tokens of an input row.
     targets_length: tokens of a target row, and most tokens decoded.
+    max_cached_examples: of each task and split, to be tokenized.
     batch_size: packed rows of a training batch.
     uptrain_fraction: the paper's alpha; None for two steps.
     finetune_steps: of each model on each task.
@@ -50,6 +51,7 @@ class Scale:
 
   inputs_length: int
   targets_length: int
+  max_cached_examples: int
   batch_size: int
   uptrain_fraction: float
   finetune_steps: int
@@ -66,9 +68,10 @@ SCALES = {
     'laptop': Scale(
         inputs_length=256,
         targets_length=72,
-        batch_size=16,
+        max_cached_examples=10_000,
+        batch_size=8,
         uptrain_fraction=0.05,
-        finetune_steps=60,
+        finetune_steps=80,
         dev_examples=128,
         test_examples=400,
         loss_examples=256,
@@ -84,8 +87,9 @@ SCALES = {
     'smoke': Scale(
         inputs_length=64,
         targets_length=16,
+        max_cached_examples=200,
         batch_size=4,
-        uptrain_fraction=0.001,
+        uptrain_fraction=0.0003,
         finetune_steps=2,
         dev_examples=4,
         test_examples=8,
@@ -173,11 +177,19 @@ def _lengths(scale: Scale) -> dict[str, int]:
   return {'inputs': scale.inputs_length, 'targets': scale.targets_length}
 
 
+def _cached(scale: Scale) -> dict[str, Any]:
+  """Bindings of `launch.Cache`; the same in all stages, which share it."""
+  return {
+      'TASK_FEATURE_LENGTHS': _lengths(scale),
+      'MAX_CACHED_EXAMPLES': scale.max_cached_examples,
+  }
+
+
 def _data_stage(scale: Scale) -> Stage:
   run = _GinRun(
       'cache',
       [_LOCAL + 'cache.gin'],
-      {'TASK_FEATURE_LENGTHS': _lengths(scale)},
+      _cached(scale),
   )
 
   def make():
@@ -230,7 +242,7 @@ def _uptrain_stage(model: str, scale: Scale, folder: pathlib.Path) -> Stage:
       {
           'NUM_KV_HEADS': MODELS[model],
           'UPTRAIN_FRACTION': scale.uptrain_fraction,
-          'TASK_FEATURE_LENGTHS': _lengths(scale),
+          **_cached(scale),
           'BATCH_SIZE': scale.batch_size,
           'INITIAL_CHECKPOINT_PATH': _start(model, folder),
           'MODEL_DIR': str(folder / model / 'uptrained'),
@@ -276,6 +288,7 @@ def _losses(model: str, scale: Scale, folder: pathlib.Path) -> dict[str, Any]:
   source = launch.Cache(
       mixture_or_task_name=PRETRAINING_TASK,
       task_feature_lengths=_lengths(scale),
+      max_examples=scale.max_cached_examples,
   )
   (arrays,) = source.run()['validation']
   config = data.BatchConfig(
@@ -307,7 +320,7 @@ def _finetune_stage(
         {
             'NUM_KV_HEADS': MODELS[model],
             'MIXTURE_OR_TASK_NAME': task,
-            'TASK_FEATURE_LENGTHS': _lengths(scale),
+            **_cached(scale),
             'TRAIN_STEPS_RELATIVE': scale.finetune_steps,
             'EVAL_EVERY': max(1, scale.finetune_steps // 2),
             'DEV_EXAMPLES': scale.dev_examples,
