@@ -152,7 +152,17 @@ def _add_checkpoints(add) -> None:
       help="mean (default, the paper's), first or random",
   )
   command.add_argument('--seed', type=int, help='of random heads')
-  command.add_argument('--format', default='orbax', help='of the output')
+  command.add_argument(
+      '--format',
+      help="of the output: t5x, t5x-orbax or orbax (default: the input's); the"
+      ' first two are for t5x, in a folder named checkpoint_STEP',
+  )
+  command.add_argument(
+      '--slots',
+      default='pool',
+      help="of t5x's optimizer state, where heads change: pool (default) or"
+      ' reset; orbax keeps none',
+  )
   _add_json(command)
 
   command = add(
@@ -315,14 +325,17 @@ def _convert(args) -> None:
       method=args.method,
       seed=args.seed,
       format=args.format,
+      slots=args.slots,
   )
   if args.json:
     _print_json(metadata)
     return
-  before = metadata['conversion']['from_num_kv_heads']
+  conversion = metadata['conversion']
+  before, slots = conversion['from_num_kv_heads'], conversion['slots']
+  optimizer = f', optimizer slots: {slots}' if slots else ''
   print(
       f'{args.output}: {before} -> {args.num_kv_heads} key/value heads'
-      f' ({args.method}), step {metadata.get("step")}'
+      f' ({args.method}), step {metadata.get("step")}{optimizer}'
   )
 
 

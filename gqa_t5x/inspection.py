@@ -23,7 +23,7 @@ def inspect_checkpoint(path: str) -> dict[str, Any]:
     path: of any known format.
 
   Returns:
-    JSON values: `path`; `step`; `conversion`; `config` (the fields of
+    JSON values: `path`; `format`; `step`; `conversion`; `config` (the fields of
     `T5Config`); `parameters`, numbers by part of the model and `total`;
     `bytes` of all of them; `dtypes`, numbers by dtype; and
     `cache_bytes_per_token`, bytes by number of key/value heads, for each that
@@ -40,6 +40,7 @@ def inspect_checkpoint(path: str) -> dict[str, Any]:
     dtypes[np.dtype(leaf.dtype).name] += leaf.size
   return {
       'path': path,
+      'format': checkpoints.detect_format(path),
       'step': metadata.get('step'),
       'conversion': metadata.get('conversion'),
       'config': config.to_dict(),
@@ -95,6 +96,7 @@ def to_text(facts: dict[str, Any]) -> str:
   total = parts.pop('total')
   rows = [
       ('checkpoint', f'{facts["path"]}, step {facts["step"]}'),
+      ('format', facts['format']),
       (
           'decoder attention',
           f'{kind}: {heads} query heads, {kv_heads} key/value heads of'

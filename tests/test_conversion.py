@@ -167,6 +167,7 @@ def test_checkpoint_on_disk(tmp_path):
       'method': 'mean',
       'seed': None,
       'from_num_kv_heads': 8,
+      'slots': None,
   }
 
 
@@ -178,3 +179,153 @@ def test_nothing_is_written_where_the_conversion_is_refused(tmp_path):
   with pytest.raises(UserError):
     conversion.convert_checkpoint(source, str(target), num_kv_heads=3)
   assert not target.exists()
+
+
+def _pool(kernel_slots, emb_dim, head_dim, before, after, slots='pool'):
+  return conversion.convert_kernel_slots(
+      {'v_row': np.zeros(1), 'v_col': np.zeros(1), 'm': np.zeros(1)}
+      | kernel_slots,
+      emb_dim=emb_dim,
+      head_dim=head_dim,
+      from_num_kv_heads=before,
+      num_kv_heads=after,
+      slots=slots,
+  )
+
+
+def test_slots_by_hand():
+  # Four heads of two: head n has columns 2n and 2n + 1.
+  v = np.array([[1, 2, 3, 4, 5, 6, 7, 8]], np.float32)
+  new = _pool({'v': v, 'm': v.astype(jnp.bfloat16)}, 1, 2, 4, 2)
+  np.testing.assert_array_equal(new['v'], [[4, 6, 12, 14]])  # Sums.
+  np.testing.assert_array_equal(new['m'], [[2, 3, 6, 7]])  # Means.
+  assert new['m'].dtype == jnp.bfloat16
+  assert new['v_row'].shape == new['v_col'].shape == (1,)
+  new = _pool({'v': v, 'm': v}, 1, 2, 4, 1, slots='reset')
+  for name, shape in {'v': (1, 2), 'm': (1, 2), 'v_row': (1,)}.items():
+    np.testing.assert_array_equal(new[name], np.zeros(shape))
+
+
+def test_factored_slots_by_hand():
+  over_emb = np.full(144, 5, np.float32)
+  over_heads = np.repeat([1, 9, 2, 8], 64).astype(np.float32)
+  old = {'v': np.zeros(1), 'v_row': over_emb, 'v_col': over_heads}
+  # 144 x 128: now the heads are the shorter side.
+  new = _pool(old, 144, 64, 4, 2)
+  np.testing.assert_array_equal(new['v_row'], np.full(128, 10))
+  np.testing.assert_array_equal(new['v_col'], np.full(144, 10))
+  assert new['v'].shape == (1,)
+  # 144 x 64 is not factored: the sum of all four heads everywhere.
+  new = _pool(old, 144, 64, 4, 1)
+  np.testing.assert_allclose(new['v'], np.full((144, 64), 20), rtol=1e-6)
+  assert new['v_row'].shape == new['v_col'].shape == (1,)
+  # Before the first step.
+  old = {'v': np.zeros(1), 'v_row': np.zeros(144), 'v_col': np.zeros(256)}
+  assert not _pool(old, 144, 64, 4, 1)['v'].any()
+
+
+def test_as_many_heads_keep_the_slots():
+  old = {'v': np.ones((3, 8)), 'v_row': 1, 'v_col': 2, 'm': 3}
+  for slots in ('pool', 'reset'):
+    assert _pool(old, 3, 2, 4, 4, slots) == old
+
+
+def _param_states(params):
+  return traverse_util.path_aware_map(
+      lambda path, leaf: {
+          'v': np.ones(leaf.shape, np.float32),
+          **{name: np.zeros(1, np.float32) for name in ('v_row', 'v_col', 'm')},
+      },
+      params,
+  )
+
+
+def test_only_slots_of_decoder_keys_and_values_change():
+  params = _params()
+  before = _param_states(params)
+  after = conversion.convert_optimizer_slots(
+      before, params, num_heads=8, num_kv_heads=2
+  )
+  before, after = _flat(before), _flat(after)
+  assert before.keys() == after.keys()
+  old, new = _flat(params), _flat(_convert(params, 2))
+  changed = {p[:-1] for p in before if before[p] is not after[p]}
+  assert changed == {p for p in new if new[p] is not old[p]}
+  assert len(changed) == 8
+  for path in changed:
+    np.testing.assert_array_equal(after[path + ('v',)], np.full((11, 6), 4))
+
+
+@pytest.mark.parametrize('slots, got', [({}, 'none'), ({'mu': 0}, 'mu')])
+def test_refuses_other_optimizers(slots, got):
+  states = traverse_util.path_aware_map(lambda *_: slots, _params())
+  with pytest.raises(UserError, match=f"Adafactor's slots .* got {got};"):
+    conversion.convert_optimizer_slots(
+        states, _params(), num_heads=8, num_kv_heads=2
+    )
+
+
+def test_refuses_slots_of_another_factoring():
+  old = {'v': np.zeros(1), 'v_row': np.ones(3), 'v_col': np.ones(8)}
+  with pytest.raises(UserError, match='only min_dim_size_to_factor=128'):
+    _pool(old, 3, 2, 4, 2)
+
+
+def _adafactor_slots(grads, beta1=None, shape=None):
+  """Slots that t5x's Adafactor has after a kernel's gradients."""
+  from t5x import adafactor
+
+  optimizer = adafactor.Adafactor(learning_rate=0.1, beta1=beta1)
+  param = jnp.ones(shape or grads[0].shape)
+  state = optimizer.init_param_state(param, 'kernel')
+  for step, grad in enumerate(grads):
+    param, state = optimizer.apply_param_gradient(
+        step, optimizer.hyper_params, param, state, jnp.asarray(grad), 'kernel'
+    )
+  return {k: np.asarray(v) for k, v in dataclasses.asdict(state).items()}
+
+
+@pytest.mark.t5x
+@pytest.mark.parametrize('emb_dim', [24, 128, 200, 256, 384])
+@pytest.mark.parametrize('num_kv_heads', [4, 2, 1])
+def test_pooled_slots_are_those_of_the_summed_gradient(emb_dim, num_kv_heads):
+  """Which they are exactly where no two heads of a group have a gradient.
+
+  Eight heads of 32: factored by either side or not at all, before and after.
+  Squared gradients are of rank one, so that factoring them loses nothing.
+  """
+  random = np.random.RandomState(emb_dim)
+  group = 8 // num_kv_heads
+  size = np.sqrt(
+      np.outer(random.uniform(1, 2, emb_dim), random.uniform(1, 9, 256))
+  ).reshape(emb_dim, num_kv_heads, group, 32)
+  has_gradient = random.randint(group, size=(num_kv_heads, 1, 32))
+  has_gradient = has_gradient == np.arange(group)[:, None]
+  grads = [
+      (size * has_gradient * random.choice([-1.0, 1.0], size.shape)).astype(
+          np.float32
+      )
+      for _ in range(3)
+  ]
+  old = _adafactor_slots([g.reshape(emb_dim, 256) for g in grads])
+  expected = _adafactor_slots([g.sum(2).reshape(emb_dim, -1) for g in grads])
+  new = _pool(old, emb_dim, 32, 8, num_kv_heads)
+  assert new.keys() == expected.keys()
+  for name, slot in expected.items():
+    assert new[name].dtype == slot.dtype
+    np.testing.assert_allclose(new[name], slot, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.t5x
+@pytest.mark.parametrize('emb_dim', [24, 256])
+@pytest.mark.parametrize('beta1', [None, 0.9])
+def test_reset_slots_are_those_at_the_start(emb_dim, beta1):
+  random = np.random.RandomState(0)
+  grad = random.standard_normal((emb_dim, 256)).astype(np.float32)
+  old = _adafactor_slots([grad], beta1)
+  for num_kv_heads in (4, 1):
+    new = _pool(old, emb_dim, 32, 8, num_kv_heads, 'reset')
+    expected = _adafactor_slots([], beta1, (emb_dim, 32 * num_kv_heads))
+    for name, slot in expected.items():
+      assert new[name].dtype == slot.dtype
+      np.testing.assert_array_equal(new[name], slot)

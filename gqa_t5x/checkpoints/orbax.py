@@ -7,13 +7,13 @@ optimizer's, so every step of a run is a checkpoint that loads.
 """
 
 import pathlib
-from typing import Any
+from typing import Any, Callable
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gqa_t5x.errors import UserError
+from gqa_t5x.checkpoints import folders
 
 PyTree = Any
 
@@ -24,33 +24,26 @@ def is_checkpoint(folder: pathlib.Path) -> bool:
 
 def load(folder: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
   """Loads as `checkpoints.load_checkpoint`."""
-  try:
+  with folders.reading(folder):
     metadata = ocp.JsonCheckpointHandler().restore(
         folder / 'metadata', args=ocp.args.JsonRestore()
     )
-    # By the handler: a Checkpointer warns that an item is no whole checkpoint.
-    handler = ocp.PyTreeCheckpointHandler()
-    item = handler.metadata(folder / 'params')
-    # As numpy: whatever devices wrote it need not be here.
-    restore_args = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item.tree
-    )
-    params = handler.restore(
-        folder / 'params',
-        args=ocp.args.PyTreeRestore(restore_args=restore_args),
-    )
-    handler.close()
-  except (ValueError, OSError, KeyError) as error:
-    reason = str(error).strip().split('\n')[0]
-    raise UserError(
-        f'the checkpoint in {folder} cannot be read: {reason}; it is damaged'
-        ' or incomplete, take another step or copy it again'
-    ) from error
-  return params, metadata
+    return read_tree(folder / 'params'), metadata
 
 
-def save(folder: pathlib.Path, params: PyTree, metadata: dict[str, Any]):
+def load_param_states(folder: pathlib.Path) -> None:
+  """The embedded engine's optimizer state is not t5x's: there is none."""
+  del folder
+
+
+def save(
+    folder: pathlib.Path,
+    params: PyTree,
+    metadata: dict[str, Any],
+    param_states: None,
+):
   """Saves as `checkpoints.save_checkpoint`; Orbax writes beside and renames."""
+  del param_states
   with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
     checkpointer.save(
         folder,
@@ -59,3 +52,35 @@ def save(folder: pathlib.Path, params: PyTree, metadata: dict[str, Any]):
             metadata=ocp.args.JsonSave(metadata),
         ),
     )
+
+
+def read_tree(
+    item: pathlib.Path, select: Callable[[PyTree], PyTree] = lambda tree: tree
+) -> PyTree:
+  """Reads an item of Orbax's that is a tree of arrays.
+
+  Args:
+    item: its folder.
+    select: takes from the nested dict of the arrays' metadata what to read;
+      None is nothing.
+
+  Returns:
+    Nested dict of numpy arrays, or None: whatever devices wrote them need not
+    be here.
+  """
+  # By the handler: a Checkpointer warns that an item is no whole checkpoint.
+  handler = ocp.PyTreeCheckpointHandler()
+  wanted = select(handler.metadata(item).tree)
+  if wanted is None:
+    return None
+  restore_args = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+  )
+  tree = handler.restore(
+      item,
+      args=ocp.args.PyTreeRestore(
+          item=wanted, restore_args=restore_args, partial_restore=True
+      ),
+  )
+  handler.close()
+  return tree
