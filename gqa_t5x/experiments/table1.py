@@ -80,8 +80,8 @@ SCALES = {
             batch_size=16, input_length=512, output_length=128, num_repeats=5
         ),
         seconds=dict(
-            data=60, convert=3, uptrain=90, loss=8, finetune=45, test=12,
-            baselines=15, timing=45,
+            data=45, convert=2, uptrain=120, loss=8, finetune=32, test=8,
+            baselines=25, timing=30,
         ),
     ),
     'smoke': Scale(
