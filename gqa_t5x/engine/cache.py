@@ -110,8 +110,8 @@ def _cache_task(
     for name, value in made_from.items():
       if meta.get(name) != value:
         raise UserError(
-            f'{folder} was cached with {name}={meta.get(name)}, not {value}; remove'
-            ' it or choose another cache folder'
+            f'{folder} was cached with {name}={meta.get(name)}, not {value};'
+            ' remove it or choose another cache folder'
         )
     return
   folder.parent.mkdir(parents=True, exist_ok=True)
