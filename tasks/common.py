@@ -118,11 +118,10 @@ def rows_source(
         columns[field] = tf.constant(values, dtype=tf.string)
     return tf.data.Dataset.from_tensor_slices(columns)
 
+  @functools.cache
   def fingerprint(split):
-    digest = hashlib.sha256()
-    for row in read_rows(split):
-      digest.update(json.dumps([row[field] for field in fields]).encode())
-    return digest.hexdigest()
+    values = [[row[field] for field in fields] for row in read_rows(split)]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
   source = seqio.FunctionDataSource(dataset, splits=tuple(splits))
   source.fingerprint = fingerprint

@@ -103,7 +103,9 @@ def normalized(text: str) -> str:
 
 
 def make_rows(
-    docstrings: Iterable[documentation.Docstring],
+    documented: Iterable[
+        tuple[documentation.Docstring, documentation.ParsedDocstring]
+    ],
 ) -> dict[str, dict[str, list[dict]]]:
   """Makes the rows of every documentation task, {kind: {split: rows}}.
 
@@ -111,8 +113,7 @@ def make_rows(
   dropped from training.
   """
   by_split = {split: [] for split in SPLITS}
-  for docstring in docstrings:
-    parsed = documentation.take_apart(docstring.text)
+  for docstring, parsed in documented:
     by_split[split_of(docstring.module)].append((docstring, parsed))
   seen = {'paragraph': set(), 'summary': set(), 'description': set()}
   made = {kind: {} for kind in KINDS if kind != 'translate'}
@@ -260,6 +261,7 @@ def _up_to_words(sentences, limit) -> str:
   return ' '.join(kept)
 
 
+@functools.cache
 def _package_versions() -> dict[str, str]:
   """Returns the versions of Python and of the packages that are read."""
   distributions = importlib.metadata.packages_distributions()
@@ -271,7 +273,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def _write_corpus(folder: pathlib.Path, versions) -> None:
-  made = make_rows(documentation.read_all_docstrings())
+  made = make_rows(documentation.read_all())
   made['translate'] = make_translations()
   digest = hashlib.sha256()
   counts = {kind: {} for kind in KINDS}

@@ -10,7 +10,7 @@ standard library alone.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 import dataclasses
 import gc
@@ -82,7 +82,7 @@ class Docstring:
   module: str
   kind: str
   name: str
-  arguments: tuple[str, ...]
+  arguments: Sequence[str]
   text: str
 
 
@@ -97,8 +97,8 @@ class ParsedDocstring:
   """
 
   summary: str
-  prose: tuple[str, ...]
-  arguments: tuple[tuple[str, str], ...]
+  prose: Sequence[str]
+  arguments: Sequence[tuple[str, str]]
 
 
 def package_folders() -> dict[str, pathlib.Path]:
@@ -128,8 +128,11 @@ def read_docstrings(name: str, folder: pathlib.Path) -> Iterator[Docstring]:
         yield from _parse(source, '.'.join(parts))
 
 
-def read_all_docstrings() -> Iterator[Docstring]:
-  """Yields those of all packages, in a fixed order; each core reads one."""
+def read_all() -> Iterator[tuple[Docstring, ParsedDocstring]]:
+  """Yields what is documented in all packages, whole and taken apart.
+
+  The order is fixed; each core reads a package.
+  """
   folders = package_folders()
 
   def read(name: str) -> str:
@@ -145,8 +148,8 @@ def read_all_docstrings() -> Iterator[Docstring]:
     texts = {name: pool.submit(read, name) for name in first}
     for name in folders:
       for line in texts.pop(name).result().splitlines():
-        fields = json.loads(line)
-        yield Docstring(**fields | {'arguments': tuple(fields['arguments'])})
+        whole, parts = json.loads(line)
+        yield Docstring(*whole), ParsedDocstring(*parts)
 
 
 def take_apart(text: str) -> ParsedDocstring:
@@ -335,4 +338,5 @@ if __name__ == '__main__':
   # Syntax trees hold no cycles, and the collector would walk each of them.
   gc.disable()
   for found in read_docstrings(sys.argv[1], pathlib.Path(sys.argv[2])):
-    print(json.dumps(dataclasses.asdict(found)))
+    pair = found, take_apart(found.text)
+    print(json.dumps([dataclasses.astuple(record) for record in pair]))

@@ -26,10 +26,11 @@ Args:
 def _docstrings(modules=300, things=4):
   for m, i in itertools.product(range(modules), range(things)):
     module = f'pkg.module{m}'
-    yield documentation.Docstring(
+    docstring = documentation.Docstring(
         module, 'function', f'thing_{i}', ('first', 'second', 'name'),
         TEMPLATE.format(i=i, module=module),
     )  # pyformat: disable
+    yield docstring, documentation.take_apart(docstring.text)
 
 
 @pytest.fixture(scope='module', name='made')
