@@ -1,0 +1,245 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What t5x needs to train and serve grouped-query models well.
+
+The only file that imports t5x. t5x's own `EncoderDecoderModel` and partitioner
+work with our `Transformer` too; those here decode faster, and place key/value
+heads on a mesh that they do not divide over.
+"""
+
+import functools
+import logging
+from typing import Any, Callable
+
+from flax import traverse_util
+import numpy as np
+from t5x import checkpoints
+from t5x import decoding
+from t5x import models
+from t5x import partitioning
+
+from gqa_t5x import conversion
+from gqa_t5x import network
+
+PyTree = Any
+
+_log = logging.getLogger(__name__)
+
+
+class EncoderDecoderModel(models.EncoderDecoderModel):
+  """t5x's model, with cross-attention keys and values computed once per input.
+
+  t5x's own computes them anew in each step of a beam search; where it prefills
+  a prompt it keeps them, but copies them for every beam, and in a beam search
+  again in each step. Here all beams of an input share one copy, which the
+  decoding function never sees.
+
+  A prompt is given to the decoder token by token. (t5x prefills it, by a pass
+  over all positions that may be decoded, which without a prompt is lost.)
+  """
+
+  def __init__(
+      self,
+      *args: Any,
+      decode_fn: Callable[..., Any] = decoding.beam_search,
+      **kwargs: Any,
+  ):
+    """Arguments are those of t5x's `EncoderDecoderModel`."""
+    super().__init__(
+        *args, decode_fn=_sharing_cross_attention(decode_fn), **kwargs
+    )
+
+  def _compute_kv_cache(
+      self,
+      params: PyTree,
+      encoded_inputs,
+      encoder_input_tokens,
+      decoder_input_tokens,
+      prefill_decoder_prompt: bool = False,
+  ):
+    """Returns an empty cache that holds the cross-attention's K/V, and None.
+
+    Args:
+      params: of the module.
+      encoded_inputs: [B, S, D].
+      encoder_input_tokens: [B, S].
+      decoder_input_tokens: [B, L], whose length L is the cache's.
+      prefill_decoder_prompt: unused, see the class.
+    """
+    del prefill_decoder_prompt
+    empty, _ = super()._compute_kv_cache(
+        params, encoded_inputs, encoder_input_tokens, decoder_input_tokens
+    )
+    no_tokens = decoder_input_tokens[:, :0]
+    _, variables = self.module.apply(
+        {'params': params, 'cache': empty},
+        encoded_inputs,
+        encoder_input_tokens,
+        no_tokens,
+        no_tokens,
+        enable_dropout=False,
+        prefill=True,
+        mutable=['cache'],
+        method=self.module.decode,
+    )
+    return variables['cache'], None
+
+  def _compute_logits_from_slice(
+      self,
+      decoding_state,
+      params: PyTree,
+      encoded_inputs,
+      raw_inputs,
+      max_decode_length: int,
+  ):
+    """As t5x's; of the beams' copies of an input it takes the first."""
+    _, cross = _split_cross_attention(decoding_state.cache)
+    beams = raw_inputs.shape[0] // next(iter(cross.values())).shape[0]
+    return super()._compute_logits_from_slice(
+        decoding_state,
+        params,
+        encoded_inputs[::beams],
+        raw_inputs[::beams],
+        max_decode_length,
+    )
+
+
+class PjitPartitioner(partitioning.PjitPartitioner):
+  """t5x's partitioner, with a rule for key/value heads.
+
+  They are sharded over the model axis where it divides them, else replicated:
+  multi-query attention has one head, which each device then holds. The kernels
+  stay 'joined_kv', sharded by t5x's own rule.
+  """
+
+  def __init__(
+      self, config: network.T5Config, *args: Any, **kwargs: Any
+  ):
+    """Initializes.
+
+    Args:
+      config: of the model.
+      *args: of t5x's `PjitPartitioner`.
+      **kwargs: likewise; a 'kv_heads' rule among `logical_axis_rules` wins.
+    """
+    super().__init__(*args, **kwargs)
+    size = self.mesh.shape['model']
+    divides = config.num_kv_heads % size == 0
+    if not divides:
+      _log.info(
+          'key/value heads are replicated: %d of them do not divide over a'
+          ' model axis of %d',
+          config.num_kv_heads,
+          size,
+      )
+    self._logical_axis_rules += (('kv_heads', 'model' if divides else None),)
+
+
+def convert_on_restore(
+    state_dict: PyTree,
+    target_state_dict: PyTree,
+    *,
+    is_resuming: bool = False,
+    config: network.T5Config,
+    checkpoint_path: str,
+    method: str = 'mean',
+    seed: int | None = None,
+    slots: str = 'pool',
+) -> PyTree:
+  """Converts a multi-head checkpoint as t5x restores it (paper, section 2.1).
+
+  For `RestoreCheckpointConfig.state_transformation_fns`, and checkpoints in
+  t5x's legacy format only: with Orbax t5x lets such functions rename, not
+  compute. Each process reads all key and value kernels of the decoder.
+
+  Args:
+    state_dict: what t5x read of the checkpoint, {'target', 'state'}; a leaf is
+      an array or the TensorStore specification of one.
+    target_state_dict: of the model; not needed.
+    is_resuming: t5x sets it where a run continues from its own checkpoint,
+      which has been converted; nothing is done then.
+    config: of the model, whose `num_kv_heads` is wanted.
+    checkpoint_path: what is being restored: t5x does not tell it, and the
+      specifications are relative to it.
+    method: as in `conversion.convert_params`, like `seed`.
+    slots: 'pool' or 'reset', see `conversion.convert_optimizer_slots`.
+
+  Returns:
+    `state_dict` with other kernels and slots; the step is kept, so that the
+    learning rate goes on where pre-training left it.
+
+  Raises:
+    UserError: as the functions of `conversion`.
+  """
+  del target_state_dict
+  if is_resuming:
+    return state_dict
+  conversion.check_slots(slots)
+  stored = checkpoints.load_t5x_checkpoint(
+      checkpoint_path, lazy_parameters=True
+  )
+  kernels = traverse_util.flatten_dict(stored['target'])
+  converted = [path for path in kernels if conversion.is_converted(path)]
+  for path in converted:
+    kernels[path] = _read(kernels[path])
+  heads = dict(num_heads=config.num_heads, num_kv_heads=config.num_kv_heads)
+  # Of the other kernels, which stay unread, shapes are all that is used.
+  kernels = traverse_util.unflatten_dict(kernels)
+  params = conversion.convert_params(
+      kernels, method=method, seed=seed, **heads
+  )
+  changed = {('target', *path): _at(params, path) for path in converted}
+  states = stored.get('state', {}).get('param_states')
+  if states:
+    states = traverse_util.flatten_dict(states, keep_empty_nodes=True)
+    for path, slot in states.items():
+      if conversion.is_converted(path[:-1]):
+        states[path] = _read(slot)
+    states = conversion.convert_optimizer_slots(
+        traverse_util.unflatten_dict(states), kernels, slots=slots, **heads
+    )
+    changed |= {
+        ('state', 'param_states', *path, name): slot
+        for path in converted
+        for name, slot in _at(states, path).items()
+    }
+  # Not flattened: a specification is a dictionary too.
+  for path, array in changed.items():
+    _at(state_dict, path[:-1])[path[-1]] = np.asarray(array)
+  return state_dict
+
+
+def _read(leaf) -> np.ndarray:
+  return np.asarray(leaf.get() if hasattr(leaf, 'get') else leaf)
+
+
+def _at(tree: PyTree, path: tuple[str, ...]) -> Any:
+  return functools.reduce(lambda node, name: node[name], path, tree)
+
+
+def _sharing_cross_attention(decode_fn):
+  """Keeps the cross-attention's part of the cache away from `decode_fn`."""
+
+  @functools.wraps(decode_fn)  # t5x looks at the names of its arguments.
+  def decode(*, inputs, cache, tokens_to_logits, **kwargs):
+    own, cross = _split_cross_attention(cache)
+
+    def with_cross(state):
+      whole = traverse_util.flatten_dict(state.cache) | cross
+      whole = traverse_util.unflatten_dict(whole)
+      logits, cache = tokens_to_logits(state.replace(cache=whole))
+      return logits, _split_cross_attention(cache)[0]
+
+    return decode_fn(
+        inputs=inputs, cache=own, tokens_to_logits=with_cross, **kwargs
+    )
+
+  return decode
+
+
+def _split_cross_attention(cache):
+  """Returns the cache without cross-attention, and {path: its arrays}."""
+  flat = traverse_util.flatten_dict(cache)
+  cross = {p: x for p, x in flat.items() if 'encoder_decoder_attention' in p}
+  own = {path: x for path, x in flat.items() if path not in cross}
+  return traverse_util.unflatten_dict(own), cross

@@ -1,0 +1,285 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The network inside the real t5x: its model, ours, and our own decoding."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from gqa_t5x import decoding
+from gqa_t5x.network import T5Config, Transformer
+from tests import hf_reference
+
+pytestmark = pytest.mark.t5x
+
+VOCAB_SIZE = 41
+MAX_LEN = 12
+BATCH = 3
+each_grouping = pytest.mark.parametrize('num_kv_heads', [6, 2, 1])
+
+
+@functools.cache
+def model_and_params(num_kv_heads):
+  config = T5Config(
+      vocab_size=VOCAB_SIZE,
+      emb_dim=24,
+      num_heads=6,
+      num_kv_heads=num_kv_heads,
+      num_encoder_layers=2,
+      num_decoder_layers=2,
+      head_dim=4,
+      mlp_dim=32,
+      mlp_activations=('gelu', 'linear'),
+  )
+  return Transformer(config), hf_reference.random_params(config, seed=7)
+
+
+def t5x_model(kind, module, decode_fn):
+  """t5x's stock model, or ours, around the same module."""
+  import seqio
+  from t5x import adafactor
+  from t5x import models
+
+  from gqa_t5x import t5x_plugin
+
+  cls = {
+      'stock': models.EncoderDecoderModel,
+      'ours': t5x_plugin.EncoderDecoderModel,
+  }[kind]
+  vocabulary = seqio.PassThroughVocabulary(VOCAB_SIZE, eos_id=1)
+  return cls(
+      module=module,
+      input_vocabulary=vocabulary,
+      output_vocabulary=vocabulary,
+      optimizer_def=adafactor.Adafactor(),
+      decode_fn=decode_fn,
+  )
+
+
+def batch(prompts=False):
+  random = np.random.RandomState(3)
+  inputs = random.randint(2, VOCAB_SIZE, (BATCH, 17)).astype(np.int32)
+  inputs[1, 9:] = 0
+  targets = np.zeros((BATCH, MAX_LEN), np.int32)
+  if prompts:
+    targets[:, 1:3] = random.randint(2, VOCAB_SIZE, (BATCH, 2))
+    targets[1, 2] = 0
+  return {'encoder_input_tokens': inputs, 'decoder_input_tokens': targets}
+
+
+def predict(kind, num_kv_heads, decode_fn, prompts=False, **options):
+  """Tokens [B, L] and scores [B], or [B, R, L] and [B, R] of all decodes."""
+  module, params = model_and_params(num_kv_heads)
+  model = t5x_model(kind, module, decode_fn)
+
+  @jax.jit
+  def run(params, batch):
+    return model.predict_batch_with_aux(
+        params, batch, prompt_with_targets=prompts, **options
+    )
+
+  tokens, auxiliary = run(params, batch(prompts))
+  return np.asarray(tokens), np.asarray(auxiliary['scores'])
+
+
+def own_tokens(num_kv_heads, **options):
+  """What gqa_t5x.generate gives, which puts 0 after EOS."""
+  return np.asarray(
+      decoding.generate(
+          *model_and_params(num_kv_heads),
+          batch()['encoder_input_tokens'],
+          max_decode_len=MAX_LEN,
+          **options,
+      )
+  )
+
+
+def until_eos(tokens):
+  """t5x may leave anything after EOS."""
+  ended = np.cumsum(tokens == 1, -1) - (tokens == 1) > 0
+  return np.where(ended, 0, tokens)
+
+
+def without_padding(tokens):
+  """0 to the end: a prompt that was prefilled makes t5x drop leading ones."""
+  is_padding = tokens == 0
+  order = np.argsort(is_padding, axis=-1, kind='stable')
+  return np.take_along_axis(tokens, order, axis=-1)
+
+
+@each_grouping
+@pytest.mark.parametrize('kind', ['stock', 'ours'])
+def test_greedy_tokens_are_those_of_generate(kind, num_kv_heads):
+  from t5x import decoding as t5x_decoding
+
+  greedy = functools.partial(
+      t5x_decoding.temperature_sample, temperature=0.0, topk=1
+  )
+  tokens, _ = predict(kind, num_kv_heads, greedy, num_decodes=1)
+  np.testing.assert_array_equal(
+      until_eos(tokens), own_tokens(num_kv_heads, method='greedy')
+  )
+
+
+@each_grouping
+@pytest.mark.parametrize('kind', ['stock', 'ours'])
+def test_beam_tokens_are_those_of_generate(kind, num_kv_heads):
+  from t5x import decoding as t5x_decoding
+
+  # Its length penalty is not ours; at alpha 0 there is none. And it prefers one
+  # that ended to a better one that did not.
+  beam = functools.partial(t5x_decoding.beam_search, alpha=0.0)
+  tokens, _ = predict(kind, num_kv_heads, beam, num_decodes=3)
+  expected = own_tokens(
+      num_kv_heads, method='beam', num_beams=3, length_penalty=0.0
+  )
+  same = (expected == 1).any(-1) | ~(tokens == 1).any(-1)
+  assert same.sum() >= 2
+  np.testing.assert_array_equal(until_eos(tokens)[same], expected[same])
+
+
+@each_grouping
+@pytest.mark.parametrize(
+    ('name', 'prompts'),
+    # Beams of prompts of several lengths end elsewhere once they are prefilled,
+    # see the notes of t5x's beam_search.
+    [
+        ('temperature_sample', False),
+        ('temperature_sample', True),
+        ('beam_search', False),
+    ],
+)
+def test_our_model_decodes_as_the_stock_one(name, prompts, num_kv_heads):
+  from t5x import decoding as t5x_decoding
+
+  decode_fn = getattr(t5x_decoding, name)
+  (stock, stock_scores), (ours, scores) = (
+      predict(
+          kind,
+          num_kv_heads,
+          decode_fn,
+          prompts,
+          num_decodes=4,
+          return_all_decodes=True,
+      )
+      for kind in ('stock', 'ours')
+  )
+  assert ours.shape == (BATCH, 4, MAX_LEN)
+  np.testing.assert_allclose(scores, stock_scores, rtol=1e-5)
+  is_found = scores > -1e6  # Else fewer ended than there are beams.
+  np.testing.assert_array_equal(
+      without_padding(ours)[is_found], without_padding(stock)[is_found]
+  )
+
+
+def test_beams_share_the_cross_attention_cache():
+  """Nothing of the size of the expanded K/V occurs in our decoding loop."""
+  from t5x import decoding as t5x_decoding
+
+  module, params = model_and_params(2)
+
+  def compiled(kind):
+    model = t5x_model(kind, module, t5x_decoding.beam_search)
+    run = functools.partial(model.predict_batch_with_aux, num_decodes=4)
+    return jax.jit(run).lower(params, batch()).as_text()
+
+  expanded, shared = '12x2x17x4xf32', '3x2x17x4xf32'
+  assert expanded in compiled('stock')
+  ours = compiled('ours')
+  assert expanded not in ours
+  assert shared in ours
+
+
+@pytest.mark.parametrize('slots', ['pool', 'reset'])
+def test_conversion_on_restore_is_the_offline_one(tmp_path, slots):
+  """A legacy multi-head checkpoint, restored as K = 2 by t5x itself."""
+  import seqio
+  from t5x import adafactor
+  from t5x import checkpoints as t5x_checkpoints
+  from t5x import utils
+
+  from gqa_t5x import conversion
+  from gqa_t5x import t5x_plugin
+
+  def checkpointer(num_kv_heads, folder):
+    config = T5Config(
+        vocab_size=VOCAB_SIZE,
+        emb_dim=128,
+        num_heads=6,
+        num_kv_heads=num_kv_heads,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        head_dim=64,
+        mlp_dim=32,
+        mlp_activations=('gelu', 'linear'),
+    )
+    vocabulary = seqio.PassThroughVocabulary(VOCAB_SIZE, eos_id=1)
+    partitioner = t5x_plugin.PjitPartitioner(config, num_partitions=1)
+    state = utils.TrainStateInitializer(
+        optimizer_def=adafactor.Adafactor(
+            logical_factor_rules=adafactor.standard_logical_factor_rules()
+        ),
+        init_fn=t5x_plugin.EncoderDecoderModel(
+            module=Transformer(config),
+            input_vocabulary=vocabulary,
+            output_vocabulary=vocabulary,
+            optimizer_def=adafactor.Adafactor(),
+        ).get_initial_variables,
+        input_shapes={
+            'encoder_input_tokens': (1, 4),
+            'decoder_input_tokens': (1, 4),
+        },
+        input_types=dict.fromkeys(
+            ('encoder_input_tokens', 'decoder_input_tokens'), np.int32
+        ),
+        partitioner=partitioner,
+    ).from_scratch(jax.random.key(num_kv_heads))
+    random = np.random.RandomState(5)
+    states = jax.tree.map(
+        lambda x: random.uniform(size=x.shape).astype(np.float32),
+        state.state_dict()['state']['param_states'],
+    )
+    whole = state.state_dict()
+    whole['state'] = {'step': np.int32(40), 'param_states': states}
+    state = state.restore_state(whole)
+    return config, state, t5x_checkpoints.Checkpointer(
+        state, partitioner, str(folder)
+    )
+
+  _, multi_head, writer = checkpointer(6, tmp_path / 'mha')
+  writer.save(multi_head)
+  path = str(tmp_path / 'mha' / 'checkpoint_40')
+  config, grouped, reader = checkpointer(2, tmp_path / 'gqa')
+  convert = functools.partial(
+      t5x_plugin.convert_on_restore,
+      config=config,
+      checkpoint_path=path,
+      slots=slots,
+  )
+  restored = reader.restore(path=path, state_transformation_fns=[convert])
+  restored, before = restored.state_dict(), multi_head.state_dict()
+  heads = dict(num_heads=6, num_kv_heads=2)
+  expected = {
+      'target': conversion.convert_params(before['target'], **heads),
+      'state': {
+          'step': np.int32(40),
+          'param_states': conversion.convert_optimizer_slots(
+              before['state']['param_states'],
+              before['target'],
+              slots=slots,
+              **heads,
+          ),
+      },
+  }
+  jax.tree.map(np.testing.assert_array_equal, restored, expected)
+
+  reader.save(grouped)
+  resume = functools.partial(convert, is_resuming=True)
+  resumed = reader.restore(step=40, state_transformation_fns=[resume])
+  jax.tree.map(
+      np.testing.assert_array_equal,
+      resumed.state_dict()['target'],
+      grouped.state_dict()['target'],
+  )
