@@ -252,11 +252,6 @@ def load_for(model: network.Transformer, path: str):
   return params, metadata
 
 
-def uptraining_steps(pretrain_steps: int, fraction: float) -> int:
-  """Returns the global step at which uptraining ends; gin cannot multiply."""
-  return pretrain_steps + round(pretrain_steps * fraction)
-
-
 def run(
     mode: str, gin_files: Sequence[str], bindings: Sequence[str] = ()
 ) -> Any:
