@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 
 import gin
 
@@ -18,9 +17,11 @@ from gqa_t5x import errors
 from gqa_t5x import pretrained
 
 EXTRA_IDS = 100
-# Every mark that Python's string.punctuation has gets a space on each side in
-# T5's TriviaQA, which is done to the paper's task, not to the embedded one.
-_PUNCTUATION = re.compile(r'([!-/:-@[-`{-~])')
+# What the public T5.1.1 checkpoints were trained with. The file holds its 100
+# sentinels among its 32,100 pieces; 100 more would lie beyond the embedding.
+T5_VOCABULARY_PATH = (
+    'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'
+)
 
 
 @gin.configurable
@@ -35,16 +36,38 @@ def default_vocabulary(path: str | None = None, extra_ids: int = EXTRA_IDS):
   Raises:
     UserError: where the file is missing.
   """
-  return _load_vocabulary(path or pretrained.VOCABULARY_PATH, extra_ids)
+  path = path or pretrained.VOCABULARY_PATH
+  return _load_vocabulary(path, extra_ids, 'default_vocabulary')
+
+
+@gin.configurable
+def t5_vocabulary(path: str | None = None, extra_ids: int | None = None):
+  """Returns the vocabulary of the paper's tasks, T5's unless gin says another.
+
+  The file is read when the vocabulary is used, not here.
+
+  Args:
+    path: a SentencePiece model, `None` for T5's. Under gin, bind
+      `t5_vocabulary.path`.
+    extra_ids: sentinels after the pieces of the file. `None`: none for T5's
+      own file, which has them, 100 for any other.
+
+  Raises:
+    UserError: where the file is missing.
+  """
+  path = path or T5_VOCABULARY_PATH
+  if extra_ids is None:
+    extra_ids = 0 if path == T5_VOCABULARY_PATH else EXTRA_IDS
+  return _load_vocabulary(path, extra_ids, 't5_vocabulary')
 
 
 @functools.cache
-def _load_vocabulary(path, extra_ids):
+def _load_vocabulary(path, extra_ids, function):
   import seqio
   if '://' not in path and not os.path.exists(path):
     raise errors.UserError(
         f'expected a SentencePiece model, found no file {path!r}; give the '
-        'path of a .model file in default_vocabulary.path'
+        f'path of a .model file in {function}.path'
     )
   return seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
 
@@ -59,6 +82,51 @@ def output_features(vocabulary=None) -> dict:
   }
 
 
+@functools.cache
+def task_class(vocabulary: Callable) -> type:
+  """Returns a seqio.Task whose vocabulary is chosen when the task is used.
+
+  Tasks are registered when a gin file imports their module, before gin reads
+  the bindings; a vocabulary taken then would never be the one bound.
+
+  Args:
+    vocabulary: `default_vocabulary` or `t5_vocabulary`.
+  """
+  import seqio
+
+  class Task(seqio.Task):
+
+    @property
+    def output_features(self):
+      return output_features(vocabulary())
+
+  return Task
+
+
+def add_task(
+    name: str, vocabulary: Callable, task_cls: type | None = None, **kwargs
+) -> None:
+  """Registers a task whose vocabulary is chosen when it is used.
+
+  Args:
+    name: of the task, in seqio.
+    vocabulary: as for `task_class`.
+    task_cls: a subclass of `task_class(vocabulary)` to use in its place.
+    **kwargs: of seqio.Task: source, preprocessors, metric_fns, ...
+  """
+  import seqio
+  seqio.TaskRegistry.add(
+      name,
+      task_cls=task_cls or task_class(vocabulary),
+      # Only names and types count: the class gives the vocabulary. The one
+      # that ships is on this disk, so nothing is fetched.
+      output_features=output_features(
+          _load_vocabulary(pretrained.VOCABULARY_PATH, EXTRA_IDS, '')
+      ),
+      **kwargs,
+  )
+
+
 def summarization_input(document: str) -> str:
   return f'summarize: {document}'
 
@@ -71,11 +139,6 @@ def translation_input(
 
 def question_input(question: str, context: str) -> str:
   return f'question: {question} context: {context}'
-
-
-def spaced_punctuation(text: str) -> str:
-  """Puts a space on each side of punctuation, as T5's TriviaQA does."""
-  return ' '.join(_PUNCTUATION.sub(r' \1 ', text).split())
 
 
 def token_preprocessors() -> list:

@@ -16,6 +16,17 @@ MAIN_METRIC = {
     'docs_summarize': 'rouge1',
     'cldr_translate_en_de': 'bleu',
     'docs_question_answering': 'f1',
+    'gqa_cnn_dailymail': 'rouge1',
+    'gqa_arxiv': 'rouge1',
+    'gqa_pubmed': 'rouge1',
+    'gqa_media_sum': 'rouge1',
+    'gqa_multi_news': 'rouge1',
+    'gqa_wmt14_en_de': 'bleu',
+    'gqa_trivia_qa': 'f1',
+    'gqa_multi30k': 'bleu',
+    'gqa_aeslc': 'rouge1',
+    'gqa_sumpubmed': 'rouge1',
+    'gqa_fairytaleqa': 'f1',
 }
 
 _ARTICLES = re.compile(r'\b(a|an|the)\b')
@@ -42,6 +53,21 @@ def rouge(
     for kind in kinds:
       sums[kind] += scores[kind].fmeasure
   return {kind: 100 * sums[kind] / max(1, len(targets)) for kind in kinds}
+
+
+def rouge_l(
+    targets: Sequence[Sequence[str]], predictions: Sequence[str]
+) -> dict[str, float]:
+  """Mean F-measure of ROUGE-L, best over the answers of each question."""
+  from rouge_score import rouge_scorer
+  scorer = rouge_scorer.RougeScorer(['rougeL'])
+  total = 0.0
+  for answers, prediction in zip(targets, predictions, strict=True):
+    total += max(
+        scorer.score(answer, prediction)['rougeL'].fmeasure
+        for answer in answers
+    )
+  return {'rougeL': 100 * total / max(1, len(targets))}
 
 
 def bleu(

@@ -3,6 +3,7 @@
 """Summarization: "summarize: " and a document give its summary."""
 
 import seqio
+import tensorflow as tf
 
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import metrics
@@ -21,3 +22,48 @@ def text_preprocessor(document: str, summary: str):
     }
 
   return prompt
+
+
+def dialogue_preprocessor(speakers: str, utterances: str, summary: str):
+  """Returns a preprocessor of rows that hold a conversation.
+
+  "NAME: what they say" for each turn, in their order. A turn whose speaker is
+  unknown has no name.
+
+  Args:
+    speakers: field of the names, a list.
+    utterances: field of what they say, a list.
+    summary: field of the summary.
+  """
+
+  @seqio.map_over_dataset
+  def prompt(row):
+    turns = tf.size(row[utterances])
+    names = row[speakers][:turns]
+    names = tf.pad(names, [[0, turns - tf.size(names)]], constant_values='')
+    is_known = tf.strings.length(tf.strings.strip(names)) > 0
+    names = tf.where(is_known, names + ': ', '')
+    transcript = tf.strings.reduce_join(
+        names + row[utterances], separator=' '
+    )
+    return {
+        'inputs': common.summarization_input('') + transcript,
+        'targets': row[summary],
+    }
+
+  return prompt
+
+
+def drop_blank(dataset: tf.data.Dataset) -> tf.data.Dataset:
+  """Drops examples with nothing to summarize, or no summary.
+
+  Some papers of arXiv and PubMed have no abstract. They would teach a model to
+  write nothing, and in evaluation ROUGE gives any summary of them 0.
+  """
+  prompt = common.summarization_input('').strip()
+  return dataset.filter(
+      lambda example: tf.logical_and(
+          tf.strings.strip(example['inputs']) != prompt,
+          tf.strings.length(tf.strings.strip(example['targets'])) > 0,
+      )
+  )
