@@ -71,6 +71,8 @@ _HF = ['safetensors']
 #   pip install "t5x @ git+https://github.com/google-research/t5x"
 _T5X = ['cached_property', 'fiddle', 'grain', 'jaxtyping', 'tensorboard']
 _BENCH: list[str] = []  # The decode benchmark needs no more than the core.
+# The compiler of a TPU, 700 MB installed; a machine with TPUs has its own.
+_COMPILE = ['libtpu', 'optax']
 _DEV = ['pytest', 'pytest-xdist', 'ruff', 'setuptools>=77']
 
 setuptools.setup(
@@ -104,6 +106,7 @@ setuptools.setup(
         'hf': _HF,
         't5x': _T5X,
         'bench': _BENCH,
+        'compile': _COMPILE,
         'dev': _DEV,
         # What the Makefile installs: all that this repository's tests use.
         'all': _TRAIN + _HF + _BENCH + _DEV,

@@ -34,6 +34,7 @@ def add_commands(subparsers) -> dict[str, argparse.ArgumentParser]:
   _add_checkpoints(add)
   _add_generate(add)
   _add_benchmark(add)
+  _add_compile(add)
   return commands
 
 
@@ -278,6 +279,71 @@ def _positive(text: str) -> int:
 
 def _integers(text: str) -> list[int]:
   return [_positive(part.strip()) for part in text.split(',')]
+
+
+def _add_compile(add) -> None:
+  command = add(
+      'compile',
+      _compile,
+      'say what decoding or training takes on TPUs; needs no TPU',
+      'gqa-t5x compile --model xxl --num_kv_heads 8 --topology v4:2x2x1'
+      ' \\\n    --batch_size 32 --input_length 2048 --output_length 512',
+  )
+  command.add_argument(
+      '--model', required=True, help='small, base, large, xl or xxl'
+  )
+  command.add_argument(
+      '--num_kv_heads',
+      type=_positive,
+      metavar='K',
+      help="of the decoder (default: the model's query heads)",
+  )
+  command.add_argument(
+      '--topology',
+      required=True,
+      help='kind of TPU and chips along each axis: v4:2x2x1, v5e:2x4, ...',
+  )
+  command.add_argument(
+      '--model_axis',
+      type=_positive,
+      metavar='N',
+      help='chips that share a model (default: all)',
+  )
+  command.add_argument(
+      '--what',
+      choices=['decode', 'train'],
+      default='decode',
+      help='greedy decoding (default), or a training step',
+  )
+  for flag, default, meaning in (
+      ('batch_size', 32, 'samples, on all chips together'),
+      ('input_length', 2048, 'tokens'),
+      ('output_length', 512, 'tokens; of training, those of the targets'),
+      ('num_microbatches', 1, 'of a training step'),
+  ):
+    command.add_argument(
+        f'--{flag}',
+        type=_positive,
+        default=default,
+        metavar='N',
+        help=f'{meaning} (default: {default})',
+    )
+  _add_json(command)
+
+
+def _compile(args) -> None:
+  import dataclasses
+
+  from gqa_t5x.benchmark import tpu_compile
+
+  fields = dataclasses.fields(tpu_compile.Job)
+  result = tpu_compile.compile_for_tpu(
+      tpu_compile.Job(**{f.name: getattr(args, f.name) for f in fields})
+  )
+  if args.json:
+    _print_json(result)
+  else:
+    print(tpu_compile.to_text(result))
 
 
 def _print_json(value) -> None:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where parameters and activations live on a (data, model) mesh."""
 
+from collections.abc import Sequence
 import contextlib
 import functools
 import logging
@@ -48,21 +49,28 @@ def use_cpu_cores() -> None:
     os.environ.setdefault('NPROC', str(4 * devices))
 
 
-def make_mesh(model_axis: int = 1) -> Mesh:
-  """Returns a mesh of all devices, with `model_axis` of them for one model.
+def make_mesh(
+    model_axis: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Returns a mesh of devices, with `model_axis` of them for one model.
+
+  Args:
+    model_axis: as named.
+    devices: None means all that there are.
 
   Raises:
     UserError: if the devices cannot be split so.
   """
-  count = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
   if model_axis < 1 or count % model_axis:
     raise UserError(
         f'expected a model axis that divides {count} devices, got'
         f' {model_axis}; choose one of '
         + ', '.join(str(n) for n in range(1, count + 1) if count % n == 0)
     )
-  devices = np.asarray(jax.devices()).reshape(-1, model_axis)
-  return Mesh(devices, ('data', 'model'))
+  grid = np.asarray(devices).reshape(-1, model_axis)
+  return Mesh(grid, ('data', 'model'))
 
 
 def axis_rules(config: T5Config, mesh: Mesh) -> tuple[tuple[str, Any], ...]:
