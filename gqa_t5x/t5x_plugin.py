@@ -179,16 +179,14 @@ def convert_on_restore(
       checkpoint_path, lazy_parameters=True
   )
   kernels = traverse_util.flatten_dict(stored['target'])
-  converted = [path for path in kernels if conversion.is_converted(path)]
-  for path in converted:
-    kernels[path] = _read(kernels[path])
   heads = dict(num_heads=config.num_heads, num_kv_heads=config.num_kv_heads)
-  # Of the other kernels, which stay unread, shapes are all that is used.
-  kernels = traverse_util.unflatten_dict(kernels)
-  params = conversion.convert_params(
-      kernels, method=method, seed=seed, **heads
+  wanted = conversion.Conversion(
+      {path: _Leaf(leaf) for path, leaf in kernels.items()},
+      method=method,
+      seed=seed,
+      **heads,
   )
-  changed = {('target', *path): _at(params, path) for path in converted}
+  changed = {('target', *path): wanted.leaf(path) for path in wanted.shapes}
   states = stored.get('state', {}).get('param_states')
   if states:
     states = traverse_util.flatten_dict(states, keep_empty_nodes=True)
@@ -196,17 +194,31 @@ def convert_on_restore(
       if conversion.is_converted(path[:-1]):
         states[path] = _read(slot)
     states = conversion.convert_optimizer_slots(
-        traverse_util.unflatten_dict(states), kernels, slots=slots, **heads
+        traverse_util.unflatten_dict(states),
+        stored['target'],
+        slots=slots,
+        **heads,
     )
     changed |= {
         ('state', 'param_states', *path, name): slot
-        for path in converted
+        for path in filter(conversion.is_converted, kernels)
         for name, slot in _at(states, path).items()
     }
   # Not flattened: a specification is a dictionary too.
   for path, array in changed.items():
     _at(state_dict, path[:-1])[path[-1]] = np.asarray(array)
   return state_dict
+
+
+class _Leaf:
+  """An array, or the TensorStore specification of one, that numpy can read."""
+
+  def __init__(self, leaf):
+    self._leaf = leaf
+    self.shape = tuple(leaf.shape)
+
+  def __array__(self, dtype=None, copy=None):
+    return np.array(_read(self._leaf), dtype, copy=copy)
 
 
 def _read(leaf) -> np.ndarray:
