@@ -13,37 +13,9 @@ import functools
 import seqio
 import tensorflow as tf
 
-NOISE_DENSITY = 0.15
-MEAN_SPAN_LENGTH = 3.0
+from gqa_t5x import span_corruption as spans_lib
+
 DOCUMENTS_JOINED = 128
-
-
-def span_counts(length: int) -> tuple[int, int]:
-  """Returns (noise tokens, noise spans) of a text of `length` tokens."""
-  noise = min(max(round(length * NOISE_DENSITY), 1), length - 1)
-  return noise, max(round(noise / MEAN_SPAN_LENGTH), 1)
-
-
-def corrupted_lengths(length: int) -> tuple[int, int]:
-  """Returns the lengths of inputs and targets of `length` raw tokens.
-
-  EOS is counted in both.
-  """
-  noise, spans = span_counts(length)
-  return length - noise + spans + 1, noise + spans + 1
-
-
-def raw_length(inputs_length: int) -> int:
-  """Returns the most raw tokens that fit into inputs of this length.
-
-  128 gives 141, whose targets are 29 long; 512 gives 568 and 114.
-  """
-  if inputs_length < 3:
-    raise ValueError(f'expected inputs of 3 tokens or more: {inputs_length}')
-  length = 2
-  while corrupted_lengths(length + 1)[0] <= inputs_length:
-    length += 1
-  return length
 
 
 def join_and_split(
@@ -58,7 +30,7 @@ def join_and_split(
   Returns:
     A dataset of {'targets': int32 [at most raw_length(inputs)]}.
   """
-  size = raw_length(sequence_length['inputs'])
+  size = spans_lib.raw_length(sequence_length['inputs'])
   dataset = dataset.map(lambda row: row['targets'])
   dataset = dataset.ragged_batch(DOCUMENTS_JOINED)
   dataset = dataset.flat_map(
@@ -94,9 +66,9 @@ def noise_mask(length, seeds) -> tf.Tensor:
     length: int32 scalar, at least 2.
     seeds: int32 [2, 2], two stateless seeds.
   """
-  noise = tf.round(tf.cast(length, tf.float32) * NOISE_DENSITY)
+  noise = tf.round(tf.cast(length, tf.float32) * spans_lib.NOISE_DENSITY)
   noise = tf.clip_by_value(tf.cast(noise, tf.int32), 1, length - 1)
-  spans = tf.round(tf.cast(noise, tf.float32) / MEAN_SPAN_LENGTH)
+  spans = tf.round(tf.cast(noise, tf.float32) / spans_lib.MEAN_SPAN_LENGTH)
   # A visible run needs a token as well: matters in texts of a few tokens.
   spans = tf.clip_by_value(tf.cast(spans, tf.int32), 1, length - noise)
   hidden = _random_division(noise, spans, seeds[0])

@@ -11,6 +11,7 @@ import numpy as np
 
 from gqa_t5x import grouping
 from gqa_t5x.conversion import aligned
+from gqa_t5x.conversion import errors as errors_lib
 from gqa_t5x.conversion import first
 from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.conversion import mean
@@ -45,6 +46,8 @@ class Conversion:
 
   Attributes:
     shapes: of the leaves that change, by path.
+    errors: of the attentions whose leaves were asked for, by path, where
+      `measure` is set: what `errors.relative_errors` gives.
   """
 
   def __init__(
@@ -57,6 +60,7 @@ class Conversion:
       seed: int | None = None,
       group_by: str = 'order',
       covariances: Mapping[Path, Any] | None = None,
+      measure: bool = False,
   ):
     """Checks everything that shapes tell; arguments as for `convert_params`.
 
@@ -69,6 +73,7 @@ class Conversion:
       seed: as named.
       group_by: as named.
       covariances: as named.
+      measure: whether to work out errors; all kernels are read for it.
     """
     for name, value, known in (
         ('method', method, METHODS), ('group_by', group_by, GROUP_BY)
@@ -84,11 +89,13 @@ class Conversion:
     self._method = METHODS[method]
     self._seed = seed or 0
     self._covariances = covariances or {}
+    self._measure = measure
     self._attentions = heads_lib.attentions(flat)
     self._last: tuple[Path | None, dict[str, np.ndarray]] = None, {}
     self._orders: Mapping[Path, np.ndarray] = {}
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
     self.shapes: dict[Path, tuple[int, ...]] = {}
+    self.errors: dict[Path, dict[str, float]] = {}
     for attention in self._attentions:
       kv_heads, head_dim = heads_lib.count(shapes, attention, num_heads)
       if kv_heads % num_kv_heads:
@@ -132,20 +139,25 @@ class Conversion:
     old = self._read(attention)
     if attention in self._orders:
       old = heads_lib.permute(old, self._orders[attention])
-    number = self._attentions.index(attention)
-    return self._method.convert(
+    covariance = self._covariances.get(attention)
+    new = self._method.convert(
         old,
         self._num_kv_heads,
-        rng=np.random.default_rng([self._seed, number]),
-        covariance=self._covariances.get(attention),
+        rng=np.random.default_rng(
+            [self._seed, self._attentions.index(attention)]
+        ),
+        covariance=covariance,
     )
+    if self._measure:
+      self.errors[attention] = errors_lib.relative_errors(old, new, covariance)
+    return new
 
   def _read(self, attention: Path) -> heads_lib.Heads:
     kernels = {}
     for name in heads_lib.PROJECTIONS:
       path = (*attention, name, 'kernel')
       leaf = self._flat[path]
-      if path in self.shapes:
+      if path in self.shapes or self._measure:
         kernels[name] = np.asarray(leaf)
       else:  # It is not looked at, so it is not read.
         kernels[name] = np.broadcast_to(np.float32(0), leaf.shape)

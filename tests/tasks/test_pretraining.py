@@ -8,6 +8,7 @@ import pytest
 seqio = pytest.importorskip('seqio')
 tf = pytest.importorskip('tensorflow')
 
+from gqa_t5x import span_corruption
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import pretraining
 
@@ -18,8 +19,8 @@ RAW_INPUTS_TARGETS = [
 
 @pytest.mark.parametrize('raw,inputs,targets', RAW_INPUTS_TARGETS)
 def test_lengths_are_those_of_t5(raw, inputs, targets):
-  assert pretraining.raw_length(inputs) == raw
-  assert pretraining.corrupted_lengths(raw) == (inputs, targets)
+  assert span_corruption.raw_length(inputs) == raw
+  assert span_corruption.corrupted_lengths(raw) == (inputs, targets)
 
 
 def test_example_by_hand():
@@ -33,7 +34,7 @@ def test_example_by_hand():
 
 @pytest.mark.parametrize('length', [2, 3, 7, 20, 141, 568])
 def test_noise_mask(length):
-  noise, spans = pretraining.span_counts(length)
+  noise, spans = span_corruption.span_counts(length)
   masks = []
   for seed in range(5):
     seeds = tf.constant([[seed, 1], [seed, 2]])

@@ -1,0 +1,113 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of plain text to calibrate a conversion with.
+
+The text is corrupted as in T5's pre-training, so that encoder and decoder get
+what they were trained on. Where the user names none it is Python's own language
+reference, which is on every machine.
+"""
+
+from collections.abc import Iterator
+import itertools
+import pathlib
+
+import numpy as np
+
+from gqa_t5x import decoding
+from gqa_t5x import span_corruption
+from gqa_t5x import text_generation
+from gqa_t5x.errors import UserError
+
+INPUTS_LENGTH = 256
+NUM_SEQUENCES = 128
+_BATCH_SIZE = 16
+
+
+def default_text() -> str:
+  """Returns the topics of Python's `help()`, half a million characters."""
+  from pydoc_data import topics
+
+  return '\n'.join(text for _, text in sorted(topics.topics.items()))
+
+
+def batches(
+    path: str | None,
+    vocabulary: text_generation.Vocabulary,
+    *,
+    vocab_size: int,
+    num_sequences: int = NUM_SEQUENCES,
+    inputs_length: int = INPUTS_LENGTH,
+    seed: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields batches for `calibration.covariances`.
+
+  Args:
+    path: UTF-8 text; None takes `default_text`. Pieces of it are drawn evenly
+      from beginning to end.
+    vocabulary: of the checkpoint.
+    vocab_size: V of the checkpoint; the sentinels are the vocabulary's last.
+    num_sequences: most sequences that are used.
+    inputs_length: S, EOS counted.
+    seed: of the spans.
+
+  Yields:
+    int32 encoder_input_tokens [B, S], decoder_input_tokens and
+    decoder_target_tokens [B, T].
+
+  Raises:
+    UserError: if there is no such text, too little of it, or the vocabulary
+      does not fit.
+  """
+  if vocabulary.size > vocab_size:
+    raise UserError(
+        f'the vocabulary has {vocabulary.size} ids, the checkpoint {vocab_size}'
+        '; pass the one it was trained with as --vocabulary'
+    )
+  raw = span_corruption.raw_length(inputs_length)
+  tokens = np.asarray(vocabulary.encode(_read(path)), np.int32)
+  if len(tokens) < 2:
+    raise UserError(f'{path} has no text to calibrate with; pass another file')
+  starts = np.arange(0, max(len(tokens) - raw, 0) + 1, raw)
+  chosen = np.linspace(0, len(starts) - 1, num_sequences).astype(int)
+  starts = starts[np.unique(chosen)]
+  rng = np.random.default_rng(seed)
+  rows = (
+      span_corruption.corrupt(
+          tokens[start : start + raw], vocabulary.size, decoding.EOS_ID, rng
+      )
+      for start in starts
+  )
+  _, targets_length = span_corruption.corrupted_lengths(raw)
+  while batch := list(itertools.islice(rows, _BATCH_SIZE)):
+    # The last batch is filled up with padding.
+    shape = {
+        'encoder_input_tokens': inputs_length,
+        'decoder_input_tokens': targets_length,
+        'decoder_target_tokens': targets_length,
+    }
+    made = {
+        name: np.zeros((_BATCH_SIZE, length), np.int32)
+        for name, length in shape.items()
+    }
+    for row, (inputs, targets) in enumerate(batch):
+      made['encoder_input_tokens'][row, : len(inputs)] = inputs
+      made['decoder_target_tokens'][row, : len(targets)] = targets
+      made['decoder_input_tokens'][row, 1 : len(targets)] = targets[:-1]
+    yield made
+
+
+def _read(path: str | None) -> str:
+  if path is None:
+    return default_text()
+  try:
+    return pathlib.Path(path).expanduser().read_text(encoding='utf-8')
+  except (FileNotFoundError, IsADirectoryError) as error:
+    raise UserError(
+        f'expected a text file to calibrate with, but {path} is not one; check'
+        ' --calibration_data'
+    ) from error
+  except UnicodeDecodeError as error:
+    raise UserError(
+        f'expected UTF-8 text in {path}, got other bytes at {error.start};'
+        ' convert it first'
+    ) from error

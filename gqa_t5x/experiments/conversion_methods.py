@@ -1,0 +1,216 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Conversion methods compared by loss, from no uptraining to some.
+
+What Figure 4 of the paper asks (which conversion is best?) with more methods,
+with seeds, and along alpha, the share of pre-training that uptraining takes. A
+cell is a method, a number of key/value heads and a seed, which decides the
+order of the uptraining data and the heads of 'random'; 'none' is the multi-head
+model, uptrained as well. Every cell is kept as it ends, and a run that is
+started again goes on with those that are missing.
+
+  python -m gqa_t5x.experiments.conversion_methods --output OUT.json
+
+The recipe is that of gin_configs/local/uptrain.gin. Loss is the cross-entropy
+of span corruption on validation text, nats a token.
+"""
+
+import argparse
+from collections.abc import Iterator
+import dataclasses
+import functools
+import itertools
+import json
+import pathlib
+import shlex
+import sys
+import time
+
+import jax
+
+from gqa_t5x import checkpoints
+from gqa_t5x import conversion
+from gqa_t5x import network
+from gqa_t5x import pretrained
+from gqa_t5x.conversion import calibration
+from gqa_t5x.engine import data
+from gqa_t5x.engine import evaluate
+from gqa_t5x.engine import launch
+from gqa_t5x.engine import losses
+from gqa_t5x.engine import optimizer
+from gqa_t5x.engine import partitioning
+from gqa_t5x.engine import train
+from gqa_t5x.experiments import results
+
+_LENGTHS = {'inputs': 256, 'targets': 72}
+_DEV_TASK = 'docs_span_corruption'
+_TRAIN_MIXTURE = 'docs_pretrain'
+_BATCH_SIZE = 8
+_EVAL_BATCH_SIZE = 16
+_EVAL_BATCHES = 16
+
+# A label for each: the method, how heads are grouped, on what it is calibrated.
+METHODS = {
+    'none': {},
+    'mean': {'method': 'mean'},
+    'first': {'method': 'first'},
+    'random': {'method': 'random'},
+    'scaled_mean': {'method': 'scaled_mean'},
+    'aligned': {'method': 'aligned'},
+    'svd': {'method': 'svd'},
+    'mean_similarity': {'method': 'mean', 'group_by': 'similarity'},
+    'aligned_similarity': {'method': 'aligned', 'group_by': 'similarity'},
+    'svd_calibrated': {'method': 'svd', 'calibrated': True},
+    'svd_calibrated_similarity': {
+        'method': 'svd', 'group_by': 'similarity', 'calibrated': True,
+    },
+}  # pyformat: disable
+
+
+def _source(name: str) -> launch.Cache:
+  return launch.Cache(mixture_or_task_name=name, task_feature_lengths=_LENGTHS)
+
+
+def _eval_batches(split: str, count: int) -> list[data.Batch]:
+  (folder,) = _source(_DEV_TASK).run()[split]
+  config = data.BatchConfig(_EVAL_BATCH_SIZE, *_LENGTHS.values())
+  return list(itertools.islice(data.eval_batches(folder, config), count))
+
+
+class Comparison:
+  """What all cells share: the checkpoint, its data, its covariances."""
+
+  def __init__(self, checkpoint: str, calibration_sequences: int):
+    self.params, metadata = checkpoints.load_checkpoint(checkpoint)
+    self.config = network.T5Config(**metadata['config'])
+    self.config = dataclasses.replace(self.config, dropout_rate=0.0)
+    self.step = int(metadata['step'])
+    self.calibration_sequences = calibration_sequences
+    self.dev = _eval_batches('validation', _EVAL_BATCHES)
+
+  @functools.cached_property
+  def covariances(self):
+    count = -(-self.calibration_sequences // _EVAL_BATCH_SIZE)
+    return calibration.covariances(
+        network.Transformer(self.config),
+        self.params,
+        _eval_batches('train', count),
+    )
+
+  def convert(self, label: str, num_kv_heads: int, seed: int):
+    """Returns the parameters that a cell starts from."""
+    options = dict(METHODS[label])
+    if not options:
+      return self.params
+    if options.pop('calibrated', False):
+      options['covariances'] = self.covariances
+    return conversion.convert_params(
+        self.params,
+        num_heads=self.config.num_heads,
+        num_kv_heads=num_kv_heads,
+        seed=seed,
+        **options,
+    )
+
+  def losses(
+      self, label: str, num_kv_heads: int, seed: int, alphas: list[float]
+  ) -> Iterator[tuple[float, float]]:
+    """Yields (alpha, loss) as uptraining goes on."""
+    config = dataclasses.replace(self.config, num_kv_heads=num_kv_heads)
+    model = network.Transformer(config)
+    trainer = train.trainer_for(
+        model,
+        train.TrainConfig(
+            model_dir='',
+            total_steps=0,
+            schedule=optimizer.Schedule('rsqrt', 0.5, 1000),
+            loss=losses.LossConfig(z_loss=1e-4),
+        ),
+    )
+    state = trainer.state_from(
+        self.convert(label, num_kv_heads, seed), self.step
+    )
+    batches = data.train_batches(
+        _source(_TRAIN_MIXTURE).run()['train'],
+        data.BatchConfig(
+            _BATCH_SIZE, *_LENGTHS.values(), pack=True, seed=seed
+        ),
+    )
+    made, pending = 0, []
+    for alpha in alphas:
+      while made < round(alpha * self.step):
+        state, metrics = trainer.step(state, next(batches))
+        made += 1
+        pending = [*pending[-1:], metrics]
+        jax.block_until_ready(pending[0])  # No further ahead than that.
+      with trainer.use():
+        loss = evaluate.dev_loss(model, state.params, self.dev)['loss']
+      yield alpha, loss
+
+
+def _numbers(kind):
+  return lambda text: [kind(part) for part in text.split(',')]
+
+
+def main(argv: list[str] | None = None) -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--output', required=True, metavar='JSON')
+  parser.add_argument('--checkpoint', default=pretrained.CHECKPOINT_PATH)
+  parser.add_argument(
+      '--methods', type=_numbers(str), default=list(METHODS), metavar='M,M'
+  )
+  parser.add_argument(
+      '--num_kv_heads', type=_numbers(int), default=[4, 2, 1], metavar='K,K'
+  )
+  parser.add_argument(
+      '--seeds', type=_numbers(int), default=[1, 2, 3, 4, 5], metavar='N,N'
+  )
+  parser.add_argument(
+      '--alphas', type=_numbers(float), default=[0, 0.01, 0.02, 0.05, 0.1],
+      metavar='A,A',
+  )  # pyformat: disable
+  parser.add_argument('--calibration_sequences', type=int, default=128)
+  args = parser.parse_args(argv)
+  partitioning.use_cpu_cores()
+  path = pathlib.Path(args.output)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  report = json.loads(path.read_text()) if path.exists() else {'cells': []}
+  report |= {
+      'command': 'python -m gqa_t5x.experiments.conversion_methods '
+      + shlex.join(argv if argv is not None else sys.argv[1:]),
+      'checkpoint': pathlib.Path(args.checkpoint).name,
+      'calibration_sequences': args.calibration_sequences,
+      'loss': f'{_DEV_TASK} validation, nats a token',
+  } | results.environment()
+  comparison = Comparison(args.checkpoint, args.calibration_sequences)
+  done = {
+      (c['method'], c['num_kv_heads'], c['seed'])
+      for c in report['cells']
+      if len(c['losses']) >= len(args.alphas)
+  }
+  for seed in args.seeds:
+    for method in args.methods:
+      heads = args.num_kv_heads
+      for k in heads if METHODS[method] else [comparison.config.num_heads]:
+        if (method, k, seed) in done:
+          continue
+        start = time.monotonic()
+        losses_by_alpha = {}
+        for alpha, loss in comparison.losses(method, k, seed, args.alphas):
+          losses_by_alpha[str(alpha)] = loss
+          print(method, k, seed, alpha, f'{loss:.4f}', flush=True)
+        report['cells'].append({
+            'method': method,
+            'num_kv_heads': k,
+            'seed': seed,
+            'losses': losses_by_alpha,
+            'seconds': time.monotonic() - start,
+            'commit': report['commit'],
+        })
+        beside = path.with_suffix('.tmp')
+        beside.write_text(json.dumps(report, indent=1) + '\n')
+        beside.replace(path)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,320 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Conversions beyond the paper's: exact where theory says so, optimal where
+theory says that, and measured against errors worked out from scratch."""
+
+import dataclasses
+
+from flax import traverse_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gqa_t5x import conversion
+from gqa_t5x import network
+from gqa_t5x import pretrained
+from gqa_t5x import text_generation
+from gqa_t5x.conversion import calibration
+from gqa_t5x.conversion import calibration_text
+from gqa_t5x.conversion import errors
+from gqa_t5x.conversion import heads as heads_lib
+from gqa_t5x.conversion import similarity
+from gqa_t5x.conversion import svd
+from gqa_t5x.errors import UserError
+from tests import hf_reference
+
+CONFIG = network.T5Config(
+    vocab_size=29,
+    emb_dim=17,
+    num_heads=6,
+    num_encoder_layers=1,
+    num_decoder_layers=2,
+    head_dim=2,
+    mlp_dim=7,
+    mlp_activations=('gelu', 'linear'),
+)
+ATTENTION = ('decoder', 'layers_1', 'encoder_decoder_attention')
+METHODS = ('mean', 'first', 'scaled_mean', 'aligned', 'svd')
+
+
+def _params(seed=0):
+  return hf_reference.random_params(CONFIG, seed=seed)
+
+
+def _batch():
+  rng = np.random.default_rng(3)
+  inputs = rng.integers(2, 29, (2, 9)).astype(np.int32)
+  targets = rng.integers(2, 29, (2, 7)).astype(np.int32)
+  inputs[1, 5:] = targets[1, 4:] = 0
+  return {
+      'encoder_input_tokens': inputs,
+      'decoder_input_tokens': np.roll(targets, 1, 1),
+      'decoder_target_tokens': targets,
+  }
+
+
+def _logits(params, num_kv_heads=6):
+  config = dataclasses.replace(CONFIG, num_kv_heads=num_kv_heads)
+  logits = network.Transformer(config).apply(
+      {'params': params}, **_batch(), enable_dropout=False
+  )
+  return np.asarray(logits)
+
+
+def _convert(params, num_kv_heads, **options):
+  return conversion.convert_params(
+      params, num_heads=6, num_kv_heads=num_kv_heads, **options
+  )
+
+
+def _covariances(params):
+  return calibration.covariances(
+      network.Transformer(CONFIG), params, [_batch()]
+  )
+
+
+def _map_heads(params, change):
+  """Applies `change` to the Heads of every attention of the decoder."""
+  flat = traverse_util.flatten_dict(params)
+  for attention in heads_lib.attentions(flat):
+    kernels = {
+        name: np.asarray(flat[(*attention, name, 'kernel')])
+        for name in heads_lib.PROJECTIONS
+    }
+    new = heads_lib.join(change(heads_lib.split(kernels, 6)))
+    flat |= {(*attention, name, 'kernel'): x for name, x in new.items()}
+  return traverse_util.unflatten_dict(flat)
+
+
+def _heads(params, attention=ATTENTION):
+  flat = traverse_util.flatten_dict(params)
+  return heads_lib.split(
+      {
+          name: np.asarray(flat[(*attention, name, 'kernel')])
+          for name in heads_lib.PROJECTIONS
+      },
+      6,
+  )
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('group_by', conversion.GROUP_BY)
+def test_as_many_heads_keep_the_logits(method, group_by):
+  params = _params()
+  after = _convert(params, 6, method=method, group_by=group_by)
+  np.testing.assert_array_equal(_logits(after), _logits(params))
+
+
+@pytest.mark.parametrize('method', ['aligned', 'svd'])
+@pytest.mark.parametrize('calibrated', [False, True])
+def test_one_head_a_group_is_refitted_to_itself(method, calibrated):
+  """The method itself at K = N, which `convert_params` does not even call."""
+  params = _params()
+  found = _covariances(params) if calibrated else {}
+  module = conversion.METHODS[method]
+
+  def change(heads):
+    return module.convert(heads, 6, covariance=found.get(ATTENTION))
+
+  after = _map_heads(params, change)
+  np.testing.assert_allclose(_logits(after), _logits(params), atol=2e-4)
+
+
+def _alike(orthogonal):
+  """Parameters whose heads are equal, in groups of 3, up to a change of basis.
+
+  The maps differ from head to head, for keys and for values.
+  """
+  rng = np.random.default_rng(5)
+
+  def maps():
+    drawn = rng.standard_normal((6, 2, 2)) + 2 * np.eye(2)
+    return np.linalg.qr(drawn)[0] if orthogonal else drawn
+
+  def change(heads):
+    def in_basis(kernel):
+      shared = np.repeat(kernel[:, ::3], 3, axis=1)
+      return np.einsum('dnh,nhi->dni', shared, maps()).astype(np.float32)
+
+    return heads._replace(
+        key=in_basis(heads.key), value=in_basis(heads.value)
+    )
+
+  return _map_heads(_params(), change)
+
+
+@pytest.mark.parametrize('calibrated', [False, True])
+@pytest.mark.parametrize(
+    ('method', 'orthogonal'), [('svd', False), ('svd', True), ('aligned', True)]
+)
+def test_heads_of_one_space_lose_nothing(method, orthogonal, calibrated):
+  params = _alike(orthogonal)
+  found = _covariances(params) if calibrated else None
+  after = _convert(params, 2, method=method, covariances=found)
+  np.testing.assert_allclose(_logits(after, 2), _logits(params), atol=2e-4)
+  # Which the mean does not manage.
+  assert np.abs(_logits(_convert(params, 2), 2) - _logits(params)).max() > 0.01
+
+
+def test_svd_from_grouped_heads_takes_the_same_space():
+  params = _alike(orthogonal=False)
+  once = _convert(params, 2, method='svd')
+  again = _convert(once, 1, method='svd')
+  direct = _convert(params, 1, method='svd')
+  np.testing.assert_allclose(_logits(again, 1), _logits(direct, 1), atol=2e-4)
+
+
+def test_order_of_heads_does_not_matter():
+  params = _params()
+  order = np.array([3, 0, 5, 1, 4, 2])
+  after = _map_heads(params, lambda heads: heads_lib.permute(heads, order))
+  bias = params['decoder']['relpos_bias']['rel_embedding']
+  assert np.abs(_logits(after) - _logits(params)).max() > 1e-3
+  after['decoder']['relpos_bias']['rel_embedding'] = np.asarray(bias)[order]
+  np.testing.assert_allclose(_logits(after), _logits(params), atol=1e-5)
+
+
+@pytest.mark.parametrize('method', ['mean', 'svd'])
+def test_similar_heads_find_each_other(method):
+  """Twins that do not stand together: no loss by similarity, much by order."""
+  twins = [0, 1, 2, 2, 1, 0]
+  params = _map_heads(
+      _params(),
+      lambda heads: heads._replace(
+          key=heads.key[:, twins], value=heads.value[:, twins]
+      ),
+  )
+  by_order = _convert(params, 3, method=method)
+  alike = _convert(params, 3, method=method, group_by='similarity')
+  np.testing.assert_allclose(_logits(alike, 3), _logits(params), atol=2e-4)
+  assert np.abs(_logits(by_order, 3) - _logits(params)).max() > 1e-3
+
+
+def test_groups_by_hand():
+  alike = np.eye(4)
+  alike[0, 2] = alike[2, 0] = alike[1, 3] = alike[3, 1] = 0.9
+  np.testing.assert_array_equal(similarity.groups(alike, 2), [0, 2, 1, 3])
+  # Nothing gains, nothing moves.
+  np.testing.assert_array_equal(similarity.groups(np.ones((4, 4)), 2), range(4))
+
+
+def test_svd_is_the_best_that_there_is():
+  """The error is that of the truncated singular value decomposition (Eckart
+  and Young), of the product matrices written out in full."""
+  heads = _heads(_params())
+  rng = np.random.default_rng(0)
+  roots = [rng.standard_normal((17, 17)) for _ in range(2)]
+  covariance = calibration.Covariance(
+      query=roots[0].T @ roots[0], key=roots[1].T @ roots[1]
+  )
+  new = svd.convert(heads, 1, covariance=covariance)
+  products = [
+      roots[0] @ heads.query[:, n] @ heads.key[:, n].T @ roots[1].T
+      for n in range(6)
+  ]
+  singular = np.linalg.svd(np.concatenate(products), compute_uv=False)
+  best = np.sqrt((singular[2:] ** 2).sum() / (singular**2).sum())
+  found = errors.relative_errors(heads, new, covariance)
+  np.testing.assert_allclose(found['logits'], best, rtol=1e-4)
+  products = [
+      roots[1] @ heads.value[:, n] @ heads.out[n] for n in range(6)
+  ]
+  singular = np.linalg.svd(np.concatenate(products, 1), compute_uv=False)
+  best = np.sqrt((singular[2:] ** 2).sum() / (singular**2).sum())
+  np.testing.assert_allclose(found['outputs'], best, rtol=1e-4)
+
+
+def test_errors_are_those_of_samples():
+  """The closed form against logits and outputs of drawn inputs."""
+  heads = _heads(_params())
+  new = conversion.METHODS['mean'].convert(heads, 2)
+  rng = np.random.default_rng(1)
+  x, y = rng.standard_normal((2, 40, 17))
+
+  def products(heads):
+    size = 6 // heads.key.shape[1]
+    key = np.repeat(heads.key, size, 1)
+    value = np.repeat(heads.value, size, 1)
+    logits = np.einsum('td,dnh,enh,se->nts', x, heads.query, key, y)
+    return logits, np.einsum('se,enh,nhd->nsd', y, value, heads.out)
+
+  moments = calibration.Covariance(x.T @ x / 40, y.T @ y / 40)
+  found = errors.relative_errors(heads, new, moments)
+  for name, old, got in zip(
+      ('logits', 'outputs'), products(heads), products(new)
+  ):
+    expected = np.linalg.norm(old - got) / np.linalg.norm(old)
+    np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+
+
+def test_covariances_are_those_of_the_inputs_by_hand():
+  """The first layer's self-attention sees normalised embeddings."""
+  params = _params()
+  batch = _batch()
+  found = _covariances(params)
+  assert found.keys() == set(
+      heads_lib.attentions(traverse_util.flatten_dict(params))
+  )
+  embedding = np.asarray(params['token_embedder']['embedding'])
+  x = embedding[batch['decoder_input_tokens']]
+  x = x[batch['decoder_target_tokens'] > 0].astype(np.float64)
+  x /= np.sqrt(np.mean(x**2, -1, keepdims=True) + 1e-6)
+  layer = params['decoder']['layers_0']
+  x *= np.asarray(layer['pre_self_attention_layer_norm']['scale'])
+  of_self = found['decoder', 'layers_0', 'self_attention']
+  np.testing.assert_allclose(of_self.query, x.T @ x / len(x), atol=1e-5)
+  assert of_self.key is of_self.query
+  encoded = network.Transformer(CONFIG).apply(
+      {'params': params},
+      jnp.asarray(batch['encoder_input_tokens']),
+      enable_dropout=False,
+      method='encode',
+  )
+  y = np.asarray(encoded)[batch['encoder_input_tokens'] > 0]
+  np.testing.assert_allclose(found[ATTENTION].key, y.T @ y / len(y), atol=1e-5)
+
+
+def test_scaled_mean_by_hand():
+  heads = _heads(_params())
+  new = conversion.METHODS['scaled_mean'].convert(heads, 2)
+  norms = np.sqrt((heads.key[:, 3:] ** 2).sum((0, 2)))
+  wanted = np.sqrt((norms**2).mean())
+  mean = heads.key[:, 3:].mean(1)
+  np.testing.assert_allclose(
+      new.key[:, 1], mean * wanted / np.linalg.norm(mean), rtol=1e-5
+  )
+  assert new.query is heads.query
+
+
+def test_calibration_text(tmp_path):
+  pytest.importorskip('sentencepiece')
+  vocabulary = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
+  path = tmp_path / 'text'
+  path.write_text('a b c d e f g h ' * 200)
+  made = list(
+      calibration_text.batches(
+          str(path), vocabulary, vocab_size=4096, num_sequences=5,
+          inputs_length=64,
+      )
+  )  # pyformat: disable
+  (batch,) = made
+  used = (batch['encoder_input_tokens'] > 0).any(1).sum()
+  assert used == 5
+  inputs = batch['encoder_input_tokens'][0]
+  targets = batch['decoder_target_tokens'][0]
+  # Each hidden span is where its sentinel stands.
+  sentinels = [t for t in inputs if t >= vocabulary.size - 100]
+  assert sentinels == sorted(sentinels, reverse=True)
+  assert sentinels[0] == vocabulary.size - 1
+  assert inputs[63] == 1 and targets[targets > 0][-1] == 1
+  shifted = np.where(targets == 1, 0, targets)[:-1]
+  np.testing.assert_array_equal(batch['decoder_input_tokens'][0, 1:], shifted)
+  with pytest.raises(UserError, match='check --calibration_data'):
+    list(calibration_text.batches('nowhere', vocabulary, vocab_size=4096))
+  (tmp_path / 'empty').write_text('')
+  with pytest.raises(UserError, match='no text'):
+    list(
+        calibration_text.batches(
+            str(tmp_path / 'empty'), vocabulary, vocab_size=4096
+        )
+    )
