@@ -41,6 +41,7 @@ from gqa_t5x.engine import optimizer
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
 from gqa_t5x.experiments import results
+from gqa_t5x.tasks import embedded  # noqa: F401  Registers the tasks.
 
 _LENGTHS = {'inputs': 256, 'targets': 72}
 _DEV_TASK = 'docs_span_corruption'
