@@ -166,6 +166,7 @@ def test_checkpoint_on_disk(tmp_path):
   assert metadata['conversion'] == {
       'method': 'mean',
       'seed': None,
+      'group_by': 'order',
       'from_num_kv_heads': 8,
       'slots': None,
   }

@@ -78,6 +78,10 @@ def assert_same(got, expected):
     assert got[name].tobytes() == leaf.tobytes(), name
 
 
+def flatten(tree):
+  return traverse_util.flatten_dict(tree)
+
+
 def full_slots(params):
   """Slots as Adafactor has them where no kernel is factored, of any value."""
   states = {
@@ -149,9 +153,9 @@ def test_round_trip(tmp_path, format, dtype, with_optimizer):
 
 
 def test_large_arrays_lie_in_several_chunks(tmp_path, monkeypatch):
-  from gqa_t5x.checkpoints import t5x
+  from gqa_t5x.checkpoints import zarr
 
-  monkeypatch.setattr(t5x, '_CHUNK_BYTES', 100)
+  monkeypatch.setattr(zarr, 'CHUNK_BYTES', 100)
   params = golden.random_params(golden.CONFIG)
   path = tmp_path / 'checkpoint_0'
   checkpoints.save_checkpoint(
@@ -206,14 +210,14 @@ def test_config_from_shapes(name, num_kv_heads):
       make_network.configs()[name], num_kv_heads=num_kv_heads
   )
   params = hf_reference.random_params(config, seed=0)
-  assert t5x_metadata.derive_config(params) == config
+  assert t5x_metadata.derive_config(flatten(params)) == config
 
 
 def test_config_of_another_model_is_refused():
   params = golden.random_params(golden.CONFIG)
   del params['decoder']['relpos_bias']
   with pytest.raises(UserError, match="'decoder/relpos_bias/rel_embedding' is"):
-    t5x_metadata.derive_config(params)
+    t5x_metadata.derive_config(flatten(params))
 
 
 def _truncate(path: pathlib.Path):
@@ -236,7 +240,7 @@ def _truncate(path: pathlib.Path):
         ),
         (
             lambda f: (f / 'target.token_embedder.embedding/.zarray').unlink(),
-            'token_embedder.embedding/.zarray" does not exist',
+            'token_embedder.embedding/.zarray" is missing',
         ),
         (
             lambda f: _truncate(f / 'target.token_embedder.embedding/0.0'),
@@ -357,7 +361,7 @@ def test_t5x_takes_up_its_checkpoint_converted(kind, tmp_path):
   source = golden.write(kind, tmp_path / 'mha', state)
   states = jax.tree.map(np.asarray, state.state_dict()['state']['param_states'])
   assert_same(checkpoints.load_param_states(str(source)), states)
-  for num_kv_heads in (4, 2, 1):
+  for num_kv_heads in (2, 1):
     target = tmp_path / f'kv{num_kv_heads}' / f'checkpoint_{STEP}'
     conversion.convert_checkpoint(
         str(source), str(target), num_kv_heads=num_kv_heads

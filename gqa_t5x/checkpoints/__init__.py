@@ -2,20 +2,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads and writes checkpoints; one module for each format."""
 
-from typing import Any
+from collections.abc import Mapping
+import concurrent.futures
 import pathlib
 import re
+from typing import Any, NamedTuple
 
+from flax import traverse_util
+import numpy as np
+
+from gqa_t5x.checkpoints import folders
+from gqa_t5x.checkpoints import hf
+from gqa_t5x.checkpoints import lazy
+from gqa_t5x.checkpoints import manifest as manifest_lib
+from gqa_t5x.checkpoints import names
 from gqa_t5x.checkpoints import orbax
 from gqa_t5x.checkpoints import t5x
 from gqa_t5x.checkpoints import t5x_orbax
 from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config
 
 PyTree = Any
+Path = tuple[str, ...]
 
-# Each module has `is_checkpoint(path)`, `load(path)`,
-# `load_param_states(path)`, `save(path, params, metadata, param_states)`.
-_FORMATS = {'orbax': orbax, 't5x': t5x, 't5x-orbax': t5x_orbax}
+# Each module has `is_checkpoint(folder)`; `open_params(source)` and
+# `open_param_states(source)`, of leaves by path; and
+# `write(writing, params, param_states, metadata)`.
+_FORMATS = {'orbax': orbax, 't5x': t5x, 't5x-orbax': t5x_orbax, 'hf': hf}
+OF_T5X = ('t5x', 't5x-orbax')
+# In the metadata that we write, so that a manifest cannot go unnoticed.
+_HAS_MANIFEST = 'has_manifest'
+
+
+class Checkpoint(NamedTuple):
+  """A checkpoint that is open; values are read when they are asked for.
+
+  Attributes:
+    params: leaves by path: `lazy.LazyArray` or numpy arrays.
+    metadata: see `load_checkpoint`.
+    format: a key of the formats.
+    source: its files, and their manifest.
+  """
+
+  params: dict[Path, Any]
+  metadata: dict[str, Any]
+  format: str
+  source: manifest_lib.Reading
+
+  def open_param_states(self) -> dict[Path, Any] | None:
+    """Returns t5x's optimizer state, by path, or None: see the function."""
+    with folders.reading(self.source.folder):
+      return _FORMATS[self.format].open_param_states(self.source)
 
 
 def detect_format(path: str) -> str:
@@ -40,6 +77,29 @@ def detect_format(path: str) -> str:
   )
 
 
+def open_checkpoint(path: str) -> Checkpoint:
+  """Opens a checkpoint of any known format without reading its values.
+
+  Where it has a manifest, which files there are and how long they are is
+  checked here, and their bytes when they are read.
+
+  Raises:
+    UserError: as `load_checkpoint`.
+  """
+  format, folder = detect_format(path), _folder(path)  # pylint: disable=redefined-builtin
+  with folders.reading(folder):
+    source = manifest_lib.Reading(folder)
+    params, metadata = _FORMATS[format].open_params(source)
+  if metadata.pop(_HAS_MANIFEST, False) and source.digest is None:
+    raise UserError(
+        f'expected the file {manifest_lib.NAME} in {path}, which was written'
+        ' with one; copy the checkpoint again'
+    )
+  if 'vocab_size' in metadata['config']:
+    names.check_shapes(params, T5Config(**metadata['config']), path)
+  return Checkpoint(params, metadata, format, source)
+
+
 def load_checkpoint(path: str) -> tuple[PyTree, dict[str, Any]]:
   """Loads parameters and what is known of them.
 
@@ -48,16 +108,19 @@ def load_checkpoint(path: str) -> tuple[PyTree, dict[str, Any]]:
 
   Returns:
     params: nested dict of numpy arrays, in the dtype stored.
-    metadata: a dict with 'config' (the fields of `T5Config`), 'step',
-      'conversion' (None for a checkpoint that was not converted) and whatever
-      else its writer added. t5x writes no 'config': it is read off the shapes,
-      see `t5x_metadata.derive_config`.
+    metadata: a dict with 'config' (the fields of `T5Config`), 'step' (None
+      where nothing tells), 'conversion' (None for a checkpoint that was not
+      converted) and whatever else its writer added. What others wrote has no
+      'config': it is read off the shapes, see `t5x_metadata.derive_config`.
 
   Raises:
     UserError: if there is no checkpoint at `path`, none of a known format, or
-      a damaged one.
+      a damaged one. Where it has a manifest, one wrong byte is damage.
   """
-  return _FORMATS[detect_format(path)].load(_folder(path))
+  opened = open_checkpoint(path)
+  params = _read(opened.params)
+  opened.source.check_all()
+  return params, opened.metadata
 
 
 def load_param_states(path: str) -> PyTree | None:
@@ -70,7 +133,20 @@ def load_param_states(path: str) -> PyTree | None:
   Raises:
     UserError: as `load_checkpoint`.
   """
-  return _FORMATS[detect_format(path)].load_param_states(_folder(path))
+  states = open_checkpoint(path).open_param_states()
+  return None if states is None else _read(states)
+
+
+def _read(flat: dict[Path, Any]) -> PyTree:
+  """Returns the nested dict of what the leaves stand for."""
+
+  def read(leaf):
+    is_empty = leaf is traverse_util.empty_node
+    return leaf if is_empty else lazy.concrete(leaf)
+
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    arrays = dict(zip(flat, pool.map(read, flat.values())))
+  return traverse_util.unflatten_dict(arrays)
 
 
 def save_checkpoint(
@@ -81,29 +157,76 @@ def save_checkpoint(
     metadata: dict[str, Any],
     param_states: PyTree | None = None,
 ) -> None:
-  """Writes a checkpoint folder, all of it or nothing.
+  """Writes a checkpoint folder with a manifest, all of it or nothing.
 
   Args:
     path: folder to write; must not exist. t5x takes up only folders named
       checkpoint_STEP, so in its formats this must be one.
     params: nested dict of arrays.
     format: 'orbax' (ours), 't5x' (its legacy format, as the public T5
-      checkpoints) or 't5x-orbax' (what t5x.train writes).
+      checkpoints), 't5x-orbax' (what t5x.train writes) or 'hf' (Hugging Face's,
+      in which key/value heads are repeated, so that it saves no memory).
     metadata: JSON values, at least 'config' (see `T5Config.to_dict`) and, for
       t5x's formats, 'step'.
-    param_states: optimizer state as `load_param_states` returns it; not for
-      'orbax'.
+    param_states: optimizer state as `load_param_states` returns it; for t5x's
+      formats only.
 
   Raises:
-    UserError: if the format is unknown, the folder exists or, for t5x's
-      formats, is not named for the step.
+    UserError: if the format is unknown, the folder exists, there is no space
+      or, for t5x's formats, it is not named for the step.
+  """
+  write_checkpoint(
+      path,
+      _flatten(params),
+      format=format,
+      metadata=metadata,
+      param_states=None if param_states is None else _flatten(param_states),
+      about={},
+  )
+
+
+def _flatten(tree: PyTree) -> dict[Path, Any]:
+  flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True)
+  return {
+      path: leaf
+      if leaf is traverse_util.empty_node or hasattr(leaf, 'shape')
+      else np.asarray(leaf)
+      for path, leaf in flat.items()
+  }
+
+
+def write_checkpoint(
+    path: str,
+    params: Mapping[Path, Any],
+    *,
+    format: str,  # pylint: disable=redefined-builtin
+    metadata: dict[str, Any],
+    param_states: Mapping[Path, Any] | None,
+    about: dict[str, Any],
+    source: manifest_lib.Reading | None = None,
+    verify: bool = False,
+) -> None:
+  """Writes leaves that may be lazy: a few blocks of them are in memory.
+
+  Args:
+    path: as in `save_checkpoint`, like `format` and `metadata`.
+    params: leaves by path.
+    format: as named.
+    metadata: as named.
+    param_states: leaves by path, or None.
+    about: JSON values for the manifest.
+    source: where the leaves are read from; its hash goes into the manifest.
+    verify: whether everything is read back from the disk at the end.
+
+  Raises:
+    UserError: as `save_checkpoint`, and if `source` is damaged.
   """
   check_target(path, format)
   folder = _folder(path)
-  if format == 'orbax':
+  if format not in OF_T5X:
     if param_states is not None:
       raise UserError(
-          "format='orbax' holds no optimizer state of t5x; choose t5x or"
+          f'format={format!r} holds no optimizer state of t5x; choose t5x or'
           ' t5x-orbax, or leave it out'
       )
   elif folder.name != (name := f'checkpoint_{metadata["step"]}'):
@@ -112,7 +235,15 @@ def save_checkpoint(
         f' folder named {name}; write to {folder.with_name(name)}'
     )
   folder.parent.mkdir(parents=True, exist_ok=True)
-  _FORMATS[format].save(folder, params, metadata, param_states)
+  with folders.new_folder(folder, about, verify=verify) as writing:
+    _FORMATS[format].write(
+        writing, params, param_states, metadata | {_HAS_MANIFEST: True}
+    )
+    if source is not None:
+      writing.about['source'] = {
+          'path': str(source.folder),
+          'sha256': source.source_hash(),
+      }
 
 
 def check_target(path: str, format: str) -> None:  # pylint: disable=redefined-builtin
@@ -126,7 +257,7 @@ def check_target(path: str, format: str) -> None:  # pylint: disable=redefined-b
     raise UserError(
         f'{path} exists already; remove it or choose another output folder'
     )
-  if format != 'orbax' and not re.fullmatch(r'checkpoint_\d+', folder.name):
+  if format in OF_T5X and not re.fullmatch(r'checkpoint_\d+', folder.name):
     raise UserError(
         f'{path} is not named checkpoint_STEP, as all that t5x takes up;'
         f' write to {folder / "checkpoint_STEP"}, with the number of the step'

@@ -2,30 +2,160 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders that hold a checkpoint: complete or absent, read or refused."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import concurrent.futures
 import contextlib
+import hashlib
+import json
+import os
 import pathlib
 import shutil
+import threading
+from typing import Any
 
+from gqa_t5x.checkpoints import lazy
+from gqa_t5x.checkpoints import manifest
 from gqa_t5x.errors import UserError
+
+# Each may hold a few blocks of `lazy.BLOCK_BYTES`.
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+class Writing:
+  """A folder that is being written; all bytes are hashed on their way.
+
+  Attributes:
+    folder: where to write.
+    about: what the manifest will say of the whole; may be added to.
+  """
+
+  def __init__(self, folder: pathlib.Path, about: Mapping[str, Any]):
+    self.folder = folder
+    self.about = dict(about)
+    self._entries: list[dict] = []
+    self._lock = threading.Lock()
+    self._tasks: list[tuple[lazy.LazyArray, Callable[[], None]]] = []
+
+  def write(
+      self, file: str, pieces: Iterable, *, array: str = '', begin: int = 0
+  ) -> str:
+    """Writes a range of a file; ranges may be written at the same time.
+
+    Args:
+      file: relative path.
+      pieces: what to write, of the buffer protocol, one after another.
+      array: the array that the bytes belong to.
+      begin: offset of the first byte.
+
+    Returns:
+      The SHA-256 of the bytes, in hexadecimal.
+    """
+    path = self.folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, at = hashlib.sha256(), begin
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+      for piece in pieces:
+        rest = memoryview(piece).cast('B')
+        digest.update(rest)
+        while rest:
+          count = os.pwrite(descriptor, rest, at)
+          at, rest = at + count, rest[count:]
+      # Here, so that other threads work while this one waits for the disk.
+      os.fsync(descriptor)
+    except OSError as error:
+      error.filename = error.filename or str(path)
+      raise
+    finally:
+      os.close(descriptor)
+    entry = {
+        'array': array,
+        'file': file,
+        'begin': begin,
+        'end': at,
+        'sha256': digest.hexdigest(),
+    }
+    with self._lock:
+      self._entries.append(entry)
+    return entry['sha256']
+
+  def write_json(self, file: str, value: Any) -> None:
+    self.write(file, [(json.dumps(value, indent=2) + '\n').encode()])
+
+  def later(self, leaf: lazy.LazyArray, task: Callable[[], None]) -> None:
+    """Has `task`, which writes `leaf`, run by `run`."""
+    self._tasks.append((leaf, task))
+
+  def run(self) -> None:
+    """Does what is due: ordered leaves here, the others in threads beside.
+
+    Raises:
+      UserError: if there is no space for it.
+    """
+    tasks, self._tasks = self._tasks, []
+    wanted = sum(leaf.nbytes for leaf, _ in tasks)
+    free = shutil.disk_usage(self.folder).free
+    if wanted > free:
+      raise UserError(
+          f'expected {wanted / 1e9:,.2f} GB free in {self.folder.parent}, got'
+          f' {free / 1e9:,.2f} GB; free some or write elsewhere'
+      )
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+      futures = [pool.submit(task) for x, task in tasks if not x.is_ordered]
+      try:
+        for leaf, task in tasks:
+          if leaf.is_ordered:
+            task()
+        for future in concurrent.futures.as_completed(futures):
+          future.result()
+      except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+
+  def finish(self) -> None:
+    """Writes the manifest; everything is on the disk after that."""
+    manifest.write(self.folder, self._entries, self.about)
+    _sync(self.folder / manifest.NAME)
+    for folder, _, _ in os.walk(self.folder):
+      _sync(pathlib.Path(folder))
+
+
+def _sync(path: pathlib.Path) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 @contextlib.contextmanager
-def new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a folder to write to, which becomes `folder` if nothing is raised.
+def new_folder(
+    folder: pathlib.Path, about: Mapping[str, Any], *, verify: bool = False
+) -> Iterator[Writing]:
+  """Yields what to write to, which becomes `folder` if nothing is raised.
 
   It lies beside `folder`, so that renaming it moves no bytes. What a killed
   process left there is removed first.
 
   Args:
     folder: must not exist; its parent must.
+    about: see `Writing`.
+    verify: whether all bytes are read back from the disk before the renaming.
   """
   beside = folder.with_name(f'{folder.name}.gqa_t5x-incomplete')
   shutil.rmtree(beside, ignore_errors=True)
   beside.mkdir()
   try:
-    yield beside
+    writing = Writing(beside, about)
+    yield writing
+    writing.finish()
+    if verify:
+      for path in beside.rglob('*'):
+        if path.is_file():
+          manifest.drop_cache(path)
+      manifest.Reading(beside).check_all()
     beside.rename(folder)
+    _sync(folder.parent)
   except BaseException:
     shutil.rmtree(beside, ignore_errors=True)
     raise

@@ -3,84 +3,82 @@
 """Orbax checkpoints: a folder with the items `params` and `metadata`.
 
 The embedded engine's checkpoints have the same two items, beside the
-optimizer's, so every step of a run is a checkpoint that loads.
+optimizer's, so every step of a run is a checkpoint that loads. Trees that
+others wrote with Orbax are read too; they have no metadata.
 """
 
+import json
 import pathlib
-from typing import Any, Callable
-
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
+from typing import Any
 
 from gqa_t5x.checkpoints import folders
+from gqa_t5x.checkpoints import manifest
+from gqa_t5x.checkpoints import orbax_tree
+from gqa_t5x.checkpoints import t5x_metadata
+from gqa_t5x.errors import UserError
 
-PyTree = Any
+_HANDLERS = {
+    'params': 'pytree_checkpoint_handler.PyTreeCheckpointHandler',
+    'metadata': 'json_checkpoint_handler.JsonCheckpointHandler',
+}
+# Where Orbax puts a tree that has no name: itself, its manager, its version 1.
+_PLAIN = ('', 'default/', 'pytree/')
 
 
 def is_checkpoint(folder: pathlib.Path) -> bool:
-  return (folder / 'params').is_dir() and (folder / 'metadata').is_dir()
+  if (folder / 'params').is_dir() and (folder / 'metadata').is_dir():
+    return True
+  return _plain(folder) is not None
 
 
-def load(folder: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
-  """Loads as `checkpoints.load_checkpoint`."""
-  with folders.reading(folder):
-    metadata = ocp.JsonCheckpointHandler().restore(
-        folder / 'metadata', args=ocp.args.JsonRestore()
+def _plain(folder: pathlib.Path) -> str | None:
+  for inside in _PLAIN:
+    if orbax_tree.is_tree(folder / inside):
+      return inside
+  return None
+
+
+def open_params(source: manifest.Reading):
+  """Opens as `checkpoints.open_checkpoint`."""
+  inside = _plain(source.folder)
+  if inside is None:
+    source.check('metadata/metadata')
+    metadata = json.loads((source.folder / 'metadata/metadata').read_text())
+    return orbax_tree.open_tree(source, 'params/'), metadata
+  # Parameters alone, Flax's variables, or the state that t5x saves.
+  tops = {path[0] for path in orbax_tree.paths(source, inside)}
+  prefix = next(((p,) for p in ('params', 'target') if p in tops), ())
+  flat = orbax_tree.open_tree(source, inside, prefix)
+  if 'decoder' not in {path[0] for path in flat}:
+    raise UserError(
+        f'expected the parameters of a T5 in the Orbax tree in {source.folder},'
+        f' got {", ".join(sorted(tops))} at its top; save the tree that t5x'
+        ' calls `target`'
     )
-    return read_tree(folder / 'params'), metadata
+  return flat, {
+      'config': t5x_metadata.derive_config(flat).to_dict(),
+      'step': None,
+      'conversion': None,
+  }
 
 
-def load_param_states(folder: pathlib.Path) -> None:
+def open_param_states(source: manifest.Reading) -> None:
   """The embedded engine's optimizer state is not t5x's: there is none."""
-  del folder
+  del source
 
 
-def save(
-    folder: pathlib.Path,
-    params: PyTree,
-    metadata: dict[str, Any],
+def write(
+    writing: folders.Writing,
+    params: dict[tuple[str, ...], Any],
     param_states: None,
-):
-  """Saves as `checkpoints.save_checkpoint`; Orbax writes beside and renames."""
+    metadata: dict[str, Any],
+) -> None:
+  """Writes as `checkpoints.save_checkpoint`."""
   del param_states
-  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-    checkpointer.save(
-        folder,
-        args=ocp.args.Composite(
-            params=ocp.args.PyTreeSave(params),
-            metadata=ocp.args.JsonSave(metadata),
-        ),
-    )
-
-
-def read_tree(
-    item: pathlib.Path, select: Callable[[PyTree], PyTree] = lambda tree: tree
-) -> PyTree:
-  """Reads an item of Orbax's that is a tree of arrays.
-
-  Args:
-    item: its folder.
-    select: takes from the nested dict of the arrays' metadata what to read;
-      None is nothing.
-
-  Returns:
-    Nested dict of numpy arrays, or None: whatever devices wrote them need not
-    be here.
-  """
-  # By the handler: a Checkpointer warns that an item is no whole checkpoint.
-  handler = ocp.PyTreeCheckpointHandler()
-  wanted = select(handler.metadata(item).tree)
-  if wanted is None:
-    return None
-  restore_args = jax.tree.map(
-      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+  orbax_tree.write_tree(writing, 'params/', params)
+  writing.run()
+  writing.write('metadata/metadata', [json.dumps(metadata).encode()])
+  writing.write(
+      f'metadata/{orbax_tree.DONE}', [b'Checkpoint commit was successful.\n']
   )
-  tree = handler.restore(
-      item,
-      args=ocp.args.PyTreeRestore(
-          item=wanted, restore_args=restore_args, partial_restore=True
-      ),
-  )
-  handler.close()
-  return tree
+  orbax_tree.write_checkpoint_files(writing, _HANDLERS)

@@ -7,36 +7,33 @@ t5x passes over.
 """
 
 import json
-import pathlib
 from typing import Any
 
-from flax import traverse_util
 import numpy as np
 
+from gqa_t5x.checkpoints import folders
+from gqa_t5x.checkpoints import manifest
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
-PyTree = Any
+Path = tuple[str, ...]
 
 _FILE = 'gqa_t5x.json'
 
 
-def derive_config(params: PyTree) -> T5Config:
+def derive_config(params: dict[Path, Any]) -> T5Config:
   """Returns the configuration that parameters of a T5 have.
 
   What they do not determine has T5Config's default: dropout and the dtype of
   activations. Gated MLPs are taken for T5.1.1's, others for T5 1.0's.
 
   Args:
-    params: nested dict of anything with a `shape`.
+    params: anything with a `shape`, by path.
 
   Raises:
     UserError: if `params` is not a T5 encoder-decoder's tree.
   """
-  shapes = {
-      '/'.join(path): tuple(leaf.shape)
-      for path, leaf in traverse_util.flatten_dict(params).items()
-  }
+  shapes = {'/'.join(path): tuple(leaf.shape) for path, leaf in params.items()}
   attention = 'decoder/layers_0/self_attention'
   gated = 'decoder/layers_0/mlp/wi_0/kernel' in shapes
   mlp = f'decoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel'
@@ -52,8 +49,8 @@ def derive_config(params: PyTree) -> T5Config:
         emb_dim=emb_dim,
         num_heads=num_heads,
         num_kv_heads=key_width // head_dim,
-        num_encoder_layers=_num_layers(params['encoder']),
-        num_decoder_layers=_num_layers(params['decoder']),
+        num_encoder_layers=_num_layers(params, 'encoder'),
+        num_decoder_layers=_num_layers(params, 'decoder'),
         head_dim=head_dim,
         mlp_dim=mlp_dim,
         mlp_activations=('gelu', 'linear') if gated else ('relu',),
@@ -69,34 +66,46 @@ def derive_config(params: PyTree) -> T5Config:
     ) from error
 
 
-def _num_layers(stack: PyTree) -> int:
-  return sum(name.startswith('layers_') for name in stack)
+def _num_layers(params: dict[Path, Any], stack: str) -> int:
+  return len({p[1] for p in params if p[0] == stack and 'layers_' in p[1]})
 
 
-def read(folder: pathlib.Path, params: PyTree, step) -> dict[str, Any]:
-  """Returns a t5x checkpoint's metadata as `checkpoints.load_checkpoint`."""
+def read(source: manifest.Reading, params, step) -> dict[str, Any]:
+  """Returns a t5x checkpoint's metadata as `checkpoints.load_checkpoint`.
+
+  Args:
+    source: the checkpoint.
+    params: by path, for where nothing is written.
+    step: array, read here.
+  """
+  written = read_file(source) or {
+      'config': derive_config(params).to_dict(),
+      'conversion': None,
+  }
+  return written | {'step': int(np.asarray(step))}
+
+
+def read_file(source: manifest.Reading) -> dict[str, Any] | None:
+  """Returns what `write` wrote, or None."""
+  source.check(_FILE)
   try:
-    written = json.loads((folder / _FILE).read_text())
+    return json.loads((source.folder / _FILE).read_text())
   except FileNotFoundError:
-    written = {'config': derive_config(params).to_dict(), 'conversion': None}
-  return written | {'step': int(step)}
+    return None
 
 
-def write(folder: pathlib.Path, metadata: dict[str, Any]) -> None:
-  (folder / _FILE).write_text(json.dumps(metadata, indent=2) + '\n')
+def write(writing: folders.Writing, metadata: dict[str, Any]) -> None:
+  writing.write_json(_FILE, metadata)
 
 
 def make_state(
-    params: PyTree, metadata: dict[str, Any], param_states: PyTree | None
-) -> PyTree:
-  """Returns the nested dict that t5x saves, of numpy arrays."""
-  state = {'step': np.asarray(metadata['step'], np.int32)}
-  if param_states is not None:
-    state['param_states'] = param_states
-  tree = traverse_util.flatten_dict(
-      {'target': params, 'state': state}, keep_empty_nodes=True
-  )
-  return traverse_util.unflatten_dict({
-      path: leaf if leaf is traverse_util.empty_node else np.asarray(leaf)
-      for path, leaf in tree.items()
-  })
+    params: dict[Path, Any],
+    param_states: dict[Path, Any] | None,
+    metadata: dict[str, Any],
+) -> dict[Path, Any]:
+  """Returns what t5x saves, by path."""
+  state = {('target', *path): leaf for path, leaf in params.items()}
+  state['state', 'step'] = np.asarray(metadata['step'], np.int32)
+  for path, leaf in (param_states or {}).items():
+    state['state', 'param_states', *path] = leaf
+  return state

@@ -9,59 +9,40 @@ the number of hosts and is left out.
 import pathlib
 from typing import Any
 
-import orbax.checkpoint as ocp
-
 from gqa_t5x.checkpoints import folders
-from gqa_t5x.checkpoints import orbax
+from gqa_t5x.checkpoints import manifest
+from gqa_t5x.checkpoints import orbax_tree
 from gqa_t5x.checkpoints import t5x_metadata
 
-PyTree = Any
+_HANDLERS = {'state': 'pytree_checkpoint_handler.PyTreeCheckpointHandler'}
 
 
 def is_checkpoint(folder: pathlib.Path) -> bool:
   return (folder / 'state').is_dir()
 
 
-def load(folder: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
-  """Loads as `checkpoints.load_checkpoint`; no optimizer state is read."""
-  with folders.reading(folder):
-    tree = orbax.read_tree(
-        folder / 'state',
-        lambda tree: {
-            'target': tree['target'],
-            'state': {'step': tree['state']['step']},
-        },
-    )
-    params = tree['target']
-    return params, t5x_metadata.read(folder, params, tree['state']['step'])
+def open_params(source: manifest.Reading):
+  """Opens as `checkpoints.open_checkpoint`; no optimizer state is opened."""
+  params = orbax_tree.open_tree(source, 'state/', ('target',))
+  (step,) = orbax_tree.open_tree(source, 'state/', ('state', 'step')).values()
+  return params, t5x_metadata.read(source, params, step)
 
 
-def load_param_states(folder: pathlib.Path) -> PyTree | None:
-  """Loads as `checkpoints.load_param_states`."""
-
-  def select(tree):
-    if 'param_states' not in tree['state']:
-      return None
-    return {'state': {'param_states': tree['state']['param_states']}}
-
-  with folders.reading(folder):
-    tree = orbax.read_tree(folder / 'state', select)
-    return tree and tree['state']['param_states']
+def open_param_states(source: manifest.Reading):
+  """Opens as `checkpoints.open_param_states`."""
+  prefix = ('state', 'param_states')
+  return orbax_tree.open_tree(source, 'state/', prefix) or None
 
 
-def save(
-    folder: pathlib.Path,
-    params: PyTree,
+def write(
+    writing: folders.Writing,
+    params: dict[tuple[str, ...], Any],
+    param_states: dict[tuple[str, ...], Any] | None,
     metadata: dict[str, Any],
-    param_states: PyTree | None,
-):
-  """Saves as `checkpoints.save_checkpoint`."""
-  state = t5x_metadata.make_state(params, metadata, param_states)
-  with folders.new_folder(folder) as beside:
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-      checkpointer.save(
-          beside,
-          args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)),
-          force=True,
-      )
-    t5x_metadata.write(beside, metadata)
+) -> None:
+  """Writes as `checkpoints.save_checkpoint`."""
+  state = t5x_metadata.make_state(params, param_states, metadata)
+  orbax_tree.write_tree(writing, 'state/', state)
+  writing.run()
+  t5x_metadata.write(writing, metadata)
+  orbax_tree.write_checkpoint_files(writing, _HANDLERS)

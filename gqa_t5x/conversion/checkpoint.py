@@ -1,12 +1,23 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Converts a checkpoint on disk."""
+"""Converts a checkpoint on disk: one attention of it is in memory at a time."""
 
+from collections.abc import Mapping
+import pathlib
+import re
 from typing import Any
 
+from flax import traverse_util
+import numpy as np
+
+import gqa_t5x
 from gqa_t5x import checkpoints
+from gqa_t5x.checkpoints import lazy
 from gqa_t5x.conversion import optimizer_slots
 from gqa_t5x.conversion import params as params_lib
+from gqa_t5x.errors import UserError
+
+Path = tuple[str, ...]
 
 
 def convert_checkpoint(
@@ -16,8 +27,11 @@ def convert_checkpoint(
     num_kv_heads: int,
     method: str = 'mean',
     seed: int | None = None,
+    group_by: str = 'order',
+    covariances: Mapping[Path, Any] | None = None,
     format: str | None = None,  # pylint: disable=redefined-builtin
     slots: str = 'pool',
+    verify: bool = False,
 ) -> dict[str, Any]:
   """Converts a checkpoint on disk; the step is kept.
 
@@ -25,50 +39,143 @@ def convert_checkpoint(
     source: checkpoint to read, in any known format.
     target: folder to write; must not exist. See `checkpoints.save_checkpoint`
       on its name.
-    num_kv_heads: as in `convert_params`, like the rest.
+    num_kv_heads: as in `convert_params`, like the next four. As many as the
+      source has change the format alone.
     method: as in `convert_params`.
     seed: as in `convert_params`.
+    group_by: as in `convert_params`.
+    covariances: as in `convert_params`.
     format: of the target, as `checkpoints.save_checkpoint` names them; None is
-      the source's. Formats of t5x keep t5x's optimizer state, 'orbax' none.
+      the source's. Formats of t5x keep t5x's optimizer state, others none.
     slots: as in `convert_optimizer_slots`.
+    verify: whether all of the source is checked first, where it has a manifest,
+      and all of the target is read back from the disk.
 
   Returns:
     The metadata written.
 
   Raises:
     UserError: as `convert_params`, `convert_optimizer_slots` and
-      `checkpoints.load_checkpoint`, and if the target exists.
+      `checkpoints.load_checkpoint`; and if the target exists or lies in the
+      source, a kernel has values that are not finite, or nothing would change.
   """
   optimizer_slots.check_slots(slots)
-  format = format or checkpoints.detect_format(source)
+  _check_apart(source, target)
+  source_format = checkpoints.detect_format(source)
+  format = format or source_format
   checkpoints.check_target(target, format)
-  params, metadata = checkpoints.load_checkpoint(source)
+  opened = checkpoints.open_checkpoint(source)
+  metadata = opened.metadata
   config = metadata['config']
   heads = {'num_heads': config['num_heads'], 'num_kv_heads': num_kv_heads}
-  converted = params_lib.convert_params(
-      params, **heads, method=method, seed=seed
+  checked = {p: _finite(p, x, source) for p, x in opened.params.items()}
+  conversion = params_lib.Conversion(
+      checked,
+      **heads,
+      method=method,
+      seed=seed,
+      group_by=group_by,
+      covariances=covariances,
   )
-  param_states = None
-  if format != 'orbax':
-    param_states = checkpoints.load_param_states(source)
-  if param_states is not None:
-    param_states = optimizer_slots.convert_optimizer_slots(
-        param_states, params, **heads, slots=slots
+  if not conversion.shapes and format == source_format:
+    raise UserError(
+        f'{source} has {num_kv_heads} key/value heads already, and nothing'
+        f' would change with num_kv_heads={num_kv_heads}; choose fewer heads'
+        ' or another format'
     )
-  metadata = metadata | {
-      'config': config | {'num_kv_heads': num_kv_heads},
-      'conversion': {
-          'method': method,
-          'seed': seed,
-          'from_num_kv_heads': config['num_kv_heads'],
-          'slots': None if param_states is None else slots,
-      },
-  }
-  checkpoints.save_checkpoint(
+  if verify:
+    opened.source.check_all()
+  param_states = None
+  if format in checkpoints.OF_T5X:
+    param_states = opened.open_param_states()
+    if metadata.get('step') is None:
+      # Nothing tells but the name that the user gives.
+      metadata = metadata | {'step': int(re.sub(r'.*_', '', target))}
+  if param_states is not None and conversion.shapes:
+    param_states = _convert_slots(param_states, opened.params, heads, slots)
+  if conversion.shapes:
+    metadata = metadata | {
+        'config': config | {'num_kv_heads': num_kv_heads},
+        'conversion': {
+            'method': method,
+            'seed': seed,
+            'group_by': group_by,
+            'from_num_kv_heads': config['num_kv_heads'],
+            'slots': None if param_states is None else slots,
+        },
+    }
+  checkpoints.write_checkpoint(
       target,
-      converted,
+      opened.params | _converted(conversion, opened.params),
       format=format,
       metadata=metadata,
       param_states=param_states,
+      about={
+          'gqa_t5x': gqa_t5x.__version__,
+          'numpy': np.__version__,
+          'num_kv_heads': num_kv_heads,
+          'conversion': metadata['conversion'],
+      },
+      source=opened.source,
+      verify=verify,
   )
   return metadata
+
+
+def _check_apart(source: str, target: str) -> None:
+  """Raises UserError if the target is the source or lies in it."""
+  source_path, target_path = (
+      pathlib.Path(path).expanduser().resolve() for path in (source, target)
+  )
+  if target_path == source_path or source_path in target_path.parents:
+    where = 'is' if target_path == source_path else 'lies in'
+    raise UserError(
+        f'the target {target} {where} the source; choose another folder, the'
+        ' source is left as it is'
+    )
+
+
+def _finite(path: Path, leaf, source: str) -> lazy.LazyArray:
+  """Returns the leaf, which refuses what no mean can be taken of."""
+  leaf = lazy.of(leaf)
+
+  def rows(start, stop):
+    array = leaf.rows(start, stop)
+    if not np.isfinite(array).all():
+      raise UserError(
+          f'expected finite values in {"/".join(path)} of {source}, got NaN or'
+          ' infinity; take another step, this one has diverged or is damaged'
+      )
+    return array
+
+  return lazy.LazyArray(leaf.shape, leaf.dtype, rows)
+
+
+def _converted(
+    conversion: params_lib.Conversion, flat: Mapping[Path, Any]
+) -> dict[Path, lazy.LazyArray]:
+  """Returns the leaves that change; they are asked for in this order."""
+
+  def leaf(path, shape):
+    def rows(start, stop):
+      return conversion.leaf(path)[start:stop]
+
+    return lazy.LazyArray(shape, flat[path].dtype, rows, is_ordered=True)
+
+  return {path: leaf(path, shape) for path, shape in conversion.shapes.items()}
+
+
+def _convert_slots(
+    param_states: dict[Path, Any],
+    params: Mapping[Path, Any],
+    heads: dict[str, int],
+    slots: str,
+) -> dict[Path, Any]:
+  """Returns optimizer state by path, as `convert_optimizer_slots`."""
+  converted = optimizer_slots.convert_optimizer_slots(
+      traverse_util.unflatten_dict(param_states),
+      traverse_util.unflatten_dict(params),
+      **heads,
+      slots=slots,
+  )
+  return traverse_util.flatten_dict(converted, keep_empty_nodes=True)

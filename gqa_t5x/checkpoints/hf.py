@@ -1,0 +1,230 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Hugging Face's checkpoints: config.json and safetensors, in shards or not.
+
+T5 1.0, T5 1.1, Flan-T5, mT5 and byT5, which differ in config.json alone. They
+have a key/value head for each query head, so those of fewer are repeated as
+they are written: any runtime computes the same with them, and saves nothing.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+from gqa_t5x import grouping
+from gqa_t5x.checkpoints import folders
+from gqa_t5x.checkpoints import lazy
+from gqa_t5x.checkpoints import manifest
+from gqa_t5x.checkpoints import names
+from gqa_t5x.checkpoints import safetensors
+from gqa_t5x.checkpoints import t5x_metadata
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config
+
+SHARD_BYTES = 5 * 10**9
+_CONFIG = 'config.json'
+_WEIGHTS = 'model.safetensors'
+_INDEX = 'model.safetensors.index.json'
+_PICKLES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
+_ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
+# Keys of config.json that have one value in every T5, and it if it is missing.
+_FIXED = {
+    'model_type': (('t5', 'mt5'), 't5'),
+    'relative_attention_num_buckets': ((names.NUM_BUCKETS,), 32),
+    'relative_attention_max_distance': ((128,), 128),
+    'layer_norm_epsilon': ((1e-6,), 1e-6),
+    'feed_forward_proj': (tuple(_ACTIVATIONS), 'relu'),
+}
+# Copies of the embedding, and a table of T5 1.0 that nothing uses.
+_IGNORED = (
+    'encoder.embed_tokens.weight',
+    'decoder.embed_tokens.weight',
+    'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight',
+)
+
+
+def is_checkpoint(folder: pathlib.Path) -> bool:
+  return (folder / _CONFIG).is_file() and any(
+      (folder / name).is_file() for name in (_WEIGHTS, _INDEX, *_PICKLES)
+  )
+
+
+def open_params(source: manifest.Reading):
+  """Opens as `checkpoints.open_checkpoint`."""
+  source.check(_CONFIG)
+  config = _read_config(
+      json.loads((source.folder / _CONFIG).read_text()), source.folder
+  )
+  tensors = _open_tensors(source)
+  flat = {}
+  for path, array in names.arrays(config).items():
+    # A tensor that is missing is told of by `names.check_shapes`.
+    if array.hf_name in tensors:
+      leaf = tensors.pop(array.hf_name)
+      is_matrix = array.is_transposed and len(leaf.shape) == 2
+      flat[path] = lazy.transpose(leaf) if is_matrix else leaf
+  tied = ('lm_head.weight',) if config.logits_via_embedding else ()
+  if rest := sorted(tensors.keys() - {*_IGNORED, *tied}):
+    raise UserError(
+        f'expected the tensors of a T5 in {source.folder}, got {rest[0]} as'
+        f' well ({len(rest)} such); other models cannot be used'
+    )
+  metadata = {'step': None, 'conversion': None}
+  metadata |= t5x_metadata.read_file(source) or {}
+  return flat, metadata | {'config': config.to_dict()}
+
+
+def open_param_states(source: manifest.Reading) -> None:
+  """Hugging Face keeps no optimizer state of t5x's."""
+  del source
+
+
+def _read_config(found: dict[str, Any], folder: pathlib.Path) -> T5Config:
+  for key, (known, default) in _FIXED.items():
+    if (got := found.get(key, default)) not in known:
+      raise UserError(
+          f'expected {key} {" or ".join(map(str, known))} in'
+          f' {folder / _CONFIG}, got {got}; other models cannot be used'
+      )
+  is_mt5 = found.get('model_type') == 'mt5'
+  is_tied = found.get('tie_word_embeddings', not is_mt5)
+  return T5Config(
+      vocab_size=found['vocab_size'],
+      emb_dim=found['d_model'],
+      num_heads=found['num_heads'],
+      num_encoder_layers=found['num_layers'],
+      num_decoder_layers=found.get('num_decoder_layers') or found['num_layers'],
+      head_dim=found['d_kv'],
+      mlp_dim=found['d_ff'],
+      mlp_activations=_ACTIVATIONS[found.get('feed_forward_proj', 'relu')],
+      dropout_rate=found.get('dropout_rate', 0.1),
+      # What Hugging Face ties it scales, and only that.
+      logits_via_embedding=found.get('scale_decoder_outputs', is_tied),
+  )
+
+
+def _open_tensors(source: manifest.Reading) -> dict[str, lazy.LazyArray]:
+  folder = source.folder
+  if (folder / _WEIGHTS).is_file():
+    return safetensors.open_file(source, _WEIGHTS)
+  if not (folder / _INDEX).is_file():
+    raise UserError(
+        f'expected {_WEIGHTS} in {folder}, got pytorch_model.bin, a pickle,'
+        ' which can run any code and is not opened; save it with transformers'
+        ' as T5ForConditionalGeneration.from_pretrained(IN).save_pretrained('
+        'OUT)'
+    )
+  source.check(_INDEX)
+  files = json.loads((folder / _INDEX).read_text())['weight_map']
+  found = {}
+  for file in sorted(set(files.values())):
+    if pathlib.PurePath(file).name != file:
+      raise ValueError(f'its index names a file {file!r} outside the folder')
+    found |= safetensors.open_file(source, file)
+  if missing := sorted(files.keys() - found.keys()):
+    raise ValueError(f'{missing[0]} is not in {files[missing[0]]}')
+  return found
+
+
+def write(
+    writing: folders.Writing,
+    params: dict[tuple[str, ...], Any],
+    param_states: None,
+    metadata: dict[str, Any],
+) -> None:
+  """Writes as `checkpoints.save_checkpoint`."""
+  del param_states
+  config = T5Config(**metadata['config'])
+  known = names.arrays(config)
+  names.check_shapes(params, config, 'what is written')
+  if rest := sorted(params.keys() - known.keys()):
+    raise UserError(
+        "expected parameters of a T5 alone for format='hf', got"
+        f' {"/".join(rest[0])} as well; choose another format'
+    )
+  leaves = {}
+  for path, array in known.items():
+    leaf = lazy.of(params[path])
+    if path[0] == 'decoder' and path[-2] in ('key', 'value'):
+      leaf = _repeat_heads(leaf, config)
+    leaf = lazy.transpose(leaf) if array.is_transposed else leaf
+    leaves[array.hf_name] = leaf
+  shards = _split(leaves)
+  for file, shard in shards.items():
+    safetensors.write_file(writing, file, shard)
+  writing.run()
+  if len(shards) > 1:
+    total = sum(leaf.nbytes for leaf in leaves.values())
+    files = {name: file for file, shard in shards.items() for name in shard}
+    writing.write_json(
+        _INDEX, {'metadata': {'total_size': total}, 'weight_map': files}
+    )
+  dtype = leaves['shared.weight'].dtype.name
+  writing.write_json(_CONFIG, _config_json(config, dtype))
+  # A multi-head model is what is in here, of `from_num_kv_heads` or so.
+  stored = metadata | {'config': config.to_dict() | {
+      'num_kv_heads': config.num_heads
+  }}  # pyformat: disable
+  if config.num_kv_heads != config.num_heads:
+    stored |= {'repeated_from_num_kv_heads': config.num_kv_heads}
+  t5x_metadata.write(writing, stored)
+
+
+def _repeat_heads(leaf: lazy.LazyArray, config: T5Config) -> lazy.LazyArray:
+  """Maps a kernel [D, K * H], rows at a time, to [D, N * H]."""
+
+  def rows(start, stop):
+    part = leaf.rows(start, stop)
+    heads = part.reshape(len(part), config.num_kv_heads, config.head_dim)
+    heads = grouping.repeat_kv_heads(heads, config.num_heads, axis=1)
+    return heads.reshape(len(part), -1)
+
+  shape = (leaf.shape[0], config.num_heads * config.head_dim)
+  return lazy.LazyArray(shape, leaf.dtype, rows, leaf.is_ordered)
+
+
+def _split(leaves: dict[str, lazy.LazyArray]):
+  """Returns the tensors of each file, by file."""
+  shards, size = [{}], 0
+  for name, leaf in leaves.items():
+    if shards[-1] and size + leaf.nbytes > SHARD_BYTES:
+      shards.append({})
+      size = 0
+    shards[-1][name] = leaf
+    size += leaf.nbytes
+  if len(shards) == 1:
+    return {_WEIGHTS: shards[0]}
+  return {
+      f'model-{i:05}-of-{len(shards):05}.safetensors': shard
+      for i, shard in enumerate(shards, 1)
+  }
+
+
+def _config_json(config: T5Config, dtype: str) -> dict[str, Any]:
+  (activation,) = (
+      name
+      for name, activations in _ACTIVATIONS.items()
+      if activations == config.mlp_activations
+  )
+  return {
+      'architectures': ['T5ForConditionalGeneration'],
+      'model_type': 't5',
+      'is_encoder_decoder': True,
+      'vocab_size': config.vocab_size,
+      'd_model': config.emb_dim,
+      'd_kv': config.head_dim,
+      'd_ff': config.mlp_dim,
+      'num_layers': config.num_encoder_layers,
+      'num_decoder_layers': config.num_decoder_layers,
+      'num_heads': config.num_heads,
+      'feed_forward_proj': activation,
+      'tie_word_embeddings': config.logits_via_embedding,
+      'relative_attention_num_buckets': names.NUM_BUCKETS,
+      'relative_attention_max_distance': 128,
+      'layer_norm_epsilon': 1e-6,
+      'dropout_rate': config.dropout_rate,
+      'pad_token_id': 0,
+      'eos_token_id': 1,
+      'decoder_start_token_id': 0,
+      'torch_dtype': dtype,
+  }

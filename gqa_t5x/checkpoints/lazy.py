@@ -1,0 +1,115 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays that are read when they are asked for, some rows at a time.
+
+The largest array of a T5 is its embedding, 0.5 GB of XXL and 4 GB of mT5-XXL:
+more than a conversion may hold.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+# Bytes that are read at a time. Each of some threads holds two or three such.
+BLOCK_BYTES = 32 * 2**20
+
+
+class LazyArray:
+  """An array [rows, ...] or a scalar, as numpy sees them.
+
+  Attributes:
+    shape: as named.
+    dtype: as named.
+    is_ordered: whether one thread must ask for such leaves, in order.
+    rows_at_once: how many rows cost as much to read as one, such as those of a
+      compressed chunk.
+  """
+
+  is_ordered = False
+  rows_at_once = 1
+
+  def __init__(
+      self,
+      shape: tuple[int, ...],
+      dtype: Any,
+      rows: Callable[[int, int], np.ndarray],
+      is_ordered: bool = False,
+  ):
+    """Describes an array.
+
+    Args:
+      shape: as named.
+      dtype: as named.
+      rows: returns rows [start, stop); of a scalar, with (0, 1), the scalar.
+      is_ordered: as named.
+    """
+    self.shape = tuple(shape)
+    self.dtype = np.dtype(dtype)
+    self.is_ordered = is_ordered
+    self._rows = rows
+
+  @property
+  def size(self) -> int:
+    return int(np.prod(self.shape, dtype=np.int64))
+
+  @property
+  def nbytes(self) -> int:
+    return self.size * self.dtype.itemsize
+
+  @property
+  def num_rows(self) -> int:
+    return self.shape[0] if self.shape else 1
+
+  def rows(self, start: int, stop: int) -> np.ndarray:
+    return self._rows(start, stop)
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    array = self.rows(0, self.num_rows)
+    return array if dtype is None else array.astype(dtype)
+
+
+def of(leaf) -> LazyArray:
+  """Returns the leaf, or what wraps an array in memory."""
+  if isinstance(leaf, LazyArray):
+    return leaf
+
+  def rows(start, stop):
+    array = np.asarray(leaf)
+    return array[start:stop] if array.ndim else array
+
+  return LazyArray(np.shape(leaf), leaf.dtype, rows)
+
+
+def blocks(leaf: LazyArray) -> Iterator[tuple[int, int]]:
+  """Yields (start, stop) of blocks of rows that may be held at a time."""
+  at_once = leaf.rows_at_once
+  row_bytes = max(1, leaf.nbytes // max(1, leaf.num_rows))
+  rows = max(1, BLOCK_BYTES // row_bytes)
+  # A chunk that is a few blocks is rather held than read over and over.
+  if at_once * row_bytes <= 8 * BLOCK_BYTES:
+    rows = -(-rows // at_once) * at_once
+  for start in range(0, leaf.num_rows, rows):
+    yield start, min(start + rows, leaf.num_rows)
+
+
+def transpose(leaf: LazyArray) -> LazyArray:
+  """Returns the matrix [B, A] of a leaf [A, B], which is read in blocks."""
+  height, width = leaf.shape
+
+  def rows(start, stop):
+    out = np.empty((stop - start, height), leaf.dtype)
+    for a, b in blocks(leaf):
+      out[:, a:b] = leaf.rows(a, b)[:, start:stop].T
+    return out
+
+  turned = LazyArray((width, height), leaf.dtype, rows, leaf.is_ordered)
+  # To read some columns is to read all: rather a few blocks at a time.
+  row_bytes = max(1, height * leaf.dtype.itemsize)
+  turned.rows_at_once = max(1, min(width, 4 * BLOCK_BYTES // row_bytes))
+  return turned
+
+
+def concrete(leaf) -> np.ndarray:
+  """Returns the array that a leaf stands for, contiguous and writable."""
+  return np.require(np.asarray(leaf), requirements=['C', 'W'])

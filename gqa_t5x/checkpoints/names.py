@@ -1,0 +1,126 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The arrays of a T5: path and shape with us, name with Hugging Face.
+
+Letters of the shapes: V vocabulary, D model dim, F MLP dim, N query heads, K
+key/value heads, H head dim.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config
+
+Path = tuple[str, ...]
+
+NUM_BUCKETS = 32  # Of relative positions, in every T5.
+_PROJECTIONS = {'query': 'q', 'key': 'k', 'value': 'v', 'out': 'o'}
+
+
+class Array(NamedTuple):
+  """One parameter.
+
+  Attributes:
+    shape: as this package has it.
+    hf_name: as named.
+    is_transposed: whether Hugging Face has the matrix the other way round.
+  """
+
+  shape: tuple[int, ...]
+  hf_name: str
+  is_transposed: bool
+
+
+def arrays(config: T5Config) -> dict[Path, Array]:
+  """Returns all parameters of a model by path."""
+  found = {
+      ('token_embedder', 'embedding'): Array(
+          (config.vocab_size, config.emb_dim), 'shared.weight', False
+      )
+  }
+  for stack, count in (
+      ('encoder', config.num_encoder_layers),
+      ('decoder', config.num_decoder_layers),
+  ):
+    for layer in range(count):
+      found |= {
+          (stack, f'layers_{layer}', *path): array._replace(
+              hf_name=f'{stack}.block.{layer}.layer.{array.hf_name}'
+          )
+          for path, array in _layer(config, stack)
+      }
+    found[stack, 'relpos_bias', 'rel_embedding'] = Array(
+        (config.num_heads, NUM_BUCKETS),
+        f'{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight',
+        True,
+    )
+    found[stack, f'{stack}_norm', 'scale'] = Array(
+        (config.emb_dim,), f'{stack}.final_layer_norm.weight', False
+    )
+  if not config.logits_via_embedding:
+    found['decoder', 'logits_dense', 'kernel'] = Array(
+        (config.emb_dim, config.vocab_size), 'lm_head.weight', True
+    )
+  return found
+
+
+def _layer(config: T5Config, stack: str) -> Iterator[tuple[Path, Array]]:
+  is_decoder = stack == 'decoder'
+  attentions = [('attention', 'attention', 'SelfAttention')]
+  if is_decoder:
+    attentions = [
+        ('self_attention', 'self_attention', 'SelfAttention'),
+        ('encoder_decoder_attention', 'cross_attention', 'EncDecAttention'),
+    ]
+  width = config.emb_dim
+  queries = config.num_heads * config.head_dim
+  kv = config.num_kv_heads * config.head_dim if is_decoder else queries
+  for i, (name, norm, hf_name) in enumerate(attentions):
+    yield (
+        (f'pre_{norm}_layer_norm', 'scale'),
+        Array((width,), f'{i}.layer_norm.weight', False),
+    )
+    for projection, letter in _PROJECTIONS.items():
+      columns = kv if projection in ('key', 'value') else queries
+      shape = (width, columns) if projection != 'out' else (columns, width)
+      yield (
+          (name, projection, 'kernel'),
+          Array(shape, f'{i}.{hf_name}.{letter}.weight', True),
+      )
+  i = len(attentions)
+  yield (
+      ('pre_mlp_layer_norm', 'scale'),
+      Array((width,), f'{i}.layer_norm.weight', False),
+  )
+  is_gated = len(config.mlp_activations) > 1
+  for name in ('wi_0', 'wi_1', 'wo') if is_gated else ('wi', 'wo'):
+    shape = (width, config.mlp_dim)
+    yield (
+        ('mlp', name, 'kernel'),
+        Array(
+            shape[::-1] if name == 'wo' else shape,
+            f'{i}.DenseReluDense.{name}.weight',
+            True,
+        ),
+    )
+
+
+def check_shapes(flat: Mapping[Path, Any], config: T5Config, where) -> None:
+  """Raises UserError for an array of the model that is missing or misshapen.
+
+  Further arrays are nobody's business here.
+
+  Args:
+    flat: parameters by path.
+    config: of the model.
+    where: the checkpoint's folder, for the message.
+  """
+  for path, array in arrays(config).items():
+    got = tuple(flat[path].shape) if path in flat else 'none'
+    if got != array.shape:
+      raise UserError(
+          f'expected {"/".join(path)} of shape {array.shape} in {where}, as its'
+          f' configuration says, got {got}; the checkpoint is damaged or of'
+          ' another model'
+      )
