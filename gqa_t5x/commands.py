@@ -155,14 +155,20 @@ def _add_checkpoints(add) -> None:
   command.add_argument('--seed', type=int, help='of random heads')
   command.add_argument(
       '--format',
-      help="of the output: t5x, t5x-orbax or orbax (default: the input's); the"
-      ' first two are for t5x, in a folder named checkpoint_STEP',
+      help='of the output: t5x or t5x-orbax, for t5x, in a folder named'
+      ' checkpoint_STEP; orbax, ours; hf, for Hugging Face, which repeats the'
+      " heads and saves no memory (default: the input's)",
   )
   command.add_argument(
       '--slots',
       default='pool',
       help="of t5x's optimizer state, where heads change: pool (default) or"
-      ' reset; orbax keeps none',
+      ' reset; orbax and hf keep none',
+  )
+  command.add_argument(
+      '--verify',
+      action='store_true',
+      help='check the input by its manifest, and read the output back',
   )
   _add_json(command)
 
@@ -173,6 +179,9 @@ def _add_checkpoints(add) -> None:
       'gqa-t5x inspect CKPT',
   )
   command.add_argument('checkpoint', metavar='CKPT')
+  command.add_argument(
+      '--verify', action='store_true', help='read all of it, by its manifest'
+  )
   _add_json(command)
 
 
@@ -382,6 +391,7 @@ def _engine(args) -> None:
 
 
 def _convert(args) -> None:
+  from gqa_t5x import checkpoints
   from gqa_t5x import conversion
 
   metadata = conversion.convert_checkpoint(
@@ -392,23 +402,32 @@ def _convert(args) -> None:
       seed=args.seed,
       format=args.format,
       slots=args.slots,
+      verify=args.verify,
   )
   if args.json:
     _print_json(metadata)
     return
-  conversion = metadata['conversion']
-  before, slots = conversion['from_num_kv_heads'], conversion['slots']
+  conversion = metadata['conversion'] or {}
+  before, slots = conversion.get('from_num_kv_heads'), conversion.get('slots')
+  heads = f'{args.num_kv_heads} key/value heads'
+  if before:
+    heads = f'{before} -> {heads} ({conversion["method"]})'
   optimizer = f', optimizer slots: {slots}' if slots else ''
-  print(
-      f'{args.output}: {before} -> {args.num_kv_heads} key/value heads'
-      f' ({args.method}), step {metadata.get("step")}{optimizer}'
-  )
+  step = f'step {metadata.get("step")}'
+  verified = ', verified' if args.verify else ''
+  print(f'{args.output}: {heads}, {step}{optimizer}{verified}')
+  if checkpoints.detect_format(args.output) == 'hf':
+    heads = metadata['config']['num_heads']
+    print(
+        f'in this form the key/value heads are repeated to {heads}, as Hugging'
+        ' Face needs them: the same outputs, but no memory saved'
+    )
 
 
 def _inspect(args) -> None:
   from gqa_t5x import inspection
 
-  facts = inspection.inspect_checkpoint(args.checkpoint)
+  facts = inspection.inspect_checkpoint(args.checkpoint, args.verify)
   if args.json:
     _print_json(facts)
   else:

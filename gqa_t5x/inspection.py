@@ -7,40 +7,50 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
-from flax import traverse_util
 import numpy as np
 
 from gqa_t5x import checkpoints
 from gqa_t5x import pretrained
 from gqa_t5x.benchmark import decode
+from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
 
-def inspect_checkpoint(path: str) -> dict[str, Any]:
-  """Returns a checkpoint's facts.
+def inspect_checkpoint(path: str, verify: bool = False) -> dict[str, Any]:
+  """Returns a checkpoint's facts, without reading its values.
 
   Args:
     path: of any known format.
+    verify: whether to read all bytes and compare them with the manifest.
 
   Returns:
     JSON values: `path`; `format`; `step`; `conversion`; `config` (the fields of
     `T5Config`); `parameters`, numbers by part of the model and `total`;
-    `bytes` of all of them; `dtypes`, numbers by dtype; and
-    `cache_bytes_per_token`, bytes by number of key/value heads, for each that
-    the checkpoint can be converted to.
+    `bytes` of all of them; `dtypes`, numbers by dtype; `manifest`, what it
+    says of the whole, None without one; `is_verified`, None unless asked for;
+    and `cache_bytes_per_token`, bytes by number of key/value heads, for each
+    that the checkpoint can be converted to.
 
   Raises:
-    UserError: if there is no such checkpoint.
+    UserError: if there is no such checkpoint, or it is damaged.
   """
-  params, metadata = checkpoints.load_checkpoint(path)
+  opened = checkpoints.open_checkpoint(path)
+  metadata, source = opened.metadata, opened.source
+  if verify:
+    if source.about is None:
+      raise UserError(
+          f'expected a manifest in {path} to verify it by, got none; those that'
+          ' `gqa-t5x convert` writes have one'
+      )
+    source.check_all()
   config = T5Config(**metadata['config'])
   parts, dtypes = collections.Counter(), collections.Counter()
-  for name, leaf in traverse_util.flatten_dict(params).items():
+  for name, leaf in opened.params.items():
     parts[name[0]] += leaf.size
     dtypes[np.dtype(leaf.dtype).name] += leaf.size
   return {
       'path': path,
-      'format': checkpoints.detect_format(path),
+      'format': opened.format,
       'step': metadata.get('step'),
       'conversion': metadata.get('conversion'),
       'config': config.to_dict(),
@@ -48,11 +58,10 @@ def inspect_checkpoint(path: str) -> dict[str, Any]:
           **{name: int(size) for name, size in sorted(parts.items())},
           'total': int(sum(parts.values())),
       },
-      'bytes': sum(
-          int(leaf.nbytes)
-          for leaf in traverse_util.flatten_dict(params).values()
-      ),
+      'bytes': sum(int(leaf.nbytes) for leaf in opened.params.values()),
       'dtypes': {name: int(size) for name, size in dtypes.items()},
+      'manifest': source.about,
+      'is_verified': verify or None,
       'cache_bytes_per_token': {
           str(k): decode.cache_bytes_per_token(
               dataclasses.replace(config, num_kv_heads=k)
@@ -74,8 +83,8 @@ def configs_by_kv_heads(
   Raises:
     UserError: if there is no such checkpoint, or the heads do not divide.
   """
-  _, metadata = checkpoints.load_checkpoint(path or pretrained.CHECKPOINT_PATH)
-  config = T5Config(**metadata['config'])
+  opened = checkpoints.open_checkpoint(path or pretrained.CHECKPOINT_PATH)
+  config = T5Config(**opened.metadata['config'])
   return {
       k: dataclasses.replace(config, num_kv_heads=k)
       for k in num_kv_heads or _divisors(config.num_heads)
@@ -125,6 +134,14 @@ def to_text(facts: dict[str, Any]) -> str:
             f'from {conversion["from_num_kv_heads"]} key/value heads by'
             f' {conversion["method"]}',
         )
+    )
+  if (about := facts['manifest']) is None:
+    rows.append(('manifest', 'none'))
+  else:
+    origin = about.get('source', {}).get('path')
+    verified = 'verified' if facts['is_verified'] else 'not read (--verify)'
+    rows.append(
+        ('manifest', verified + (f', made from {origin}' if origin else ''))
     )
   rows.append(('cache', f'bytes per token, activations in {config["dtype"]}'))
   rows += [

@@ -35,6 +35,7 @@ _FIXED = {
     'layer_norm_epsilon': ((1e-6,), 1e-6),
     'feed_forward_proj': (tuple(_ACTIVATIONS), 'relu'),
 }
+_OURS = ('dtype', 'float32_attention_logits')
 # Copies of the embedding, and a table of T5 1.0 that nothing uses.
 _IGNORED = (
     'encoder.embed_tokens.weight',
@@ -52,15 +53,16 @@ def is_checkpoint(folder: pathlib.Path) -> bool:
 def open_params(source: manifest.Reading):
   """Opens as `checkpoints.open_checkpoint`."""
   source.check(_CONFIG)
-  config = _read_config(
-      json.loads((source.folder / _CONFIG).read_text()), source.folder
-  )
+  found = json.loads((source.folder / _CONFIG).read_text())
+  config = _read_config(found, source.folder)
   tensors = _open_tensors(source)
+  if _may_lack_logits(found) and 'lm_head.weight' not in tensors:
+    # Tied without T5 1.0's scale, which we have no name for.
+    tensors['lm_head.weight'] = tensors.get('shared.weight')
   flat = {}
   for path, array in names.arrays(config).items():
     # A tensor that is missing is told of by `names.check_shapes`.
-    if array.hf_name in tensors:
-      leaf = tensors.pop(array.hf_name)
+    if (leaf := tensors.pop(array.hf_name, None)) is not None:
       is_matrix = array.is_transposed and len(leaf.shape) == 2
       flat[path] = lazy.transpose(leaf) if is_matrix else leaf
   tied = ('lm_head.weight',) if config.logits_via_embedding else ()
@@ -71,7 +73,10 @@ def open_params(source: manifest.Reading):
     )
   metadata = {'step': None, 'conversion': None}
   metadata |= t5x_metadata.read_file(source) or {}
-  return flat, metadata | {'config': config.to_dict()}
+  # Ours may say what config.json has no place for.
+  written = metadata.get('config', {})
+  kept = {k: written[k] for k in _OURS if k in written}
+  return flat, metadata | {'config': config.to_dict() | kept}
 
 
 def open_param_states(source: manifest.Reading) -> None:
@@ -86,8 +91,6 @@ def _read_config(found: dict[str, Any], folder: pathlib.Path) -> T5Config:
           f'expected {key} {" or ".join(map(str, known))} in'
           f' {folder / _CONFIG}, got {got}; other models cannot be used'
       )
-  is_mt5 = found.get('model_type') == 'mt5'
-  is_tied = found.get('tie_word_embeddings', not is_mt5)
   return T5Config(
       vocab_size=found['vocab_size'],
       emb_dim=found['d_model'],
@@ -98,8 +101,25 @@ def _read_config(found: dict[str, Any], folder: pathlib.Path) -> T5Config:
       mlp_dim=found['d_ff'],
       mlp_activations=_ACTIVATIONS[found.get('feed_forward_proj', 'relu')],
       dropout_rate=found.get('dropout_rate', 0.1),
-      # What Hugging Face ties it scales, and only that.
-      logits_via_embedding=found.get('scale_decoder_outputs', is_tied),
+      logits_via_embedding=_are_logits_scaled(found),
+  )
+
+
+def _are_logits_scaled(found: dict[str, Any]) -> bool:
+  """Whether logits are those of T5 1.0, of the embedding with a scale.
+
+  transformers 5 writes so; before, what was tied was scaled, and only that.
+  """
+  if found.get('model_type') == 'mt5':
+    return False
+  is_tied = found.get('tie_word_embeddings', True)
+  return found.get('scale_decoder_outputs', is_tied)
+
+
+def _may_lack_logits(found: dict[str, Any]) -> bool:
+  """Whether transformers 5 may have tied unscaled logits to the embedding."""
+  return not _are_logits_scaled(found) and (
+      found.get('model_type') == 'mt5' or 'scale_decoder_outputs' in found
   )
 
 
