@@ -150,7 +150,31 @@ def _add_checkpoints(add) -> None:
   command.add_argument(
       '--method',
       default='mean',
-      help="mean (default, the paper's), first or random",
+      help="mean (default), first or random, the paper's; svd, which loses"
+      ' least; scaled_mean or aligned',
+  )
+  command.add_argument(
+      '--group_by',
+      default='order',
+      help="order (default, the paper's) or similarity: which heads share one",
+  )
+  command.add_argument(
+      '--calibration_data',
+      metavar='FILE',
+      help='UTF-8 text that svd (by default: the language reference of Python)'
+      ' and aligned (by default: none) weigh errors by; none is without',
+  )
+  command.add_argument(
+      '--vocabulary',
+      metavar='FILE',
+      help='SentencePiece model that reads it (default: the one that ships)',
+  )
+  command.add_argument(
+      '--calibration_sequences',
+      type=_positive,
+      default=128,
+      metavar='N',
+      help='of 256 tokens (default: 128)',
   )
   command.add_argument('--seed', type=int, help='of random heads')
   command.add_argument(
@@ -394,12 +418,30 @@ def _convert(args) -> None:
   from gqa_t5x import checkpoints
   from gqa_t5x import conversion
 
+  covariances, calibration = None, None
+  text = args.calibration_data
+  if text != 'none' and (text or args.method == 'svd'):
+    from gqa_t5x.conversion import calibration_text
+
+    checkpoints.check_target(
+        args.output, args.format or checkpoints.detect_format(args.input)
+    )
+    covariances, calibration = calibration_text.covariances(
+        args.input,
+        text,
+        args.vocabulary,
+        num_sequences=args.calibration_sequences,
+    )
   metadata = conversion.convert_checkpoint(
       args.input,
       args.output,
       num_kv_heads=args.num_kv_heads,
       method=args.method,
       seed=args.seed,
+      group_by=args.group_by,
+      covariances=covariances,
+      calibration=calibration,
+      measure=True,
       format=args.format,
       slots=args.slots,
       verify=args.verify,
@@ -416,12 +458,25 @@ def _convert(args) -> None:
   step = f'step {metadata.get("step")}'
   verified = ', verified' if args.verify else ''
   print(f'{args.output}: {heads}, {step}{optimizer}{verified}')
+  _print_errors(metadata['errors'], calibration)
   if checkpoints.detect_format(args.output) == 'hf':
     heads = metadata['config']['num_heads']
     print(
         f'in this form the key/value heads are repeated to {heads}, as Hugging'
         ' Face needs them: the same outputs, but no memory saved'
     )
+
+
+def _print_errors(errors, calibration) -> None:
+  """Prints a line for each attention, before any training."""
+  if not errors:
+    return
+  on = 'calibration text' if calibration else 'random inputs'
+  print(f'error relative to the multi-head attention, on {on}, no training:')
+  width = max(map(len, errors))
+  print(f'{"":<{width}}  logits  outputs')
+  for name, row in sorted(errors.items()):
+    print(f'{name:<{width}}  {row["logits"]:6.1%}  {row["outputs"]:7.1%}')
 
 
 def _inspect(args) -> None:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 
 from gqa_t5x import cache_folder
+from gqa_t5x.errors import UserError
 from gqa_t5x.tasks import cldr
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import documentation
@@ -81,6 +82,11 @@ def corpus_fingerprint() -> dict:
 @functools.cache
 def rows(kind: str, split: str) -> tuple[dict, ...]:
   """Returns the rows of one kind and split, in their fixed shuffled order."""
+  if split not in SPLITS:
+    raise UserError(
+        f'expected one of the splits {", ".join(SPLITS)} of {kind}, got'
+        f' {split!r}; parts of splits cannot be named'
+    )
   path = corpus_folder() / f'{kind}.{split}.jsonl'
   with path.open(encoding='utf-8') as lines:
     return tuple(json.loads(line) for line in lines)

@@ -8,14 +8,20 @@ reference, which is on every machine.
 """
 
 from collections.abc import Iterator
+import hashlib
 import itertools
 import pathlib
+from typing import Any
 
 import numpy as np
 
+from gqa_t5x import checkpoints
 from gqa_t5x import decoding
+from gqa_t5x import network
+from gqa_t5x import pretrained
 from gqa_t5x import span_corruption
 from gqa_t5x import text_generation
+from gqa_t5x.conversion import calibration
 from gqa_t5x.errors import UserError
 
 INPUTS_LENGTH = 256
@@ -28,6 +34,57 @@ def default_text() -> str:
   from pydoc_data import topics
 
   return '\n'.join(text for _, text in sorted(topics.topics.items()))
+
+
+def covariances(
+    checkpoint: str,
+    path: str | None,
+    vocabulary: str | None,
+    *,
+    num_sequences: int = NUM_SEQUENCES,
+) -> tuple[dict[tuple[str, ...], calibration.Covariance], dict[str, Any]]:
+  """Runs a checkpoint over text; all of it is in memory for that.
+
+  Args:
+    checkpoint: of any known format.
+    path: UTF-8 text; None takes `default_text`.
+    vocabulary: SentencePiece model; None takes the one that ships, if it is the
+      checkpoint's.
+    num_sequences: as for `batches`.
+
+  Returns:
+    What `calibration.covariances` gives, and what it was measured on, for the
+    metadata.
+
+  Raises:
+    UserError: as `batches`, and if the vocabulary is not known.
+  """
+  params, metadata = checkpoints.load_checkpoint(checkpoint)
+  config = network.T5Config(**metadata['config'])
+  expected = metadata.get('vocabulary_sha256')
+  pieces = text_generation.Vocabulary(vocabulary or pretrained.VOCABULARY_PATH)
+  if pieces.sha256 != expected and (expected or not vocabulary):
+    raise UserError(
+        f'expected the vocabulary of {checkpoint} to read calibration text'
+        f' with, got {"another one" if vocabulary else "none"}; pass its'
+        ' SentencePiece model as --vocabulary, or --calibration_data=none to'
+        ' convert without text'
+    )
+  found = calibration.covariances(
+      network.Transformer(config),
+      params,
+      batches(
+          path,
+          pieces,
+          vocab_size=config.vocab_size,
+          num_sequences=num_sequences,
+      ),
+  )
+  return found, {
+      'text': 'default' if path is None else pathlib.Path(path).name,
+      'text_sha256': hashlib.sha256(_read(path).encode()).hexdigest(),
+      'sequences': num_sequences,
+  }
 
 
 def batches(

@@ -29,6 +29,8 @@ def convert_checkpoint(
     seed: int | None = None,
     group_by: str = 'order',
     covariances: Mapping[Path, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    measure: bool = False,
     format: str | None = None,  # pylint: disable=redefined-builtin
     slots: str = 'pool',
     verify: bool = False,
@@ -45,6 +47,8 @@ def convert_checkpoint(
     seed: as in `convert_params`.
     group_by: as in `convert_params`.
     covariances: as in `convert_params`.
+    calibration: what they were measured on, for the metadata.
+    measure: whether errors are worked out; they are in what is returned.
     format: of the target, as `checkpoints.save_checkpoint` names them; None is
       the source's. Formats of t5x keep t5x's optimizer state, others none.
     slots: as in `convert_optimizer_slots`.
@@ -52,7 +56,8 @@ def convert_checkpoint(
       and all of the target is read back from the disk.
 
   Returns:
-    The metadata written.
+    The metadata written; with `measure` also 'errors', by the attention's path:
+    those of `errors.relative_errors`.
 
   Raises:
     UserError: as `convert_params`, `convert_optimizer_slots` and
@@ -76,6 +81,7 @@ def convert_checkpoint(
       seed=seed,
       group_by=group_by,
       covariances=covariances,
+      measure=measure,
   )
   if not conversion.shapes and format == source_format:
     raise UserError(
@@ -100,6 +106,7 @@ def convert_checkpoint(
             'method': method,
             'seed': seed,
             'group_by': group_by,
+            'calibration': calibration and dict(calibration),
             'from_num_kv_heads': config['num_kv_heads'],
             'slots': None if param_states is None else slots,
         },
@@ -119,6 +126,9 @@ def convert_checkpoint(
       source=opened.source,
       verify=verify,
   )
+  if measure:
+    errors = {'/'.join(p): found for p, found in conversion.errors.items()}
+    return metadata | {'errors': errors}
   return metadata
 
 

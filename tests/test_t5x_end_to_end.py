@@ -1,0 +1,330 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""t5x's own scripts from a stock T5 to the predictions of its GQA form.
+
+Each step is a process as a user starts it. What they did is read off the
+checkpoints, metrics and predictions that t5x wrote.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gqa_t5x import checkpoints
+
+pytestmark = [pytest.mark.t5x, pytest.mark.slow]
+
+# t5x/examples/t5 itself, with the sizes of our tiny model, on text that is
+# everywhere.
+_STOCK = """
+from __gin__ import dynamic_registration
+import __main__ as train_script
+from t5x import utils
+from t5x.examples.t5 import network
+from gqa_t5x.gin_configs import runs
+from gqa_t5x.tasks import embedded
+
+include 't5x/examples/t5/t5_1_1/tiny.gin'
+include 't5x/configs/runs/pretrain.gin'
+
+MIXTURE_OR_TASK_NAME = 'docs_span_corruption'
+TASK_FEATURE_LENGTHS = {'inputs': 64, 'targets': 24}
+TRAIN_STEPS = 20
+DROPOUT_RATE = 0.0
+BATCH_SIZE = 4
+USE_CACHED_TASKS = False
+LOSS_NORMALIZING_FACTOR = 96
+USE_ORBAX = True
+VOCABULARY = @runs.task_vocabulary()
+runs.task_vocabulary.mixture_or_task_name = %MIXTURE_OR_TASK_NAME
+network.T5Config:
+  vocab_size = 4096
+  dtype = 'float32'
+  emb_dim = 32
+  num_heads = 4
+  head_dim = 8
+  mlp_dim = 64
+utils.create_learning_rate_scheduler.warmup_steps = 10
+utils.SaveCheckpointConfig.period = 20
+train_script.train:
+  eval_period = 20
+  eval_steps = 1
+  use_orbax = %USE_ORBAX
+"""
+# What the paper-sized run files are cut down to.
+_SMALL = {
+    'network.T5Config.vocab_size': 4096,
+    'network.T5Config.emb_dim': 32,
+    'network.T5Config.num_heads': 4,
+    'network.T5Config.head_dim': 8,
+    'network.T5Config.mlp_dim': 64,
+    'network.T5Config.num_encoder_layers': 2,
+    'network.T5Config.num_decoder_layers': 2,
+    'network.T5Config.dtype': 'float32',
+    'NUM_KV_HEADS': 2,
+    'BATCH_SIZE': 4,
+    'TASK_FEATURE_LENGTHS': {'inputs': 64, 'targets': 24},
+}
+_UPTRAIN = {
+    'MIXTURE_OR_TASK_NAME': 'docs_span_corruption',
+    'PRETRAIN_STEPS': 20,
+    'UPTRAIN_FRACTION': 0.5,
+    'WARMUP_STEPS': 10,
+    'LOSS_NORMALIZING_FACTOR': 96,
+    'EVAL_PERIOD': 5,
+    'EVAL_STEPS': 1,
+}
+
+
+def run(script, gin_files, bindings):
+  """Runs a script of t5x; fails with the end of its log."""
+  words = [f'--gin_file={path}' for path in gin_files]
+  words += [f'--gin.{name}={value!r}' for name, value in bindings.items()]
+  done = subprocess.run(
+      [sys.executable, '-m', f't5x.{script}', *words],
+      capture_output=True,
+      text=True,
+      check=False,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3'},
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return done.stderr
+
+
+def ours(*names):
+  """A tiny model, and parts of gqa_t5x/gin_configs."""
+  names = ('models/t5_1_1_tiny', *names)
+  return [f'gqa_t5x/gin_configs/{name}.gin' for name in names]
+
+
+def convert(source, target):
+  subprocess.run(
+      [
+          sys.executable, '-m', 'gqa_t5x', 'convert', '--input', source,
+          '--output', target, '--num_kv_heads', '2',
+      ],
+      check=True,
+  )  # pyformat: disable
+
+
+def training_metrics(model_dir):
+  """{tag: {step: value}} of what t5x logged for TensorBoard in training."""
+  from tensorboard.backend.event_processing import event_accumulator
+  from tensorboard.util import tensor_util
+
+  events = event_accumulator.EventAccumulator(
+      str(pathlib.Path(model_dir) / 'train'),
+      size_guidance={event_accumulator.TENSORS: 0},
+  )
+  events.Reload()
+  return {
+      tag: {
+          event.step: float(tensor_util.make_ndarray(event.tensor_proto))
+          for event in events.Tensors(tag)
+      }
+      for tag in events.Tags()['tensors']
+      if tag.startswith(('learning_rate', 'loss', 'cross_ent_loss'))
+  }
+
+
+@pytest.fixture(scope='module')
+def stock(tmp_path_factory):
+  """{format: path of the checkpoint of step 20} of t5x's own T5."""
+  root = tmp_path_factory.mktemp('stock')
+  config = root / 'stock.gin'
+  config.write_text(_STOCK)
+  paths = {}
+  for kind, use_orbax in (('t5x', False), ('t5x-orbax', True)):
+    model_dir = root / kind
+    run(
+        'train',
+        [str(config)],
+        {
+            'MODEL_DIR': str(model_dir),
+            'RANDOM_SEED': 7,
+            'USE_ORBAX': use_orbax,
+        },
+    )
+    paths[kind] = str(model_dir / 'checkpoint_20')
+    assert checkpoints.detect_format(paths[kind]) == kind
+  return paths
+
+
+def check_uptrained(model_dir):
+  """Steps 21 to 30 at the rates of rsqrt, with a loss that falls."""
+  assert (model_dir / 'checkpoint_30').is_dir()
+  params, metadata = checkpoints.load_checkpoint(model_dir / 'checkpoint_30')
+  assert metadata['step'] == 30
+  assert metadata['config']['num_kv_heads'] == 2
+  kernel = params['decoder']['layers_0']['self_attention']['key']['kernel']
+  assert kernel.shape == (32, 16)
+  metrics = training_metrics(model_dir)
+  rates = metrics['learning_rate']
+  assert sorted(rates) == [25, 30]
+  # The mean over the five steps before; each from step to step + 1.
+  for step, rate in rates.items():
+    mean = np.mean([s**-0.5 for s in range(step - 5, step)])
+    np.testing.assert_allclose(rate, mean, rtol=0.03)
+  losses = metrics['cross_ent_loss']
+  assert np.isfinite(list(losses.values())).all()
+  assert losses[30] < losses[25]
+
+
+@pytest.fixture(scope='module')
+def uptrained(stock, tmp_path_factory):
+  root = tmp_path_factory.mktemp('uptrained')
+  for kind, source in stock.items():
+    converted = root / f'{kind}-gqa2' / 'checkpoint_20'
+    convert(source, str(converted))
+    run(
+        'train',
+        ours('runs/uptrain'),
+        {
+            **_SMALL,
+            **_UPTRAIN,
+            'INITIAL_CHECKPOINT_PATH': str(converted),
+            'MODEL_DIR': str(root / kind),
+        },
+    )
+  return {kind: root / kind for kind in stock}
+
+
+@pytest.mark.parametrize('kind', ['t5x', 't5x-orbax'])
+def test_uptraining_goes_on_from_a_converted_checkpoint(uptrained, kind):
+  check_uptrained(uptrained[kind])
+
+
+def test_conversion_on_restore_and_a_second_start(stock, tmp_path):
+  bindings = {
+      **_SMALL,
+      **_UPTRAIN,
+      'INITIAL_CHECKPOINT_PATH': stock['t5x'],
+      'MODEL_DIR': str(tmp_path / 'run'),
+  }
+  files = ours('runs/uptrain', 'runs/convert_on_restore')
+  run('train', files, bindings | {'UPTRAIN_FRACTION': 0.25})
+  first, _ = checkpoints.load_checkpoint(tmp_path / 'run' / 'checkpoint_25')
+  assert not (tmp_path / 'run' / 'checkpoint_30').exists()
+  run('train', files, bindings)  # Goes on; its own checkpoint is K = 2.
+  check_uptrained(tmp_path / 'run')
+  again, _ = checkpoints.load_checkpoint(tmp_path / 'run' / 'checkpoint_25')
+  np.testing.assert_array_equal(
+      again['decoder']['layers_1']['self_attention']['key']['kernel'],
+      first['decoder']['layers_1']['self_attention']['key']['kernel'],
+  )
+
+
+def test_finetuning_evaluation_and_inference(uptrained, tmp_path):
+  from gqa_t5x.tasks import embedded
+
+  task = {**_SMALL, 'MIXTURE_OR_TASK_NAME': 'docs_summarize'}
+  model_dir = tmp_path / 'finetuned'
+  run(
+      'train',
+      ours('runs/finetune'),
+      {
+          **task,
+          'LOSS_NORMALIZING_FACTOR': 96,
+          'INITIAL_CHECKPOINT_PATH': str(uptrained['t5x'] / 'checkpoint_30'),
+          'MODEL_DIR': str(model_dir),
+          'TRAIN_STEPS': 34,
+          'EVAL_PERIOD': 2,
+          'EVAL_STEPS': 1,
+          'EVALUATOR_NUM_EXAMPLES': 4,
+      },
+  )
+  rates = training_metrics(model_dir)['learning_rate']
+  assert sorted(rates) == [32, 34]
+  np.testing.assert_allclose(list(rates.values()), 0.001, rtol=1e-6)
+  checkpoint = {'CHECKPOINT_PATH': str(model_dir / 'checkpoint_34')}
+  run(
+      'eval',
+      ours('runs/eval'),
+      {
+          **task,
+          **checkpoint,
+          'EVAL_OUTPUT_DIR': str(tmp_path / 'eval'),
+          'EVALUATOR_NUM_EXAMPLES': 4,
+      },
+  )
+  (metrics,) = (tmp_path / 'eval').rglob('docs_summarize-metrics.jsonl')
+  (line,) = metrics.read_text().splitlines()
+  assert json.loads(line)['step'] == 34
+  assert 0 <= json.loads(line)['rouge1'] <= 100
+  run(
+      'infer',
+      ours('runs/infer'),
+      {
+          **task,
+          **checkpoint,
+          'INFER_OUTPUT_DIR': str(tmp_path / 'infer'),
+          'BATCH_SIZE': 64,
+      },
+  )
+  (predictions,) = (tmp_path / 'infer').glob('docs_summarize-predict.jsonl-*')
+  rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+  assert len(rows) == len(embedded.reference_targets('docs_summarize', 'test'))
+  assert all(isinstance(row['prediction'], str) for row in rows)
+  assert rows[0]['inputs']['targets_pretokenized']
+
+
+def test_both_engines_take_up_each_others_runs(uptrained, tmp_path):
+  """t5x at step 30, the embedded engine to 36, t5x again to 38."""
+  model_dir = tmp_path / 'embedded'
+  bindings = {
+      **_SMALL,
+      'MIXTURE_OR_TASK_NAME': 'docs_span_corruption',
+      'MAX_CACHED_EXAMPLES': 200,
+      'INITIAL_CHECKPOINT_PATH': str(
+          uptrained['t5x-orbax'] / 'checkpoint_30'
+      ),
+      'MODEL_DIR': str(model_dir),
+      'PRETRAIN_STEPS': 30,
+      'UPTRAIN_FRACTION': 0.2,
+      'WARMUP_STEPS': 10,
+      'DEV_EXAMPLES': 8,
+      'optimizer.Schedule.base': 1.0,
+  }
+  subprocess.run(
+      [
+          sys.executable, '-m', 'gqa_t5x', 'train',
+          *(f'--gin_file={path}' for path in ours('local/uptrain')),
+          *(f'--gin.{name}={value!r}' for name, value in bindings.items()),
+      ],
+      check=True,
+  )  # pyformat: disable
+  lines = (model_dir / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  (rate,) = [row['learning_rate'] for row in rows if 'learning_rate' in row]
+  assert 36**-0.5 < rate < 30**-0.5
+  step = model_dir / 'checkpoints' / '36'
+  as_t5x = tmp_path / 'checkpoint_36'
+  subprocess.run(
+      [
+          sys.executable, '-m', 'gqa_t5x', 'convert', '--input', str(step),
+          '--output', str(as_t5x), '--num_kv_heads', '2', '--format', 't5x',
+      ],
+      check=True,
+  )  # pyformat: disable
+  run(
+      'train',
+      ours('runs/uptrain'),
+      {
+          **_SMALL,
+          **_UPTRAIN,
+          'PRETRAIN_STEPS': 36,
+          'UPTRAIN_FRACTION': 0.06,
+          'EVAL_PERIOD': 1,
+          'INITIAL_CHECKPOINT_PATH': str(as_t5x),
+          'MODEL_DIR': str(tmp_path / 'back'),
+      },
+  )
+  rates = training_metrics(tmp_path / 'back')['learning_rate']
+  np.testing.assert_allclose(
+      [rates[37], rates[38]], [36**-0.5, 37**-0.5], rtol=1e-5
+  )
