@@ -126,10 +126,9 @@ class ZarrArray(lazy.LazyArray):
     self.name = name
     self._store = store
     with self._reading():
-      self.description = json.loads(
-          b''.join(bytes(p) for p in store.pieces(f'{name}/.zarray'))
-      )
-      store.check(f'{name}/.zarray')
+      key = f'{name}/.zarray'
+      store.check(key)
+      self.description = json.loads(b''.join(map(bytes, store.pieces(key))))
       stored = self.description['dtype']
       dtype = jnp.bfloat16 if stored == 'bfloat16' else np.dtype(stored)
       shape = tuple(self.description['shape'])

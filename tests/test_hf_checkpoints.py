@@ -1,0 +1,367 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Hugging Face's checkpoints: what transformers wrote, and what it reads.
+
+The first half reads stored checkpoints and needs nothing else; the last test
+asks the real transformers where it is installed.
+"""
+
+import dataclasses
+import json
+import struct
+import subprocess
+import sys
+import tarfile
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gqa_t5x import checkpoints
+from gqa_t5x import conversion
+from gqa_t5x import decoding
+from gqa_t5x.checkpoints import hf
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config, Transformer
+from tests import hf_reference
+from tests.golden import make_hf_checkpoints as golden
+from tests.test_t5x_checkpoints import assert_same, full_slots
+
+CONFIG = golden.T5_1_1
+METADATA = {'config': CONFIG.to_dict(), 'step': 3, 'conversion': None}
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory):
+  """The folder of the golden checkpoints; not to be written to."""
+  folder = tmp_path_factory.mktemp('golden')
+  with tarfile.open(golden.PATH) as archive:
+    archive.extractall(folder, filter='data')
+  return folder
+
+
+@pytest.fixture
+def sharded(tmp_path):
+  """A copy of a checkpoint in shards, to damage."""
+  with tarfile.open(golden.PATH) as archive:
+    archive.extractall(tmp_path, filter='data')
+  return tmp_path / 't5_1_1'
+
+
+@pytest.mark.parametrize('name', golden.CONFIGS)
+def test_reads_what_transformers_wrote(stored, name):
+  path, config = stored / name, golden.CONFIGS[name]
+  assert checkpoints.detect_format(str(path)) == 'hf'
+  params, metadata = checkpoints.load_checkpoint(str(path))
+  dtype = jnp.bfloat16 if name == 'byt5' else jnp.float32
+  expected = jax.tree.map(lambda x: x.astype(dtype), golden.random_params(name))
+  assert_same(params, expected)
+  assert T5Config(**metadata['config']) == config
+  assert metadata['step'] is None and metadata['conversion'] is None
+  # And they mean the same there.
+  outputs = json.loads((path / 'outputs.json').read_text())
+  params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+  inputs, targets = jnp.asarray(golden.INPUTS), jnp.asarray(golden.TARGETS)
+  shifted = jnp.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+  logits = Transformer(config).apply(
+      {'params': params}, inputs, shifted, targets, enable_dropout=False
+  )
+  np.testing.assert_allclose(logits, outputs['logits'], rtol=1e-4, atol=1e-5)
+  assert _greedy(config, params) == _padded(outputs['tokens'])
+
+
+def _greedy(config, params):
+  tokens = decoding.generate(
+      Transformer(config),
+      params,
+      jnp.asarray(golden.INPUTS),
+      max_decode_len=golden.MAX_DECODE_LEN,
+  )
+  return np.asarray(tokens).tolist()
+
+
+def _padded(tokens):
+  """transformers stops when all have ended."""
+  length = golden.MAX_DECODE_LEN
+  return [row + [0] * (length - len(row)) for row in tokens]
+
+
+def test_reads_float16_and_old_copies_by_hand(tmp_path):
+  """A file as older versions wrote it, by the safetensors library."""
+  numpy_io = pytest.importorskip('safetensors.numpy')
+  params = jax.tree.map(
+      lambda x: np.asarray(x, np.float16), golden.random_params('t5_1_1')
+  )
+  state = {}
+  for path, value in traverse_util.flatten_dict(params).items():
+    name, is_transposed = hf_reference.hf_name(path)
+    state[name] = np.ascontiguousarray(value.T if is_transposed else value)
+  for stack in ('encoder', 'decoder'):
+    state[f'{stack}.embed_tokens.weight'] = state['shared.weight']
+  layer = 'decoder.block.0.layer.1.EncDecAttention'
+  state[f'{layer}.relative_attention_bias.weight'] = np.ones((32, 4))
+  numpy_io.save_file(state, str(tmp_path / 'model.safetensors'))
+  (tmp_path / 'config.json').write_text(
+      json.dumps({
+          'model_type': 't5', 'vocab_size': 19, 'd_model': 7, 'd_kv': 3,
+          'd_ff': 5, 'num_layers': 1, 'num_heads': 4, 'tie_word_embeddings':
+          False, 'feed_forward_proj': 'gated-gelu', 'dropout_rate': 0.2,
+      })
+  )  # pyformat: disable
+  got, metadata = checkpoints.load_checkpoint(str(tmp_path))
+  assert_same(got, params)
+  assert T5Config(**metadata['config']) == dataclasses.replace(
+      CONFIG, dropout_rate=0.2
+  )
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_the_library_reads_what_we_write(tmp_path, dtype):
+  safetensors = pytest.importorskip('safetensors')
+  torch_free = pytest.importorskip('safetensors.numpy')
+  config = dataclasses.replace(CONFIG, num_kv_heads=2)
+  params = jax.tree.map(
+      lambda x: x.astype(dtype), hf_reference.random_params(config, 0)
+  )
+  checkpoints.save_checkpoint(
+      str(tmp_path / 'x'),
+      params,
+      format='hf',
+      metadata=METADATA | {'config': config.to_dict()},
+  )
+  file = str(tmp_path / 'x' / 'model.safetensors')
+  with safetensors.safe_open(file, 'np') as opened:
+    assert opened.metadata() == {'format': 'pt'}
+    names = set(opened.keys())
+  repeated = traverse_util.flatten_dict(hf_reference.repeat_kv(params, config))
+  assert names == {hf_reference.hf_name(path)[0] for path in repeated}
+  if dtype == jnp.float32:
+    found = torch_free.load_file(file)
+    for path, value in repeated.items():
+      name, is_transposed = hf_reference.hf_name(path)
+      value = np.asarray(value.T if is_transposed else value)
+      np.testing.assert_array_equal(found[name], value)
+  written = json.loads((tmp_path / 'x' / 'config.json').read_text())
+  assert (written['d_kv'], written['num_heads']) == (3, 4)
+  assert written['decoder_start_token_id'] == written['pad_token_id'] == 0
+
+
+def test_neither_torch_nor_the_library_is_needed(stored, tmp_path):
+  code = f"""
+import sys
+for name in ('tensorflow', 't5x', 'seqio', 'gin', 'torch', 'transformers',
+             'safetensors'):
+  sys.modules[name] = None
+from gqa_t5x import conversion
+conversion.convert_checkpoint({str(stored / 't5_1_1')!r},
+                              {str(tmp_path / 'x')!r}, num_kv_heads=2)
+"""
+  subprocess.run([sys.executable, '-c', code], check=True)
+  assert checkpoints.detect_format(str(tmp_path / 'x')) == 'hf'
+
+
+@pytest.mark.parametrize('num_kv_heads', [4, 2])
+def test_round_trip_through_all_formats(tmp_path, monkeypatch, num_kv_heads):
+  """t5x -> Orbax -> (Hugging Face ->) t5x, bit for bit."""
+  monkeypatch.setattr(hf, 'SHARD_BYTES', 3000)
+  config = dataclasses.replace(
+      CONFIG, num_kv_heads=num_kv_heads, dtype=jnp.bfloat16
+  )
+  params = hf_reference.random_params(config, 0)
+  first, last = str(tmp_path / 'checkpoint_3'), str(tmp_path / 'z/checkpoint_3')
+  checkpoints.save_checkpoint(
+      first,
+      params,
+      format='t5x',
+      metadata=METADATA | {'config': config.to_dict()},
+      param_states=full_slots(params),
+  )
+  stops = ['orbax', 'hf', 't5x'] if num_kv_heads == 4 else ['orbax', 't5x']
+  source = first
+  for format in stops:
+    target = last if format == 't5x' else str(tmp_path / format)
+    conversion.convert_checkpoint(
+        source, target, num_kv_heads=num_kv_heads, format=format
+    )
+    assert checkpoints.detect_format(target) == format
+    source = target
+  (got, metadata), (expected, expected_metadata) = (
+      checkpoints.load_checkpoint(path) for path in (last, first)
+  )
+  assert_same(got, expected)
+  assert metadata == expected_metadata
+
+
+def test_an_exported_gqa_model_comes_back_as_the_same_function(tmp_path):
+  config = dataclasses.replace(CONFIG, num_kv_heads=2)
+  params = hf_reference.random_params(config, 0)
+  path = str(tmp_path / 'x')
+  checkpoints.save_checkpoint(
+      path,
+      params,
+      format='hf',
+      metadata=METADATA | {'config': config.to_dict()},
+  )
+  got, metadata = checkpoints.load_checkpoint(path)
+  assert_same(got, hf_reference.repeat_kv(params, config))
+  assert metadata['config']['num_kv_heads'] == 4
+  assert metadata['repeated_from_num_kv_heads'] == 2
+
+
+def _edit(file, **values):
+  file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def _first_shard(folder):
+  return folder / 'model-00001-of-00004.safetensors'
+
+
+def _edit_header(file, old: bytes, new: bytes):
+  data = file.read_bytes()
+  assert old in data and len(old) == len(new)
+  file.write_bytes(data.replace(old, new, 1))
+
+
+def _drop_embedding(folder):
+  """Leaves one file without the tensors of the others."""
+  _first_shard(folder).rename(folder / 'model.safetensors')
+
+
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (
+            lambda f: _edit(f / 'config.json', model_type='umt5'),
+            'expected model_type t5 or mt5 .*got umt5',
+        ),
+        (
+            lambda f: _edit(
+                f / 'config.json', relative_attention_num_buckets=64
+            ),
+            'expected relative_attention_num_buckets 32 .*got 64',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', feed_forward_proj='gated-silu'),
+            'expected feed_forward_proj relu or gated-gelu .*got gated-silu',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', d_ff=6),
+            r'mlp/wi_0/kernel of shape \(7, 6\).*got \(7, 5\)',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', num_layers=2),
+            'encoder/layers_1/.* of shape .*got none',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', vocab_size=7),
+            r'token_embedder/embedding of shape \(7, 7\)',
+        ),
+        (
+            lambda f: (f / 'config.json').write_text('{'),
+            'cannot be read',
+        ),
+        (
+            lambda f: _first_shard(f).write_bytes(b'\x01'),
+            'ends inside its header',
+        ),
+        (
+            lambda f: _first_shard(f).write_bytes(
+                _first_shard(f).read_bytes()[:-1]
+            ),
+            'bytes, expected .* by its header',
+        ),
+        (
+            lambda f: _first_shard(f).write_bytes(
+                struct.pack('<Q', 2**40) + b'{}'
+            ),
+            'ends inside its header',
+        ),
+        (lambda f: _first_shard(f).unlink(), 'model-00001-of-00004'),
+        (
+            lambda f: _edit_header(_first_shard(f), b'"F32"', b'"I32"'),
+            'has dtype I32, expected one of F64, F32',
+        ),
+        (
+            lambda f: _edit_header(_first_shard(f), b'layer', b'lxyer'),
+            'is not in model-00001-of-00004',
+        ),
+        (
+            lambda f: _edit(
+                f / 'model.safetensors.index.json',
+                weight_map={'shared.weight': '../x'},
+            ),
+            'outside the folder',
+        ),
+        (_drop_embedding, 'got none'),
+    ],
+)  # pyformat: disable
+def test_damage_is_one_line(sharded, damage, message):
+  damage(sharded)
+  with pytest.raises(UserError, match=message) as error:
+    checkpoints.load_checkpoint(str(sharded))
+  assert '\n' not in str(error.value)
+
+
+def test_pickles_are_not_opened(tmp_path):
+  (tmp_path / 'config.json').write_text(
+      json.dumps({
+          'vocab_size': 19, 'd_model': 7, 'd_kv': 3, 'd_ff': 5,
+          'num_layers': 1, 'num_heads': 4,
+      })
+  )  # pyformat: disable
+  (tmp_path / 'pytorch_model.bin').write_bytes(b'not even a pickle')
+  with pytest.raises(UserError, match='a pickle, .*save_pretrained') as error:
+    checkpoints.load_checkpoint(str(tmp_path))
+  assert '\n' not in str(error.value)
+
+
+def test_other_parameters_have_no_place(tmp_path):
+  params = golden.random_params('t5_1_1') | {'mine': {'x': np.ones(3)}}
+  with pytest.raises(UserError, match='got mine/x as well'):
+    checkpoints.save_checkpoint(
+        str(tmp_path / 'x'), params, format='hf', metadata=METADATA
+    )
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('num_kv_heads', [4, 2, 1])
+@pytest.mark.parametrize('name', ['t5_1_0', 't5_1_1'])
+def test_transformers_runs_what_we_export(
+    tmp_path, monkeypatch, name, num_kv_heads
+):
+  """In shards; logits and greedy tokens are those of the grouped model."""
+  transformers = pytest.importorskip('transformers')
+  torch = pytest.importorskip('torch')
+  monkeypatch.setattr(hf, 'SHARD_BYTES', 3000)
+  config = dataclasses.replace(golden.CONFIGS[name], num_kv_heads=num_kv_heads)
+  params = hf_reference.random_params(config, 2)
+  path = str(tmp_path / 'x')
+  checkpoints.save_checkpoint(
+      path,
+      params,
+      format='hf',
+      metadata=METADATA | {'config': config.to_dict()},
+  )
+  model, info = transformers.T5ForConditionalGeneration.from_pretrained(
+      path, output_loading_info=True
+  )
+  assert not any(info.values()), info
+  model.eval()
+  inputs, targets = golden.INPUTS, golden.TARGETS
+  with torch.no_grad():
+    logits = model(
+        input_ids=torch.tensor(inputs), labels=torch.tensor(targets)
+    ).logits
+  shifted = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+  ours = Transformer(config).apply(
+      {'params': params},
+      *map(jnp.asarray, (inputs, shifted, targets)),
+      enable_dropout=False,
+  )
+  np.testing.assert_allclose(ours, logits.numpy(), rtol=1e-4, atol=1e-5)
+  tokens = model.generate(
+      torch.tensor(inputs), max_new_tokens=golden.MAX_DECODE_LEN
+  )
+  assert _greedy(config, params) == _padded(tokens[:, 1:].tolist())
