@@ -27,6 +27,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 
 from gqa_t5x import checkpoints
 from gqa_t5x import conversion
@@ -61,6 +62,7 @@ METHODS = {
     'svd': {'method': 'svd'},
     'mean_similarity': {'method': 'mean', 'group_by': 'similarity'},
     'aligned_similarity': {'method': 'aligned', 'group_by': 'similarity'},
+    'aligned_calibrated': {'method': 'aligned', 'calibrated': True},
     'svd_calibrated': {'method': 'svd', 'calibrated': True},
     'svd_calibrated_similarity': {
         'method': 'svd', 'group_by': 'similarity', 'calibrated': True,
@@ -149,6 +151,38 @@ class Comparison:
       yield alpha, loss
 
 
+def summary(cells: list[dict]) -> str:
+  """Returns a table: mean and 95% confidence interval over seeds (Student's t).
+
+  Args:
+    cells: of the report; a method and a number of heads are one row.
+  """
+  from scipy import stats
+
+  rows, alphas = {}, []
+  for cell in cells:
+    rows.setdefault((cell['num_kv_heads'], cell['method']), []).append(cell)
+    alphas += [a for a in cell['losses'] if a not in alphas]
+  lines = [f'{"K":>2} {"method":<26} seeds  ' + '  '.join(
+      f'alpha {a:<8}' for a in alphas
+  )]  # pyformat: disable
+  for (heads, method), group in sorted(rows.items(), reverse=True):
+    line = f'{heads:>2} {method:<26} {len(group):>5}'
+    for alpha in alphas:
+      values = [c['losses'][alpha] for c in group if alpha in c['losses']]
+      text = '-'
+      if values:
+        text = f'{np.mean(values):.3f}'
+      # Without uptraining a seed changes nothing but random heads.
+      if len(values) > 1 and np.ptp(values):
+        error = stats.sem(values)
+        half = error * stats.t.ppf(0.975, len(values) - 1)
+        text += f' ±{half:.3f}'
+      line += f'  {text:<14}'
+    lines.append(line.rstrip())
+  return '\n'.join(lines)
+
+
 def _numbers(kind):
   return lambda text: [kind(part) for part in text.split(',')]
 
@@ -211,6 +245,7 @@ def main(argv: list[str] | None = None) -> None:
         beside = path.with_suffix('.tmp')
         beside.write_text(json.dumps(report, indent=1) + '\n')
         beside.replace(path)
+  print(summary(report['cells']))
 
 
 if __name__ == '__main__':
