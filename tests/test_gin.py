@@ -37,7 +37,8 @@ def names(folder):
   """Files of a folder, without those that are only parts of others."""
   found = (name for name in FILES if name.rpartition('/')[0] == folder)
   stems = (name.rpartition('/')[2].removesuffix('.gin') for name in found)
-  return [s for s in stems if not s.startswith(('common', 'convert_on'))]
+  parts = ('common', 'convert_on', 'new_')
+  return [s for s in stems if not s.startswith(parts)]
 
 
 MODELS, RUNS = names('models'), names('runs')
@@ -371,6 +372,26 @@ def test_conversion_on_restore(call, run):
       'slots': 'reset',
   }
   assert convert({'target': 1}, {}, is_resuming=True) == {'target': 1}
+
+
+@pytest.mark.t5x
+@pytest.mark.parametrize('run', ['uptrain', 'finetune'])
+def test_new_optimizer(call, run):
+  arguments = call(
+      run,
+      ['models/gqa8_xxl', f'runs/{run}', 'runs/new_optimizer'],
+      *_SUMMARIZE,
+      'TRAIN_STEPS = 1050000',
+      'OPTIMIZER_START = 1000000',
+  )
+  optimizer = arguments['model'].optimizer_def.hyper_params
+  assert (optimizer.step_offset, optimizer.decay_rate) == (1_000_000, 0.8)
+  restore = arguments['checkpoint_cfg'].restore
+  assert restore.fallback_to_scratch
+  (take_away,) = restore.state_transformation_fns
+  stored = {'target': {'w': 1}, 'state': {'step': 7, 'param_states': {'w': 2}}}
+  assert take_away(stored, stored) == {'target': {'w': 1}, 'state': {'step': 7}}
+  assert take_away(stored, stored, is_resuming=True) == stored
 
 
 @pytest.mark.t5x
