@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.t5x, pytest.mark.slow]
 STEPS = 5
 # Adafactor's first step is the gradient's sign: where that is rounding noise,
 # so is the step, and a large rate lets it grow from step to step.
-RATE = 0.001
+BASE, WARMUP = 0.03, 900  # BASE / sqrt(step) is some 0.001.
+START = 1000  # The step of the parameters, with which slots start anew.
 BATCH = 8
 
 
@@ -80,7 +81,7 @@ def t5x_losses(num_kv_heads: int, model_axis: int) -> list[float]:
       output_vocabulary=vocabulary,
       optimizer_def=adafactor.Adafactor(
           decay_rate=0.8,
-          step_offset=0,
+          step_offset=START,
           logical_factor_rules=adafactor.standard_logical_factor_rules(),
       ),
       z_loss=1e-4,
@@ -111,6 +112,9 @@ def t5x_losses(num_kv_heads: int, model_axis: int) -> list[float]:
       flax.core.unfreeze(state.params),
   )
   state = state.replace_params(flax.core.freeze(params))
+  state = state.replace_step(
+      jax.device_put(np.int32(START), state.step.sharding)
+  )
   trainer = trainer_lib.Trainer(
       model=model,
       train_state=state,
@@ -119,7 +123,11 @@ def t5x_losses(num_kv_heads: int, model_axis: int) -> list[float]:
       summary_dir=None,
       train_state_axes=initializer.train_state_axes,
       rng=jax.random.PRNGKey(0),
-      learning_rate_fn=lambda step: RATE,
+      learning_rate_fn=utils.create_learning_rate_scheduler(
+          factors='constant * rsqrt_decay',
+          base_learning_rate=BASE,
+          warmup_steps=WARMUP,
+      ),
       num_microbatches=None,
   )
   curve = []
@@ -142,12 +150,12 @@ def own_losses(num_kv_heads: int) -> list[float]:
       Transformer(config),
       train.TrainConfig(
           'unused',
-          total_steps=STEPS,
-          schedule=optimizer.Schedule('constant', RATE),
+          total_steps=START + STEPS,
+          schedule=optimizer.Schedule('rsqrt', BASE, WARMUP),
           loss=losses.LossConfig(z_loss=1e-4),
       ),
   )
-  state = trainer.state_from(hf_reference.random_params(config, seed=3), 0)
+  state = trainer.state_from(hf_reference.random_params(config, seed=3), START)
   curve = []
   for batch in batches():
     state, metrics = trainer.step(state, batch)
