@@ -12,6 +12,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -266,8 +267,9 @@ def test_finetuning_evaluation_and_inference(uptrained, tmp_path):
           'BATCH_SIZE': 64,
       },
   )
-  (predictions,) = (tmp_path / 'infer').glob('docs_summarize-predict.jsonl-*')
-  rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+  predictions = 'docs_summarize-predict.jsonl-00000-of-00001'
+  lines = (tmp_path / 'infer' / predictions).read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
   assert len(rows) == len(embedded.reference_targets('docs_summarize', 'test'))
   assert all(isinstance(row['prediction'], str) for row in rows)
   assert rows[0]['inputs']['targets_pretokenized']
@@ -303,28 +305,35 @@ def test_both_engines_take_up_each_others_runs(uptrained, tmp_path):
   (rate,) = [row['learning_rate'] for row in rows if 'learning_rate' in row]
   assert 36**-0.5 < rate < 30**-0.5
   step = model_dir / 'checkpoints' / '36'
-  as_t5x = tmp_path / 'checkpoint_36'
-  subprocess.run(
-      [
-          sys.executable, '-m', 'gqa_t5x', 'convert', '--input', str(step),
-          '--output', str(as_t5x), '--num_kv_heads', '2', '--format', 't5x',
-      ],
-      check=True,
-  )  # pyformat: disable
-  run(
-      'train',
-      ours('runs/uptrain'),
-      {
-          **_SMALL,
-          **_UPTRAIN,
-          'PRETRAIN_STEPS': 36,
-          'UPTRAIN_FRACTION': 0.06,
-          'EVAL_PERIOD': 1,
-          'INITIAL_CHECKPOINT_PATH': str(as_t5x),
-          'MODEL_DIR': str(tmp_path / 'back'),
-      },
-  )
-  rates = training_metrics(tmp_path / 'back')['learning_rate']
-  np.testing.assert_allclose(
-      [rates[37], rates[38]], [36**-0.5, 37**-0.5], rtol=1e-5
-  )
+  for kind in ('t5x', 't5x-orbax'):
+    as_t5x = tmp_path / kind / 'checkpoint_36'
+    subprocess.run(
+        [
+            sys.executable, '-m', 'gqa_t5x', 'convert', '--input', str(step),
+            '--output', str(as_t5x), '--num_kv_heads', '2', '--format', kind,
+        ],
+        check=True,
+    )  # pyformat: disable
+    model_dir = tmp_path / f'{kind}-run'
+    run(
+        'train',
+        ours('runs/uptrain', 'runs/new_optimizer'),
+        {
+            **_SMALL,
+            **_UPTRAIN,
+            'PRETRAIN_STEPS': 36,
+            'UPTRAIN_FRACTION': 0.06,
+            'EVAL_PERIOD': 1,
+            'OPTIMIZER_START': 36,
+            'INITIAL_CHECKPOINT_PATH': str(as_t5x),
+            'MODEL_DIR': str(model_dir),
+        },
+    )
+    rates = training_metrics(model_dir)['learning_rate']
+    np.testing.assert_allclose(
+        [rates[37], rates[38]], [36**-0.5, 37**-0.5], rtol=1e-5
+    )
+    # What t5x restored, which it saves before it trains.
+    restored, _ = checkpoints.load_checkpoint(model_dir / 'checkpoint_36')
+    saved, _ = checkpoints.load_checkpoint(step)
+    jax.tree.map(np.testing.assert_array_equal, restored, saved)
