@@ -167,6 +167,7 @@ def test_checkpoint_on_disk(tmp_path):
       'method': 'mean',
       'seed': None,
       'group_by': 'order',
+      'calibration': None,
       'from_num_kv_heads': 8,
       'slots': None,
   }
