@@ -106,7 +106,7 @@ def _parameter_shapes(config: T5Config):
       jax.random.key(0), token)
 
 
-def _random_params(config: T5Config, dtype: Any, seed: int):
+def random_params(config: T5Config, dtype: Any, seed: int):
   """Returns parameters of the right shapes and about the right size.
 
   Compiling the true initialisers takes seconds even for a tiny model. A call
@@ -128,7 +128,7 @@ def _prepare(config, params, dtype, seed):
   if dtype is not None:
     config = dataclasses.replace(config, dtype=dtype)
   if params is None:
-    params = _random_params(config, dtype, seed)
+    params = random_params(config, dtype, seed)
   elif dtype is not None:
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
   else:
