@@ -272,11 +272,14 @@ def _add_benchmark(add) -> None:
   command = add(
       'benchmark',
       _benchmark,
-      'time decoding for several numbers of key/value heads',
+      'time decoding for several numbers of key/value heads, or converting',
       'gqa-t5x benchmark decode --num_kv_heads 8,2,1 --batch_size 8'
-      ' --input_length 512',
+      ' --input_length 512\n'
+      '  gqa-t5x benchmark convert --model xl --num_kv_heads 8 --folder /tmp',
   )
-  command.add_argument('what', choices=['decode'], help='what to time')
+  command.add_argument(
+      'what', choices=['decode', 'convert'], help='what to time'
+  )
   command.add_argument(
       '--checkpoint',
       metavar='CKPT',
@@ -301,6 +304,23 @@ def _add_benchmark(add) -> None:
         metavar='N',
         help=f'{meaning} (default: {default})',
     )
+  command.add_argument(
+      '--model',
+      default='small',
+      help='of convert: small (default), base, large, xl or xxl, T5.1.1 of'
+      ' random values',
+  )
+  command.add_argument(
+      '--folder',
+      metavar='DIR',
+      help="of convert: where to work; takes twice the model's size",
+  )
+  command.add_argument(
+      '--format', default='t5x', help='of convert: the source (default: t5x)'
+  )
+  command.add_argument(
+      '--target_format', help="of convert: the target (default: the source's)"
+  )
   _add_json(command)
 
 
@@ -510,7 +530,29 @@ def _generate(args) -> None:
     print(output, flush=True)
 
 
+def _benchmark_convert(args) -> None:
+  from gqa_t5x.benchmark import convert
+  from gqa_t5x.benchmark import tpu_compile
+
+  config = tpu_compile.t5_1_1_config(args.model, None)
+  results = convert.benchmark_convert(
+      config,
+      num_kv_heads=(args.num_kv_heads or [max(1, config.num_heads // 8)])[0],
+      folder=args.folder,
+      format=args.format,
+      target_format=args.target_format,
+      num_repeats=args.num_repeats,
+  )
+  if args.json:
+    _print_json(results)
+  else:
+    print(convert.to_text(results))
+
+
 def _benchmark(args) -> None:
+  if args.what == 'convert':
+    _benchmark_convert(args)
+    return
   from gqa_t5x import inspection
   from gqa_t5x.benchmark import decode
 

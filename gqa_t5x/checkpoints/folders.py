@@ -17,8 +17,11 @@ from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.errors import UserError
 
-# Each may hold a few blocks of `lazy.BLOCK_BYTES`.
-_THREADS = min(4, os.cpu_count() or 1)
+_THREADS = 4
+# Of the threads, how many may hold blocks of values, and how many large ones;
+# the others copy files.
+_HOLDERS = threading.Semaphore(2)
+_LARGE = threading.Lock()
 
 
 class Writing:
@@ -61,8 +64,10 @@ class Writing:
         while rest:
           count = os.pwrite(descriptor, rest, at)
           at, rest = at + count, rest[count:]
-      # Here, so that other threads work while this one waits for the disk.
-      os.fsync(descriptor)
+      # The disk starts on it, so that `finish` has little to wait for.
+      if hasattr(os, 'posix_fadvise'):
+        length = at - begin
+        os.posix_fadvise(descriptor, begin, length, os.POSIX_FADV_DONTNEED)
     except OSError as error:
       error.filename = error.filename or str(path)
       raise
@@ -85,6 +90,16 @@ class Writing:
   def later(self, leaf: lazy.LazyArray, task: Callable[[], None]) -> None:
     """Has `task`, which writes `leaf`, run by `run`."""
     self._tasks.append((leaf, task))
+
+  @staticmethod
+  @contextlib.contextmanager
+  def holding(leaf: lazy.LazyArray) -> Iterator[None]:
+    """Waits until there is memory for blocks of a leaf."""
+    if leaf.is_ordered:  # Of these there is one at a time anyway.
+      yield
+      return
+    with _HOLDERS, _LARGE if lazy.is_large(leaf) else contextlib.nullcontext():
+      yield
 
   def run(self) -> None:
     """Does what is due: ordered leaves here, the others in threads beside.
@@ -115,9 +130,9 @@ class Writing:
   def finish(self) -> None:
     """Writes the manifest; everything is on the disk after that."""
     manifest.write(self.folder, self._entries, self.about)
-    _sync(self.folder / manifest.NAME)
-    for folder, _, _ in os.walk(self.folder):
-      _sync(pathlib.Path(folder))
+    # Many at a time, since file systems then have one transaction for them.
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+      list(pool.map(_sync, [self.folder, *self.folder.rglob('*')]))
 
 
 def _sync(path: pathlib.Path) -> None:

@@ -24,10 +24,12 @@ class LazyArray:
     is_ordered: whether one thread must ask for such leaves, in order.
     rows_at_once: how many rows cost as much to read as one, such as those of a
       compressed chunk.
+    transposed: the leaf that this one is the transpose of, if any.
   """
 
   is_ordered = False
   rows_at_once = 1
+  transposed: 'LazyArray | None' = None
 
   def __init__(
       self,
@@ -81,6 +83,12 @@ def of(leaf) -> LazyArray:
   return LazyArray(np.shape(leaf), leaf.dtype, rows)
 
 
+def is_large(leaf: LazyArray) -> bool:
+  """Whether more than some blocks are held to read any of a leaf."""
+  row_bytes = leaf.nbytes // max(1, leaf.num_rows)
+  return leaf.rows_at_once * row_bytes > 2 * BLOCK_BYTES
+
+
 def blocks(leaf: LazyArray) -> Iterator[tuple[int, int]]:
   """Yields (start, stop) of blocks of rows that may be held at a time."""
   at_once = leaf.rows_at_once
@@ -95,6 +103,8 @@ def blocks(leaf: LazyArray) -> Iterator[tuple[int, int]]:
 
 def transpose(leaf: LazyArray) -> LazyArray:
   """Returns the matrix [B, A] of a leaf [A, B], which is read in blocks."""
+  if leaf.transposed is not None:
+    return leaf.transposed
   height, width = leaf.shape
 
   def rows(start, stop):
@@ -106,7 +116,8 @@ def transpose(leaf: LazyArray) -> LazyArray:
   turned = LazyArray((width, height), leaf.dtype, rows, leaf.is_ordered)
   # To read some columns is to read all: rather a few blocks at a time.
   row_bytes = max(1, height * leaf.dtype.itemsize)
-  turned.rows_at_once = max(1, min(width, 4 * BLOCK_BYTES // row_bytes))
+  turned.rows_at_once = max(1, min(width, 2 * BLOCK_BYTES // row_bytes))
+  turned.transposed = leaf
   return turned
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from gqa_t5x.errors import UserError
 
 NAME = 'gqa_t5x_manifest.json'
-_PIECE_BYTES = 4 * 2**20
+_PIECE_BYTES = 2**20
 
 
 def write(

@@ -112,7 +112,9 @@ def write_file(
   for tensor, leaf in leaves.items():
 
     def task(tensor=tensor, leaf=leaf, at=at):
-      writing.write(name, zarr.blocks_as_bytes(leaf), array=tensor, begin=at)
+      with writing.holding(leaf):
+        pieces = zarr.blocks_as_bytes(leaf)
+        writing.write(name, pieces, array=tensor, begin=at)
 
     writing.later(leaf, task)
     at += leaf.nbytes

@@ -23,7 +23,7 @@ from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
 
 CHUNK_BYTES = 64 * 2**20
-_PIECE_BYTES = 4 * 2**20
+_PIECE_BYTES = 2**20
 
 
 class Files:
@@ -261,7 +261,8 @@ def write(
   def task():
     text = json.dumps(description, sort_keys=True, indent=2).encode()
     writing.write(f'{inside}{name}/.zarray', [text], array=name)
-    _write_chunks(writing, f'{inside}{name}', name, leaf, rows)
+    with writing.holding(leaf):
+      _write_chunks(writing, f'{inside}{name}', name, leaf, rows)
 
   writing.later(leaf, task)
   return description

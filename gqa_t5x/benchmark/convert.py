@@ -1,0 +1,217 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How long converting a checkpoint takes, beside `cp -r` of the same files.
+
+Each of both runs as a process of its own, in turn, after what earlier ones left
+to be written is on the disk and the source is out of memory. `cp` is done when
+the kernel has the bytes; a conversion, when the disk has them. So `cp` is timed
+with a `sync` after it as well.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+
+from gqa_t5x import checkpoints
+from gqa_t5x.checkpoints import lazy
+from gqa_t5x.checkpoints import manifest
+from gqa_t5x.checkpoints import names
+from gqa_t5x.experiments import results
+from gqa_t5x.network import T5Config
+
+
+def write_random(path: str, config: T5Config, format: str) -> None:  # pylint: disable=redefined-builtin
+  """Writes a checkpoint of random float32 values, some at a time.
+
+  Args:
+    path: must not exist.
+    config: of the model.
+    format: as in `checkpoints.save_checkpoint`.
+  """
+
+  def random(number, shape):
+    def rows(start, stop):
+      rng = np.random.default_rng([number, start])
+      return rng.standard_normal((stop - start, *shape[1:]), np.float32)
+
+    return lazy.LazyArray(shape, np.float32, rows)
+
+  shapes = {p: array.shape for p, array in names.arrays(config).items()}
+  checkpoints.write_checkpoint(
+      path,
+      {p: random(i, shape) for i, (p, shape) in enumerate(shapes.items())},
+      format=format,
+      metadata={'config': config.to_dict(), 'step': 0, 'conversion': None},
+      param_states=None,
+      about={},
+  )
+
+
+def benchmark_convert(
+    config: T5Config,
+    *,
+    num_kv_heads: int,
+    folder: str | None = None,
+    format: str = 't5x',  # pylint: disable=redefined-builtin
+    target_format: str | None = None,
+    num_repeats: int = 3,
+    copy: bool = True,
+) -> dict[str, Any]:
+  """Times conversions of a random checkpoint.
+
+  Args:
+    config: of the model.
+    num_kv_heads: of the converted checkpoint.
+    folder: where to work; needs twice the checkpoint's size, which is 11 GB for
+      xl and 45 GB for xxl. None is the system's temporary folder.
+    format: of the source.
+    target_format: of the target; None is the source's.
+    num_repeats: of both; medians count.
+    copy: whether to time `cp -r` too.
+
+  Returns:
+    JSON values: `config` and the arguments; `source_bytes`, `target_bytes`; for
+    each run `convert_seconds`, `convert_cpu_seconds`, `cp_seconds` and
+    `cp_sync_seconds`; `peak_bytes_above_start`, the largest resident memory of
+    a conversion less that before it, with everything imported;
+    `throughput_of_cp`, cp's median time by the conversion's, and
+    `throughput_of_cp_sync`; and what `results.environment` says.
+
+  Raises:
+    UserError: if the heads do not divide.
+  """
+  dataclasses.replace(config, num_kv_heads=num_kv_heads)  # Checks it.
+  root = pathlib.Path(tempfile.mkdtemp(prefix='gqa_t5x_convert_', dir=folder))
+  runs = {'convert': [], 'cp': [], 'cp_sync': []}
+  details = []
+  try:
+    source = root / 'source' / 'checkpoint_0'
+    write_random(str(source), config, format)
+    target = root / 'target' / 'checkpoint_0'
+    for _ in range(num_repeats):
+      if copy:
+        _settle(source)
+        start = time.perf_counter()
+        target.parent.mkdir()
+        subprocess.run(['cp', '-r', source, target], check=True)
+        runs['cp'].append(time.perf_counter() - start)
+        os.sync()
+        runs['cp_sync'].append(time.perf_counter() - start)
+        shutil.rmtree(target.parent)
+      _settle(source)
+      found = _convert(source, target, num_kv_heads, target_format)
+      runs['convert'].append(found['seconds'])
+      details.append(found)
+      target_bytes = _size(target)
+      shutil.rmtree(target.parent)
+    source_bytes = _size(source)
+  finally:
+    shutil.rmtree(root, ignore_errors=True)
+  medians = {k: statistics.median(v) for k, v in runs.items() if v}
+  return {
+      'config': config.to_dict(),
+      'num_kv_heads': num_kv_heads,
+      'format': format,
+      'target_format': target_format or format,
+      'source_bytes': source_bytes,
+      'target_bytes': target_bytes,
+      **{f'{name}_seconds': v for name, v in runs.items()},
+      'convert_cpu_seconds': [d['cpu_seconds'] for d in details],
+      'peak_bytes_above_start': max(
+          d['peak_bytes_above_start'] for d in details
+      ),
+      **{
+          f'throughput_of_{name}': seconds / medians['convert']
+          for name, seconds in medians.items()
+          if name != 'convert'
+      },
+      **results.environment(),
+  }
+
+
+def _size(folder: pathlib.Path) -> int:
+  return sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
+
+
+def _settle(source: pathlib.Path) -> None:
+  """Writes out what is due, and has the source read from the disk again."""
+  os.sync()
+  for path in source.rglob('*'):
+    if path.is_file():
+      manifest.drop_cache(path)
+
+
+def _convert(source, target, num_kv_heads, format) -> dict[str, Any]:
+  """Converts in a process of its own; returns what that prints."""
+  words = [str(source), str(target), str(num_kv_heads), format or '']
+  done = subprocess.run(
+      [sys.executable, '-m', __name__, *words],
+      check=True,
+      capture_output=True,
+      text=True,
+  )
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def _peak_bytes() -> int:
+  """The largest resident memory so far; Linux alone tells it well.
+
+  What `resource` says has the memory of the process that started this one.
+  """
+  text = pathlib.Path('/proc/self/status').read_text(encoding='utf-8')
+  return int(re.search(r'VmHWM:\s+(\d+) kB', text)[1]) * 1024
+
+
+def _main(words: Sequence[str]) -> None:
+  """Converts, and prints what it took as JSON."""
+  from gqa_t5x import conversion
+
+  source, target, num_kv_heads, format = words  # pylint: disable=redefined-builtin
+  before, cpu = _peak_bytes(), time.process_time()
+  start = time.perf_counter()
+  conversion.convert_checkpoint(
+      source, target, num_kv_heads=int(num_kv_heads), format=format or None
+  )
+  seconds = time.perf_counter() - start
+  print(
+      json.dumps({
+          'seconds': seconds,
+          'cpu_seconds': time.process_time() - cpu,
+          'peak_bytes_above_start': _peak_bytes() - before,
+      })
+  )
+
+
+def to_text(found: dict[str, Any]) -> str:
+  """Returns `benchmark_convert`'s result as lines for a person."""
+  lines = [
+      f'{found["source_bytes"] / 1e9:.2f} GB'
+      f' {found["format"]} -> {found["target_bytes"] / 1e9:.2f} GB'
+      f' {found["target_format"]}, K={found["num_kv_heads"]}, peak memory'
+      f' {found["peak_bytes_above_start"] / 2**30:.2f} GiB above the start'
+  ]
+  for name in ('convert', 'cp', 'cp_sync'):
+    if times := found[f'{name}_seconds']:
+      median = statistics.median(times)
+      lines.append(
+          f'{name:<8} {median:7.2f} s'
+          f'  {found["source_bytes"] / median / 1e9:6.2f} GB/s'
+          f'  ({min(times):.2f} to {max(times):.2f} s)'
+      )
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  _main(sys.argv[1:])

@@ -1,0 +1,54 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the conversion benchmark counts; never how fast it is."""
+
+import numpy as np
+import pytest
+
+from gqa_t5x import checkpoints
+from gqa_t5x.benchmark import convert
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config
+
+TINY = T5Config(
+    vocab_size=61,
+    emb_dim=10,
+    num_heads=4,
+    num_encoder_layers=1,
+    num_decoder_layers=2,
+    head_dim=7,
+    mlp_dim=11,
+    mlp_activations=('gelu', 'linear'),
+)
+
+
+def test_random_checkpoints_are_random_and_whole(tmp_path):
+  convert.write_random(str(tmp_path / 'x'), TINY, 'orbax')
+  params, metadata = checkpoints.load_checkpoint(str(tmp_path / 'x'))
+  assert T5Config(**metadata['config']) == TINY
+  embedding = params['token_embedder']['embedding']
+  assert len(np.unique(embedding)) == embedding.size
+  assert 0.9 < embedding.std() < 1.1
+
+
+def test_counts_bytes_and_cleans_up(tmp_path):
+  found = convert.benchmark_convert(
+      TINY, num_kv_heads=2, folder=str(tmp_path), num_repeats=1
+  )
+  # Four attentions lose half of the 28 columns of two [10, 28] kernels.
+  lost = 4 * 2 * 10 * 14 * 4
+  assert found['source_bytes'] - found['target_bytes'] == pytest.approx(
+      lost, abs=1000
+  )
+  for name in ('convert', 'convert_cpu', 'cp', 'cp_sync'):
+    assert len(found[f'{name}_seconds']) == 1
+  assert 0 < found['peak_bytes_above_start'] < 2**30
+  assert found['versions']['numpy'] == np.__version__
+  assert 'orbax' not in convert.to_text(found)
+  assert not list(tmp_path.iterdir())
+
+
+def test_heads_are_checked_first(tmp_path):
+  with pytest.raises(UserError, match='choose 1, 2 or 4'):
+    convert.benchmark_convert(TINY, num_kv_heads=3, folder=str(tmp_path))
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,291 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Converting on disk: what is read, held, left behind, and refused."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gqa_t5x import checkpoints
+from gqa_t5x import cli
+from gqa_t5x import conversion
+from gqa_t5x.checkpoints import folders
+from gqa_t5x.errors import UserError
+from tests import hf_reference
+from tests.golden import make_t5x_checkpoints as golden
+from tests.test_t5x_checkpoints import assert_same
+
+CONFIG = golden.CONFIG
+FORMATS = ('orbax', 't5x', 't5x-orbax', 'hf')
+IDS = ('ours', 'legacy', 'state', 'hf')  # 't5x' is a mark.
+
+
+def _save(path, format='orbax', params=None):
+  checkpoints.save_checkpoint(
+      str(path),
+      params or hf_reference.random_params(CONFIG, 0),
+      format=format,
+      metadata={'config': CONFIG.to_dict(), 'step': 3, 'conversion': None},
+  )
+
+
+def _bytes(folder):
+  return {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+@pytest.mark.parametrize('target_format', FORMATS, ids=IDS)
+@pytest.mark.parametrize('source_format', FORMATS, ids=IDS)
+def test_from_and_to_every_format(tmp_path, source_format, target_format):
+  source, target = tmp_path / 'checkpoint_3', tmp_path / 'new' / 'checkpoint_3'
+  _save(source, source_format)
+  conversion.convert_checkpoint(
+      str(source), str(target), num_kv_heads=2, format=target_format
+  )
+  assert checkpoints.detect_format(str(target)) == target_format
+  expected = conversion.convert_params(
+      hf_reference.random_params(CONFIG, 0), num_heads=4, num_kv_heads=2
+  )
+  if target_format == 'hf':
+    config = checkpoints.T5Config(**CONFIG.to_dict() | {'num_kv_heads': 2})
+    expected = hf_reference.repeat_kv(expected, config)
+  got, metadata = checkpoints.load_checkpoint(str(target))
+  assert_same(got, expected)
+  assert metadata['step'] == 3
+  assert metadata['conversion']['from_num_kv_heads'] == 4
+
+
+def test_unchanged_arrays_are_the_same_files(tmp_path):
+  source, target = tmp_path / 'checkpoint_3', tmp_path / 'orbax'
+  _save(source, 't5x')
+  conversion.convert_checkpoint(
+      str(source), str(target), num_kv_heads=2, format='orbax'
+  )
+  for name in ('token_embedder.embedding', 'encoder.encoder_norm.scale'):
+    old, new = source / f'target.{name}', target / 'params' / name
+    assert [p.name for p in sorted(old.iterdir())] == [
+        p.name for p in sorted(new.iterdir())
+    ]
+    for path in old.iterdir():
+      assert path.read_bytes() == (new / path.name).read_bytes()
+      assert path.stat().st_ino != (new / path.name).stat().st_ino
+
+
+_KILLED = """
+import os, signal, sys
+source, target = sys.argv[1:]
+from gqa_t5x import conversion
+from gqa_t5x.checkpoints import folders
+import pathlib
+
+def killing(function, after):
+  calls = [0]
+  def call(*args, **kwargs):
+    calls[0] += 1
+    if calls[0] > after:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return function(*args, **kwargs)
+  return call
+
+# The first write, in the middle, the last syncs, before and after renaming.
+for name, owner, after in [
+    ('mkdir', pathlib.Path, 2), ('pwrite', os, 0), ('pwrite', os, 17),
+    ('pwrite', os, 50), ('fsync', os, 0), ('fsync', os, 40),
+    ('rename', pathlib.Path, 0), ('_sync', folders, 100),
+]:
+  child = os.fork()
+  if not child:
+    if (name, after) == ('_sync', 100):  # The first one after the renaming.
+      rename = pathlib.Path.rename
+      def renamed(self, to):
+        rename(self, to)
+        os.kill(os.getpid(), signal.SIGKILL)
+      pathlib.Path.rename = renamed
+    else:
+      setattr(owner, name, killing(getattr(owner, name), after))
+    conversion.convert_checkpoint(source, target, num_kv_heads=2)
+    os._exit(0)
+  status = os.waitpid(child, 0)[1]
+  print(name, after, os.WIFSIGNALED(status), os.path.exists(target),
+        os.path.exists(target + '.gqa_t5x-incomplete'), flush=True)
+"""
+
+
+def test_killed_at_any_moment_the_target_is_whole_or_absent(tmp_path):
+  source, target = tmp_path / 'a', tmp_path / 'b'
+  _save(source)
+  before = _bytes(source)
+  done = subprocess.run(
+      [sys.executable, '-c', _KILLED, str(source), str(target)],
+      capture_output=True,
+      text=True,
+      check=True,
+  )
+  rows = [line.split() for line in done.stdout.splitlines()]
+  assert len(rows) == 8, done.stderr
+  for name, after, was_killed, is_there, is_beside in rows[:-1]:
+    assert was_killed == 'True', (name, after)
+    assert (is_there, is_beside) == ('False', 'True'), (name, after)
+  assert rows[-1][2:] == ['True', 'True', 'False']
+  checkpoints.load_checkpoint(str(target))
+  # And the next try cleans up.
+  killed = tmp_path / 'c.gqa_t5x-incomplete'
+  killed.mkdir()
+  (killed / 'rest').write_bytes(b'x')
+  again = tmp_path / 'c'
+  conversion.convert_checkpoint(str(source), str(again), num_kv_heads=2)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'b', 'c']
+  assert {p.name: d for p, d in _bytes(target).items()} == {
+      p.name: d for p, d in _bytes(again).items()
+  }
+  assert _bytes(source) == before
+
+
+_PEAK = """
+import re, sys
+from gqa_t5x import conversion
+from gqa_t5x.benchmark import convert
+before = convert._peak_bytes()
+source, target, format = sys.argv[1:]
+conversion.convert_checkpoint(source, target, num_kv_heads=1, format=format)
+print(convert._peak_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
+@pytest.mark.parametrize('formats', [('t5x', 'hf'), ('hf', 't5x')], ids=str)
+def test_memory_does_not_grow_with_the_largest_array(tmp_path, formats):
+  """An embedding and a logits kernel of 256 MB each."""
+  from gqa_t5x.benchmark import convert
+
+  config = checkpoints.T5Config(
+      vocab_size=2**17, emb_dim=512, num_heads=2, num_encoder_layers=1,
+      num_decoder_layers=1, head_dim=4, mlp_dim=8,
+      mlp_activations=('gelu', 'linear'),
+  )  # pyformat: disable
+  source = tmp_path / 'checkpoint_0'
+  convert.write_random(str(source), config, formats[0])
+  target = tmp_path / 'new' / 'checkpoint_0'
+  done = subprocess.run(
+      [sys.executable, '-c', _PEAK, source, target, formats[1]],
+      capture_output=True,
+      text=True,
+      check=True,
+  )
+  # Blocks of two threads, of arrays that are turned.
+  assert int(done.stdout) < 400 * 2**20
+
+
+def test_values_that_are_not_finite_are_named(tmp_path):
+  params = hf_reference.random_params(CONFIG, 0)
+  attention = params['decoder']['layers_0']['encoder_decoder_attention']
+  attention['value']['kernel'] = np.array(attention['value']['kernel'])
+  for value in (np.nan, -np.inf):
+    attention['value']['kernel'][3, 2] = value
+    source = tmp_path / f'mha{value}'
+    _save(source, params=params)
+    before = _bytes(source)
+    with pytest.raises(
+        UserError,
+        match='layers_0/encoder_decoder_attention/value/kernel of .*NaN',
+    ):
+      conversion.convert_checkpoint(
+          str(source), str(tmp_path / 'gqa'), num_kv_heads=2
+      )
+    assert _bytes(source) == before
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['mha-inf', 'mhanan']
+
+
+@pytest.mark.parametrize(
+    'target, num_kv_heads, message',
+    [
+        ('{source}', 2, 'is the source; choose another folder'),
+        ('{source}/x/../', 2, 'is the source; choose another folder'),
+        ('{source}/inside', 2, 'lies in the source; choose another folder'),
+        ('{source}/..', 2, 'exists already'),
+        ('{new}', 4, 'has 4 key/value heads already, and nothing would change'),
+    ],
+)
+def test_targets_and_heads_that_are_refused(
+    tmp_path, capsys, target, num_kv_heads, message
+):
+  source = tmp_path / 'mha'
+  _save(source)
+  before = _bytes(tmp_path)
+  target = target.format(source=source, new=tmp_path / 'new')
+  words = ['convert', '--input', str(source), '--output', target]
+  assert cli.main([*words, '--num_kv_heads', str(num_kv_heads)]) == 2
+  error = capsys.readouterr().err
+  assert message in error and error.count('\n') == 1
+  assert _bytes(tmp_path) == before
+
+
+def test_already_converted(tmp_path):
+  """Said so, unless the format changes; then it is still what it was."""
+  _save(tmp_path / 'mha')
+  gqa = str(tmp_path / 'gqa')
+  made = conversion.convert_checkpoint(
+      str(tmp_path / 'mha'), gqa, num_kv_heads=2, method='first'
+  )
+  with pytest.raises(UserError, match='gqa has 2 key/value heads already'):
+    conversion.convert_checkpoint(gqa, str(tmp_path / 'x'), num_kv_heads=2)
+  other = str(tmp_path / 'checkpoint_3')
+  metadata = conversion.convert_checkpoint(
+      gqa, other, num_kv_heads=2, format='t5x'
+  )
+  assert metadata == made
+  assert_same(*(checkpoints.load_checkpoint(p)[0] for p in (gqa, other)))
+
+
+def test_space_is_checked_before_writing(tmp_path, monkeypatch):
+  _save(tmp_path / 'mha')
+  usage = folders.shutil.disk_usage(tmp_path)
+  monkeypatch.setattr(
+      folders.shutil, 'disk_usage', lambda _: usage._replace(free=100)
+  )
+  with pytest.raises(UserError, match=r'expected 0.00 GB free in .*, got 0.00'):
+    conversion.convert_checkpoint(
+        str(tmp_path / 'mha'), str(tmp_path / 'gqa'), num_kv_heads=2
+    )
+  assert [p.name for p in tmp_path.iterdir()] == ['mha']
+
+
+def test_a_full_disk(tmp_path, monkeypatch, capsys):
+  """That fills up while it is written to."""
+  _save(tmp_path / 'mha')
+  pwrite, calls = os.pwrite, [0]
+
+  def filling(*args):
+    calls[0] += 1
+    if calls[0] > 30:
+      raise OSError(28, 'No space left on device')
+    return pwrite(*args)
+
+  monkeypatch.setattr(os, 'pwrite', filling)
+  words = ['convert', '--input', str(tmp_path / 'mha'), '--num_kv_heads', '2']
+  assert cli.main([*words, '--output', str(tmp_path / 'gqa')]) == 2
+  assert 'no space left on device while writing' in capsys.readouterr().err
+  assert [p.name for p in tmp_path.iterdir()] == ['mha']
+
+
+def test_wrong_shapes_are_named(tmp_path):
+  params = hf_reference.random_params(CONFIG, 0)
+  params['decoder']['layers_0']['mlp']['wo']['kernel'] = np.zeros((5, 6))
+  _save(tmp_path / 'mha', params=params)
+  with pytest.raises(
+      UserError,
+      match=r'decoder/layers_0/mlp/wo/kernel of shape \(5, 7\).*got \(5, 6\)',
+  ):
+    conversion.convert_checkpoint(
+        str(tmp_path / 'mha'), str(tmp_path / 'gqa'), num_kv_heads=2
+    )
+
+
+def test_inspect_reads_no_values(tmp_path):
+  _save(tmp_path / 'mha')
+  for path in tmp_path.rglob('0.0'):
+    path.write_bytes(b'\0' * path.stat().st_size)
+  assert cli.main(['inspect', str(tmp_path / 'mha')]) == 0
+  assert cli.main(['inspect', str(tmp_path / 'mha'), '--verify']) == 2
