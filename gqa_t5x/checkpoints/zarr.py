@@ -8,7 +8,6 @@ database. All of it moves from one checkpoint to another as it is.
 """
 
 from collections.abc import Iterator
-import contextlib
 import itertools
 import json
 import math
@@ -106,8 +105,7 @@ class Database:
         if 'OUT_OF_RANGE' not in str(error):
           raise
         # The last piece is shorter, and the length is not to be had.
-        with contextlib.suppress(ValueError):
-          yield self._read(key, begin, None)
+        yield self._read(key, begin, None)
         return
 
   def copied(self, key: str, sha256: str) -> None:
