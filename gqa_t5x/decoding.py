@@ -40,10 +40,13 @@ class Prefilled(NamedTuple):
     input_tokens: int32 [B, S].
     cross_cache: the cross-attention's keys and values, each [B, K, S, H],
       under their paths in the module's 'cache' collection.
+    encoded: the encoder's output [B, S, D], for a cross_cache that is empty:
+      each step then projects it anew, for `benchmark.cross_cache` to time.
   """
 
   input_tokens: Array
   cross_cache: Mapping[tuple[str, ...], Array]
+  encoded: Array | None = None
 
 
 class Decoded(NamedTuple):
@@ -304,7 +307,7 @@ def prefill(
   )
   # No prompt, so the self-attention's cache stays empty and is not kept.
   prompt = jnp.zeros((input_tokens.shape[0], 0), jnp.int32)
-  cache = _nest(_empty_cache(model, params, prompt, 1))
+  cache = _nest(empty_cache(model, params, prompt, 1))
   _, variables = model.apply(
       {'params': params, 'cache': cache},
       encoded,
@@ -359,7 +362,7 @@ def decode_loop(
 
   def body(state):
     step, tokens, current, ended, cache = state
-    logits, cache = _step(model, params, prefilled, cache, current)
+    logits, cache = decode_step(model, params, prefilled, cache, current)
     if sampling is None:
       current = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     else:
@@ -377,7 +380,7 @@ def decode_loop(
           jnp.full((batch, max_decode_len), PAD_ID, jnp.int32),
           start,
           jnp.all(inputs == PAD_ID, axis=1),
-          _empty_cache(model, params, start, max_decode_len),
+          empty_cache(model, params, start, max_decode_len),
       ),
   )
   return Decoded(tokens, None, num_steps)
@@ -463,7 +466,7 @@ def beam_loop(
   def body(state):
     step = state.step
     last = state.live_tokens[:, :, jnp.maximum(step - 1, 0)]  # PAD_ID at first
-    logits, cache = _step(
+    logits, cache = decode_step(
         model, params, prefilled, state.cache, last.reshape(-1)
     )
     log_probs, parents, tokens = _extend(state, logits)
@@ -503,7 +506,7 @@ def beam_loop(
           live_log_probs=no_scores.at[:, 0].set(0.0),
           ended_tokens=no_tokens,
           ended_scores=no_scores,
-          cache=_empty_cache(
+          cache=empty_cache(
               model, params, no_tokens[:, :, 0].reshape(-1), max_decode_len
           ),
       ),
@@ -551,18 +554,26 @@ def _take_beams(tokens: Array, index: Array) -> Array:
   return jnp.take_along_axis(tokens, index[:, :, None], axis=1)
 
 
-def _step(
+def decode_step(
     model: nn.Module,
     params: Mapping[str, Any],
     prefilled: Prefilled,
     cache: Mapping[tuple[str, ...], Array],
     tokens: Array,
 ) -> tuple[Array, Mapping[tuple[str, ...], Array]]:
-  """Feeds tokens [B * R]; returns logits [B * R, V] and the new cache."""
+  """Feeds tokens [B * R]; returns logits [B * R, V] and the new cache.
+
+  Args:
+    model: a `Transformer`.
+    params: its parameters.
+    prefilled: from `prefill`.
+    cache: the self-attention's, from `empty_cache` or an earlier step.
+    tokens: int32 [B * R].
+  """
   tokens = tokens[:, None]
   logits, variables = model.apply(
       {'params': params, 'cache': _nest({**cache, **prefilled.cross_cache})},
-      None,  # The encoder's output: its keys and values are in the cache.
+      prefilled.encoded,
       prefilled.input_tokens,
       tokens,
       tokens,
@@ -575,7 +586,7 @@ def _step(
   return logits[:, 0], cache
 
 
-def _empty_cache(
+def empty_cache(
     model: nn.Module, params: Mapping[str, Any], rows: Array, length: int
 ) -> Mapping[tuple[str, ...], Array]:
   """Makes the self-attention's cache of zeros: a row each, `length` long."""

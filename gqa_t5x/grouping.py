@@ -7,8 +7,6 @@ holds G = N / K query heads that stand next to each other: query head n uses
 key/value head n // G. Attention, conversion and export all call this module.
 """
 
-import jax.numpy as jnp
-
 from gqa_t5x.errors import UserError
 
 
@@ -55,8 +53,8 @@ def repeat_kv_heads(x, num_heads: int, axis: int):
   grouped one; it saves no memory.
 
   Args:
-    x: array whose `axis` has length K.
+    x: array, of numpy or JAX, whose `axis` has length K.
     num_heads: N.
     axis: position of the head axis.
   """
-  return jnp.repeat(x, group_size(num_heads, x.shape[axis]), axis=axis)
+  return x.repeat(group_size(num_heads, x.shape[axis]), axis=axis)

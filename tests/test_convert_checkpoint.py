@@ -20,7 +20,6 @@ from tests.test_t5x_checkpoints import assert_same
 
 CONFIG = golden.CONFIG
 FORMATS = ('orbax', 't5x', 't5x-orbax', 'hf')
-IDS = ('ours', 'legacy', 'state', 'hf')  # 't5x' is a mark.
 
 
 def _save(path, format='orbax', params=None):
@@ -36,8 +35,8 @@ def _bytes(folder):
   return {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
 
 
-@pytest.mark.parametrize('target_format', FORMATS, ids=IDS)
-@pytest.mark.parametrize('source_format', FORMATS, ids=IDS)
+@pytest.mark.parametrize('target_format', FORMATS)
+@pytest.mark.parametrize('source_format', FORMATS)
 def test_from_and_to_every_format(tmp_path, source_format, target_format):
   source, target = tmp_path / 'checkpoint_3', tmp_path / 'new' / 'checkpoint_3'
   _save(source, source_format)

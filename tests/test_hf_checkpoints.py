@@ -11,7 +11,6 @@ import json
 import struct
 import subprocess
 import sys
-import tarfile
 
 from flax import traverse_util
 import jax
@@ -27,6 +26,7 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 from tests import hf_reference
 from tests.golden import make_hf_checkpoints as golden
+from tests.golden import unpack
 from tests.test_t5x_checkpoints import assert_same, full_slots
 
 CONFIG = golden.T5_1_1
@@ -36,18 +36,13 @@ METADATA = {'config': CONFIG.to_dict(), 'step': 3, 'conversion': None}
 @pytest.fixture(scope='module')
 def stored(tmp_path_factory):
   """The folder of the golden checkpoints; not to be written to."""
-  folder = tmp_path_factory.mktemp('golden')
-  with tarfile.open(golden.PATH) as archive:
-    archive.extractall(folder, filter='data')
-  return folder
+  return unpack(golden.PATH, tmp_path_factory.mktemp('golden'))
 
 
 @pytest.fixture
 def sharded(tmp_path):
   """A copy of a checkpoint in shards, to damage."""
-  with tarfile.open(golden.PATH) as archive:
-    archive.extractall(tmp_path, filter='data')
-  return tmp_path / 't5_1_1'
+  return unpack(golden.PATH, tmp_path) / 't5_1_1'
 
 
 @pytest.mark.parametrize('name', golden.CONFIGS)

@@ -37,10 +37,7 @@ def _save(path, format):
   )
 
 
-# Ids, since 't5x' is a mark.
-@pytest.fixture(
-    scope='module', params=FORMATS, ids=['ours', 'legacy', 'state', 'hf']
-)
+@pytest.fixture(scope='module', params=FORMATS)
 def checkpoint(request, tmp_path_factory):
   """A folder; whoever changes it puts it back."""
   path = tmp_path_factory.mktemp(request.param) / 'checkpoint_3'

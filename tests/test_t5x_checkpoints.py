@@ -11,7 +11,6 @@ import json
 import pathlib
 import subprocess
 import sys
-import tarfile
 
 from flax import serialization
 from flax import traverse_util
@@ -28,6 +27,7 @@ from gqa_t5x.network import T5Config, Transformer
 from tests import hf_reference
 from tests.golden import make_network
 from tests.golden import make_t5x_checkpoints as golden
+from tests.golden import unpack
 
 STEP = golden.STEP
 FORMATS = {'legacy': 't5x', 'orbax': 't5x-orbax'}
@@ -48,18 +48,13 @@ WIDE = T5Config(
 @pytest.fixture(scope='module')
 def stored(tmp_path_factory):
   """The folder of the golden checkpoints; not to be written to."""
-  folder = tmp_path_factory.mktemp('golden')
-  with tarfile.open(golden.PATH) as archive:
-    archive.extractall(folder, filter='data')
-  return folder
+  return unpack(golden.PATH, tmp_path_factory.mktemp('golden'))
 
 
 @pytest.fixture
 def legacy(stored, tmp_path):
   """A copy of a legacy checkpoint, to damage."""
-  with tarfile.open(golden.PATH) as archive:
-    archive.extractall(tmp_path, filter='data')
-  return tmp_path / 'legacy' / f'checkpoint_{STEP}'
+  return unpack(golden.PATH, tmp_path) / 'legacy' / f'checkpoint_{STEP}'
 
 
 def assert_same(got, expected):
@@ -256,9 +251,7 @@ def test_damage_is_one_line(legacy, damage, message):
 
 
 def test_damaged_orbax_is_one_line(tmp_path):
-  with tarfile.open(golden.PATH) as archive:
-    archive.extractall(tmp_path, filter='data')
-  path = tmp_path / 'orbax' / f'checkpoint_{STEP}'
+  path = unpack(golden.PATH, tmp_path) / 'orbax' / f'checkpoint_{STEP}'
   (path / 'state' / 'manifest.ocdbt').write_bytes(b'')
   with pytest.raises(UserError, match='cannot be read') as error:
     checkpoints.load_checkpoint(str(path))

@@ -9,16 +9,16 @@ output to cross-attention keys and values in each step. The projection does not
 depend on the step, so where all steps are one compiled loop XLA may move it out
 of the loop. Hence two programs of each kind:
 
-  loop  all steps in one `lax.fori_loop`, as `decoding` and t5x have it. A step
-        is the difference of a long and a short run, so that what XLA does once
-        before the loop does not count; where it left the projections is read
-        off the compiled program.
-  step  one step a program, as where a server takes up new requests between
-        steps: nothing can be moved out. Includes the call from Python.
+  loop  `decoding.decode_loop`, all steps in one program. A step is the
+        difference of a long and a short run, so that what is done once before
+        the loop does not count; where XLA left the projections is read off the
+        compiled program.
+  step  `decoding.decode_step`, one step a program, as where a server takes up
+        new requests between steps: nothing can be moved out. Includes the call
+        from Python.
 
-The encoder's output is drawn, not computed: no encoder is timed. Where t5x is
-importable its `predict_batch` is timed too, with a model without encoder
-layers, as the difference of two output lengths.
+Where t5x is importable its `predict_batch` is timed too, as `loop` is. The
+model has no encoder layers, which would be most of the time and none of a step.
 """
 
 import argparse
@@ -34,19 +34,18 @@ import time
 import types
 from typing import Any
 
-from flax import traverse_util
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from gqa_t5x import decoding
 from gqa_t5x import network
 from gqa_t5x.benchmark import decode
 
 Array = jax.Array
 PyTree = Any
 
-_nest = traverse_util.unflatten_dict
+_NO_EOS = -1  # No token has this id: every row decodes the same number.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Shape:
   Attributes:
     batch_size: B, samples decoded together.
     input_length: S, tokens a sample.
-    output_length: L, steps of the long run and length of the cache; at least 4.
+    output_length: L, steps of the long run; at least 4.
   """
 
   batch_size: int
@@ -64,103 +63,25 @@ class Shape:
   output_length: int
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class State:
-  """What a step changes.
-
-  Attributes:
-    token: int32 [B], the last one.
-    cache: {path: array} of the decoder's self-attention.
-  """
-
-  token: Array
-  cache: Mapping[tuple[str, ...], Array]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """What all steps read.
-
-  Attributes:
-    tokens: int32 [B, S]; 0 is padding.
-    encoded: [B, S, D], or None where the keys and values are cached.
-    cross_cache: {path: array [B, K, S, H]}; empty where they are projected.
-  """
-
-  tokens: Array
-  encoded: Array | None
-  cross_cache: Mapping[tuple[str, ...], Array]
-
-
-@functools.partial(jax.jit, static_argnames='model')
-def project(
-    model: network.Transformer, params: PyTree, tokens: Array, encoded: Array
-) -> Source:
-  """Projects the encoder's output [B, S, D] once, to be cached."""
-  none = tokens[:, :0]
-  cache = _empty_cache(model, params, tokens, encoded, 1)
-  variables = _apply(
-      model, params, cache, tokens, encoded, none, prefill=True
-  )[1]
-  return Source(
-      tokens,
-      None,
-      {path: x for path, x in variables.items() if _is_cross(path)},
+def sources(
+    model: network.Transformer, params: PyTree, tokens: Array
+) -> dict[str, decoding.Prefilled]:
+  """Returns what the steps need of tokens [B, S], 'cached' and 'projected'."""
+  encoded = model.apply(
+      {'params': params}, tokens, enable_dropout=False, method='encode'
   )
+  return {
+      'cached': decoding.prefill(model, params, tokens),
+      'projected': decoding.Prefilled(tokens, {}, encoded),
+  }
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'length'))
-def start(
-    model: network.Transformer,
-    params: PyTree,
-    tokens: Array,
-    encoded: Array,
-    length: int,
-) -> State:
-  """Returns the state before the first step, with room for `length` steps."""
-  return State(
-      jnp.zeros(tokens.shape[:1], jnp.int32),
-      _empty_cache(model, params, tokens, encoded, length),
-  )
-
-
-def greedy_step(
-    model: network.Transformer, params: PyTree, source: Source, state: State
-) -> State:
-  """Feeds a token of each row; the next one is the likeliest."""
-  logits, cache = _apply(
-      model,
-      params,
-      {**state.cache, **source.cross_cache},
-      source.tokens,
-      source.encoded,
-      state.token[:, None],
-      decode=True,
-  )
-  return State(
-      jnp.argmax(logits[:, 0], axis=-1).astype(jnp.int32),
-      {path: cache[path] for path in state.cache},
-  )
-
-
-# The state is given up, so that its cache is updated in place.
-one_step = jax.jit(greedy_step, static_argnums=0, donate_argnums=3)
-
-
+# The cache is given up, so that it is updated in place.
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def loop(
-    model: network.Transformer,
-    params: PyTree,
-    source: Source,
-    state: State,
-    num_steps: Array,
-) -> State:
-  """Takes `num_steps` steps in one program, of any number."""
-  return lax.fori_loop(
-      0, num_steps, lambda _, s: greedy_step(model, params, source, s), state
-  )
+def one_step(model, params, source, cache, tokens):
+  """Feeds tokens [B]; returns the likeliest next ones and the cache."""
+  logits, cache = decoding.decode_step(model, params, source, cache, tokens)
+  return jnp.argmax(logits, axis=-1).astype(jnp.int32), cache
 
 
 def projections(program: jax.stages.Lowered) -> dict[str, int]:
@@ -206,14 +127,13 @@ def measure(
   """Times the pair of one model, in turn within each repeat.
 
   Args:
-    config: of the model; its encoder is not run.
+    config: of the model, whose encoder layers are left out.
     shape: as named.
     num_repeats: repeats after the warm-up, which compiles.
     seed: of random parameters and inputs.
 
   Returns:
     The fields of `shape`, num_kv_heads, num_repeats, and
-      projection_ms: median milliseconds to project once, for all layers.
       loop: {'cached': ..., 'projected': ...}, each with ms_per_step, the median
         of ms_per_step_repeats, and `projections`.
       step: likewise, without `projections`, which stay in the step.
@@ -222,49 +142,41 @@ def measure(
         decoder that it does not prefill.
     Cache and weights are of the config's dtype.
   """
+  config = dataclasses.replace(config, num_encoder_layers=0)
   model = network.Transformer(config)
   params = decode.random_params(config, config.dtype, seed)
-  tokens = _random_tokens(config, shape, seed)
-  encoded = jax.random.normal(
-      jax.random.key(seed), (*tokens.shape, config.emb_dim), config.dtype
-  )
-  sources = {
-      'cached': project(model, params, tokens, encoded),
-      'projected': Source(tokens, encoded, {}),
-  }
-  length = shape.output_length
+  size = shape.batch_size, shape.input_length
+  tokens = decode.random_tokens(config, size, seed)
+  length, short = shape.output_length, shape.output_length // 4
 
-  def run_loop(source, num_steps):
-    state = start(model, params, tokens, encoded, length)
-    return _seconds(loop, model, params, source, state, jnp.int32(num_steps))
+  def run_loop(source):
+    many, few = (
+        _seconds(
+            decoding.decode_loop, model, params, source,
+            max_decode_len=steps, eos_id=_NO_EOS,
+        )
+        for steps in (length, short)
+    )  # pyformat: disable
+    return (many - few) / (length - short)
 
   def run_steps(source):
-    state = start(model, params, tokens, encoded, length)
-    jax.block_until_ready(state)
+    current = jnp.zeros(tokens.shape[:1], jnp.int32)
+    cache = decoding.empty_cache(model, params, current, length)
+    jax.block_until_ready(cache)
     begin = time.perf_counter()
     for _ in range(length):
-      state = one_step(model, params, source, state)
-    jax.block_until_ready(state)
+      current, cache = one_step(model, params, source, cache, current)
+    jax.block_until_ready(current)
     return (time.perf_counter() - begin) / length
 
-  short = length // 4
-  runs = {
-      ('loop', kind): functools.partial(
-          lambda source: (run_loop(source, length) - run_loop(source, short))
-          / (length - short),
-          source,
-      )
-      for kind, source in sources.items()
-  }
-  runs |= {
-      ('step', kind): functools.partial(run_steps, source)
-      for kind, source in sources.items()
-  }
-  t5x = _t5x_programs(config, shape, seed)
-  runs |= {('t5x', kind): run for kind, (run, _) in t5x.items()}
-  runs['projection', ''] = lambda: _seconds(
-      project, model, params, tokens, encoded
-  )
+  both = sources(model, params, tokens)
+  t5x = _t5x_programs(config, params, tokens, (short, length))
+  runs = {}
+  for kind, source in both.items():
+    runs['loop', kind] = functools.partial(run_loop, source)
+    runs['step', kind] = functools.partial(run_steps, source)
+    if t5x:
+      runs['t5x', kind] = t5x[kind][0]
   times = {name: [] for name in runs}
   for repeat in range(1 + num_repeats):
     for name, run in runs.items():
@@ -274,38 +186,39 @@ def measure(
   result = dataclasses.asdict(shape) | {
       'num_kv_heads': config.num_kv_heads,
       'num_repeats': num_repeats,
-      'projection_ms': float(np.median(times.pop(('projection', '')))),
       'loop': {},
       'step': {},
-      't5x': None,
+      't5x': {} if t5x else None,
   }
   for (program, kind), ms in times.items():
-    result[program] = (result[program] or {}) | {
-        kind: {'ms_per_step': float(np.median(ms)), 'ms_per_step_repeats': ms}
+    result[program][kind] = {
+        'ms_per_step': float(np.median(ms)),
+        'ms_per_step_repeats': ms,
     }
-  for kind, source in sources.items():
-    state = start(model, params, tokens, encoded, length)
-    program = loop.lower(model, params, source, state, jnp.int32(length))
+  for kind, source in both.items():
+    program = decoding.decode_loop.lower(
+        model, params, source, max_decode_len=length, eos_id=_NO_EOS
+    )
     result['loop'][kind]['projections'] = projections(program)
-  for kind, (_, lowered) in t5x.items():
-    result['t5x'][kind]['projections'] = projections(lowered())
+    if t5x:
+      result['t5x'][kind]['projections'] = projections(t5x[kind][1]())
   return result
 
 
 def _t5x_programs(
-    config: network.T5Config, shape: Shape, seed: int
+    config: network.T5Config,
+    params: PyTree,
+    tokens: Array,
+    lengths: tuple[int, int],
 ) -> dict[str, tuple[Callable[[], float], Callable[[], jax.stages.Lowered]]]:
   """Returns, for each kind, functions that give seconds a step, and a program.
 
-  None where t5x is missing.
+  Nothing where t5x is missing.
   """
   try:
     from gqa_t5x import t5x_plugin
   except ImportError:
     return {}
-  # Else the difference of two runs would be lost in the encoder's time.
-  config = dataclasses.replace(config, num_encoder_layers=0)
-  params = decode.random_params(config, config.dtype, seed)
   # No token is EOS: every row decodes to the end.
   vocabulary = types.SimpleNamespace(
       vocab_size=config.vocab_size, eos_id=config.vocab_size
@@ -317,8 +230,6 @@ def _t5x_programs(
       'cached': (t5x_plugin.EncoderDecoderModel, network.Transformer),
       'projected': (t5x_plugin.models.EncoderDecoderModel, _NotPrefilled),
   }
-  tokens = _random_tokens(config, shape, seed)
-  lengths = shape.output_length // 2, shape.output_length
   batches = [
       {
           'encoder_input_tokens': tokens,
@@ -378,45 +289,6 @@ class _NotPrefilled(network.Transformer):
     )
 
 
-def _random_tokens(config: network.T5Config, shape: Shape, seed: int) -> Array:
-  """Returns int32 [B, S] without padding."""
-  size = shape.batch_size, shape.input_length
-  rng = np.random.default_rng(seed)
-  return jnp.asarray(rng.integers(2, config.vocab_size, size, np.int32))
-
-
-def _apply(model, params, cache, tokens, encoded, decoder_tokens, **stage):
-  """Applies the decoder; returns logits and the flat cache."""
-  logits, variables = model.apply(
-      {'params': params, 'cache': _nest(cache)},
-      encoded,
-      tokens,
-      decoder_tokens,
-      decoder_tokens,
-      enable_dropout=False,
-      mutable=['cache'],
-      method='decode',
-      **stage,
-  )
-  return logits, traverse_util.flatten_dict(variables['cache'])
-
-
-def _empty_cache(model, params, tokens, encoded, length):
-  """Returns the self-attention's cache of zeros, `length` long."""
-  rows = jax.ShapeDtypeStruct((tokens.shape[0], length), jnp.int32)
-  shapes = jax.eval_shape(
-      lambda rows: _apply(
-          model, params, {}, tokens, encoded, rows, decode=True
-      )[1],
-      rows,
-  )
-  return {path: jnp.zeros(x.shape, x.dtype) for path, x in shapes.items()}
-
-
-def _is_cross(path: tuple[str, ...]) -> bool:
-  return 'encoder_decoder_attention' in path
-
-
 def _is_projection(line: str) -> bool:
   """Whether an instruction of HLO is a product that makes keys or values."""
   is_product = re.search(r' (?:dot|custom-call)\(', line)
@@ -428,13 +300,9 @@ def _is_projection(line: str) -> bool:
   )
 
 
-def _seconds(function, *arguments) -> float:
-  """Times a call whose arguments have been computed."""
-  jax.block_until_ready(
-      [x for x in arguments if not isinstance(x, network.Transformer)]
-  )
+def _seconds(function, *arguments, **options) -> float:
   begin = time.perf_counter()
-  jax.block_until_ready(function(*arguments))
+  jax.block_until_ready(function(*arguments, **options))
   return time.perf_counter() - begin
 
 

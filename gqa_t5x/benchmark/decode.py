@@ -136,7 +136,7 @@ def _prepare(config, params, dtype, seed):
   return Transformer(config), params
 
 
-def _random_tokens(config: T5Config, size, seed) -> jax.Array:
+def random_tokens(config: T5Config, size, seed) -> jax.Array:
   """Returns int32 tokens of `size` without padding (0) and EOS (1)."""
   rng = np.random.default_rng(seed)
   return jnp.asarray(rng.integers(2, config.vocab_size, size, np.int32))
@@ -199,14 +199,14 @@ def compare_decode(
   ready, times, warm_up = {}, {}, {}
   for name, (config, params) in models.items():
     ready[name] = _prepare(config, params, dtype, seed)
-    tokens = _random_tokens(ready[name][0].config, size, (seed, 0))
+    tokens = random_tokens(ready[name][0].config, size, (seed, 0))
     start = time.perf_counter()
     _time_once(*ready[name], tokens, output_length)
     warm_up[name] = time.perf_counter() - start
     times[name] = []
   for repeat in range(1, num_repeats + 1):
     for name, (module, params) in ready.items():
-      tokens = _random_tokens(module.config, size, (seed, repeat))
+      tokens = random_tokens(module.config, size, (seed, repeat))
       times[name].append(_time_once(module, params, tokens, output_length))
   bandwidth = bandwidth or measure_bandwidth()
   shape = {'batch_size': batch_size, 'input_length': input_length,

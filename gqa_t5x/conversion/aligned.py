@@ -28,11 +28,7 @@ def convert(heads: Heads, num_kv_heads: int, *, covariance=None, **_) -> Heads:
     covariance: as for `svd.convert`; distances are then those of the keys and
       values of the calibration text.
   """
-  size = heads.query.shape[1] // heads.key.shape[1]
-  wide = heads._replace(
-      key=np.repeat(heads.key, size, 1), value=np.repeat(heads.value, size, 1)
-  )
-  groups = wide.in_groups(num_kv_heads)
+  groups = heads.per_query_head().in_groups(num_kv_heads)
   inputs = None if covariance is None else covariance.key
   query, out = groups.query.copy(), groups.out.copy()
   key, value = [], []

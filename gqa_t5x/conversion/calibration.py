@@ -110,5 +110,5 @@ def _sums(params, model, batch):
       }
       for layer, norms in seen['decoder'].items()
   }
-  sums['encoder'] = outer({'__call__': seen['encoder']['__call__']}, masks[0])
+  sums['encoder'] = outer(seen['encoder'], masks[0])
   return sums, jnp.stack([mask.sum() for mask in masks])

@@ -26,9 +26,15 @@ def relative_errors(
   queries = None if covariance is None else covariance.query
   inputs = None if covariance is None else covariance.key
 
-  def per_query(kernel):
-    size = old.query.shape[1] // kernel.shape[1]
-    return np.repeat(kernel.astype(np.float64), size, 1).transpose(1, 0, 2)
+  def heads_first(heads):
+    """[N, D, H] each."""
+    query, key, value, out = (
+        kernel.astype(np.float64) for kernel in heads.per_query_head()
+    )
+    return Heads(
+        *(kernel.transpose(1, 0, 2) for kernel in (query, key, value)),
+        out.transpose(0, 2, 1),
+    )
 
   def error(left, right, left_moments, right_moments):
     """Of products left_h right_h^T; each is (old, new), [N, D, H]."""
@@ -42,19 +48,12 @@ def relative_errors(
       total += grams[:half, :half].sum()
     return float(np.sqrt(max(missed, 0) / max(total, 1e-300)))
 
+  both = heads_first(old), heads_first(new)
+  logits = [[getattr(x, name) for x in both] for name in ('query', 'key')]
+  outputs = [[getattr(x, name) for x in both] for name in ('value', 'out')]
   return {
-      'logits': error(
-          (per_query(old.query), per_query(new.query)),
-          (per_query(old.key), per_query(new.key)),
-          queries,
-          inputs,
-      ),
-      'outputs': error(
-          (per_query(old.value), per_query(new.value)),
-          [x.out.astype(np.float64).transpose(0, 2, 1) for x in (old, new)],
-          inputs,
-          None,
-      ),
+      'logits': error(*logits, queries, inputs),
+      'outputs': error(*outputs, inputs, None),
   }
 
 

@@ -35,8 +35,16 @@ class Heads(NamedTuple):
   value: np.ndarray
   out: np.ndarray
 
+  def per_query_head(self) -> 'Heads':
+    """Returns the heads with a key and value head for each query head."""
+    num_heads = self.query.shape[1]
+    return self._replace(
+        key=grouping.repeat_kv_heads(self.key, num_heads, axis=1),
+        value=grouping.repeat_kv_heads(self.value, num_heads, axis=1),
+    )
+
   def in_groups(self, num_kv_heads: int) -> 'Heads':
-    """Returns the heads sorted into k groups, each with a head a query head.
+    """Returns the heads of k groups, with an axis of groups.
 
     Returns:
       query [D, k, G, H], key and value [D, k, G', H], out [k, G, H, D] for

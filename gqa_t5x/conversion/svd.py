@@ -35,13 +35,8 @@ def convert(heads: Heads, num_kv_heads: int, *, covariance=None, **_) -> Heads:
     covariance: second moments of what the attention gets, see
       `calibration.Covariance`; None takes the identity.
   """
-  size = heads.query.shape[1] // heads.key.shape[1]
-  wide = heads._replace(
-      key=np.repeat(heads.key, size, 1), value=np.repeat(heads.value, size, 1)
-  )
-  groups = Heads(
-      *(x.astype(np.float64) for x in wide.in_groups(num_kv_heads))
-  )
+  groups = heads.per_query_head().in_groups(num_kv_heads)
+  groups = Heads(*(kernel.astype(np.float64) for kernel in groups))
   inputs = None if covariance is None else covariance.key
   queries = None if covariance is None else covariance.query
   key, value, query, out = [], [], [], []

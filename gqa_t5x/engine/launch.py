@@ -255,7 +255,24 @@ def load_for(model: network.Transformer, path: str):
 def run(
     mode: str, gin_files: Sequence[str], bindings: Sequence[str] = ()
 ) -> Any:
-  """Runs one mode, configured by gin files and bindings.
+  """Runs one mode; arguments and errors as for `configure`.
+
+  Returns:
+    What the mode's `run` returns.
+  """
+  # Compiling a step takes longer than many laptop runs train.
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update(
+        'jax_compilation_cache_dir', str(cache_folder.cache_folder() / 'xla')
+    )
+  partitioning.use_cpu_cores()
+  return configure(mode, gin_files, bindings).run()
+
+
+def configure(
+    mode: str, gin_files: Sequence[str], bindings: Sequence[str] = ()
+) -> Cache | Train | Evaluate | Infer:
+  """Returns the job of one mode, as gin files and bindings describe it.
 
   Gin's state is cleared before and after.
 
@@ -265,30 +282,20 @@ def run(
       files override earlier ones.
     bindings: 'NAME = VALUE' each, in gin's syntax; they override the files.
 
-  Returns:
-    What the mode's `run` returns.
-
   Raises:
     UserError: if the configuration is wrong, in one line.
   """
   import gin  # pylint: disable=g-import-not-at-top
 
-  # Compiling a step takes longer than many laptop runs train.
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update(
-        'jax_compilation_cache_dir', str(cache_folder.cache_folder() / 'xla')
-    )
-  partitioning.use_cpu_cores()
   gin.clear_config(clear_constants=True)
   try:
     _parse(gin, gin_files, bindings)
-    job = gin.get_configurable(MODES[mode])()
+    return gin.get_configurable(MODES[mode])()
   except Exception as error:
     line = _one_line(error)
     raise UserError(f'cannot configure {mode}: {line}') from error
   finally:
     gin.clear_config(clear_constants=True)
-  return job.run()
 
 
 def _parse(gin, gin_files, bindings) -> None:

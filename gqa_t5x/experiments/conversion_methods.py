@@ -11,8 +11,8 @@ started again goes on with those that are missing.
 
   python -m gqa_t5x.experiments.conversion_methods --output OUT.json
 
-The recipe is that of gin_configs/local/uptrain.gin. Loss is the cross-entropy
-of span corruption on validation text, nats a token.
+Recipe, data and batches are those of gin_configs/local/uptrain.gin. Loss is the
+cross-entropy of span corruption on validation text, nats a token.
 """
 
 import argparse
@@ -37,17 +37,11 @@ from gqa_t5x.conversion import calibration
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import launch
-from gqa_t5x.engine import losses
-from gqa_t5x.engine import optimizer
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
 from gqa_t5x.experiments import results
-from gqa_t5x.tasks import embedded  # noqa: F401  Registers the tasks.
 
-_LENGTHS = {'inputs': 256, 'targets': 72}
 _DEV_TASK = 'docs_span_corruption'
-_TRAIN_MIXTURE = 'docs_pretrain'
-_BATCH_SIZE = 8
 _EVAL_BATCH_SIZE = 16
 _EVAL_BATCHES = 16
 
@@ -70,14 +64,19 @@ METHODS = {
 }  # pyformat: disable
 
 
-def _source(name: str) -> launch.Cache:
-  return launch.Cache(mixture_or_task_name=name, task_feature_lengths=_LENGTHS)
+def _uptraining(checkpoint: str) -> launch.Train:
+  """Returns what gin_configs/local/uptrain.gin describes; its model is unused.
 
-
-def _eval_batches(split: str, count: int) -> list[data.Batch]:
-  (folder,) = _source(_DEV_TASK).run()[split]
-  config = data.BatchConfig(_EVAL_BATCH_SIZE, *_LENGTHS.values())
-  return list(itertools.islice(data.eval_batches(folder, config), count))
+  Its recipe, data and batches are those of every cell.
+  """
+  return launch.configure(
+      'train',
+      [
+          'gqa_t5x/gin_configs/models/t5_1_1_mini.gin',
+          'gqa_t5x/gin_configs/local/uptrain.gin',
+      ],
+      [f'INITIAL_CHECKPOINT_PATH = {checkpoint!r}', 'MODEL_DIR = ""'],
+  )
 
 
 class Comparison:
@@ -89,7 +88,22 @@ class Comparison:
     self.config = dataclasses.replace(self.config, dropout_rate=0.0)
     self.step = int(metadata['step'])
     self.calibration_sequences = calibration_sequences
-    self.dev = _eval_batches('validation', _EVAL_BATCHES)
+    self.uptraining = _uptraining(checkpoint)
+    self.dev = self._eval_batches('validation', _EVAL_BATCHES)
+
+  def _batch_config(self, batch_size, **options) -> data.BatchConfig:
+    lengths = self.uptraining.source.task_feature_lengths
+    return data.BatchConfig(
+        batch_size, lengths['inputs'], lengths['targets'], **options
+    )
+
+  def _eval_batches(self, split: str, count: int) -> list[data.Batch]:
+    source = dataclasses.replace(
+        self.uptraining.source, mixture_or_task_name=_DEV_TASK
+    )
+    (folder,) = source.run()[split]
+    batches = data.eval_batches(folder, self._batch_config(_EVAL_BATCH_SIZE))
+    return list(itertools.islice(batches, count))
 
   @functools.cached_property
   def covariances(self):
@@ -97,7 +111,7 @@ class Comparison:
     return calibration.covariances(
         network.Transformer(self.config),
         self.params,
-        _eval_batches('train', count),
+        self._eval_batches('train', count),
     )
 
   def convert(self, label: str, num_kv_heads: int, seed: int):
@@ -121,22 +135,14 @@ class Comparison:
     """Yields (alpha, loss) as uptraining goes on."""
     config = dataclasses.replace(self.config, num_kv_heads=num_kv_heads)
     model = network.Transformer(config)
-    trainer = train.trainer_for(
-        model,
-        train.TrainConfig(
-            model_dir='',
-            total_steps=0,
-            schedule=optimizer.Schedule('rsqrt', 0.5, 1000),
-            loss=losses.LossConfig(z_loss=1e-4),
-        ),
-    )
+    trainer = train.trainer_for(model, self.uptraining.config)
     state = trainer.state_from(
         self.convert(label, num_kv_heads, seed), self.step
     )
     batches = data.train_batches(
-        _source(_TRAIN_MIXTURE).run()['train'],
-        data.BatchConfig(
-            _BATCH_SIZE, *_LENGTHS.values(), pack=True, seed=seed
+        self.uptraining.source.run()['train'],
+        self._batch_config(
+            self.uptraining.batch_size, pack=self.uptraining.pack, seed=seed
         ),
     )
     made, pending = 0, []

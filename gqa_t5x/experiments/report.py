@@ -119,6 +119,8 @@ def _main_tables(results: dict) -> list:
               f'{_decode_note(results)} Cache: bytes that each input token '
               'takes in the decoder\'s cross-attention cache and each output '
               'token in its self-attention cache, per sample. '
+              'Untrained: random parameters, on the first '
+              f'{results_lib.UNTRAINED_EXAMPLES} examples. '
               f'Trivial: the best baseline that learns nothing. {tasks}.')),
       rendering.Paragraph(_above_baselines(results)),
       *_timing_table(results),
@@ -280,8 +282,8 @@ def _limits(results: dict) -> rendering.Bullets:
       (f'Times are from {results["device"].get("cpu", "one device")}, not '
        'from TPUs. All models are timed at one batch; the paper used the '
        'largest batch that fits, which favours a small cache more.'),
-      ('Scores are on the split that also chose the best checkpoint, as in '
-       'the paper\'s Table 1.'),
+      ('A dev split chose the best checkpoints, and scores are on the test '
+       'split; those of the paper\'s Table 1 are on the dev sets.'),
   ]
   if results['scale'] == 'smoke':
     items.insert(0, '**Scale smoke only checks that every stage works; its '

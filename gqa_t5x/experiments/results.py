@@ -17,7 +17,8 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
     uptrain_fraction       the paper's alpha
     [timings_s]            {stage: seconds}
     stages                 [{name, command, seconds}], in order
-    baselines              {task: {'untrained': score, 'lead'|...: score}}
+    baselines              {task: {'untrained': score, 'lead'|...: score}},
+                           'untrained' on the first UNTRAINED_EXAMPLES
     [loss_original]        of the checkpoint before anything (validation, nats
                            a target token)
     models                 {'MHA' | 'GQA-<K>' | 'MQA': {
@@ -50,6 +51,7 @@ import gqa_t5x
 from gqa_t5x.errors import UserError
 
 SCHEMA = 1
+UNTRAINED_EXAMPLES = 100
 FILE_NAME = 'results.json'
 _REQUIRED = ('scale', 'experiment', 'created', 'command', 'device', 'versions',
              'commit', 'seeds', 'corpus', 'model', 'pretrain_steps',

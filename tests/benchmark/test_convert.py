@@ -9,17 +9,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x.benchmark import convert
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
-
-TINY = T5Config(
-    vocab_size=61,
-    emb_dim=10,
-    num_heads=4,
-    num_encoder_layers=1,
-    num_decoder_layers=2,
-    head_dim=7,
-    mlp_dim=11,
-    mlp_activations=('gelu', 'linear'),
-)
+from tests.benchmark import TINY
 
 
 def test_random_checkpoints_are_random_and_whole(tmp_path):

@@ -14,102 +14,98 @@ import pytest
 from gqa_t5x import decoding
 from gqa_t5x.benchmark import cross_cache
 from gqa_t5x.benchmark import decode
-from gqa_t5x.network import T5Config, Transformer
+from gqa_t5x.network import Transformer
+from tests.benchmark import TINY
 
-TINY = T5Config(
-    vocab_size=61,
-    emb_dim=10,
-    num_heads=4,
-    num_kv_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=3,
-    head_dim=7,
-    mlp_dim=11,
-    mlp_activations=('gelu', 'linear'),
-    dropout_rate=0.0,
+CONFIG = dataclasses.replace(
+    TINY, num_kv_heads=2, num_decoder_layers=3, dropout_rate=0.0
 )
-SHAPE = cross_cache.Shape(batch_size=2, input_length=13, output_length=8)
 
 
 @pytest.fixture(scope='module')
-def sources():
-  """Model, parameters, tokens and the two sources, of a real encoding."""
-  model = Transformer(TINY)
-  params = decode.random_params(TINY, jnp.float32, 0)
-  tokens = np.random.default_rng(0).integers(2, 61, (2, 13)).astype(np.int32)
-  encoded = model.apply(
-      {'params': params}, tokens, enable_dropout=False, method='encode'
-  )
-  cached = cross_cache.project(model, params, tokens, encoded)
-  projected = cross_cache.Source(jnp.asarray(tokens), encoded, {})
-  return model, params, tokens, encoded, [cached, projected]
+def parts():
+  """Model, parameters, tokens and the two sources."""
+  model = Transformer(CONFIG)
+  params = decode.random_params(CONFIG, jnp.float32, 0)
+  tokens = decode.random_tokens(CONFIG, (2, 13), 0)
+  return model, params, tokens, cross_cache.sources(model, params, tokens)
 
 
-def test_both_kinds_decode_as_generate(sources):
-  model, params, tokens, encoded, both = sources
+def _step(model, params, source):
+  start = jnp.zeros(2, jnp.int32)
+  return model, params, source, decoding.empty_cache(model, params, start, 8)
+
+
+def test_both_kinds_decode_as_generate(parts):
+  model, params, tokens, both = parts
   expected = decoding.generate(
       model, params, tokens, max_decode_len=8, eos_id=-1
   )
-  for source in both:
-    state = cross_cache.start(model, params, tokens, encoded, 8)
-    stepped = []
+  for source in both.values():
+    looped = decoding.decode_loop(
+        model, params, source, max_decode_len=8, eos_id=-1
+    )
+    np.testing.assert_array_equal(looped.tokens, expected)
+    *arguments, cache = _step(model, params, source)
+    current, stepped = jnp.zeros(2, jnp.int32), []
     for _ in range(8):
-      state = cross_cache.one_step(model, params, source, state)
-      stepped.append(np.asarray(state.token))
+      current, cache = cross_cache.one_step(*arguments, cache, current)
+      stepped.append(np.asarray(current))
     np.testing.assert_array_equal(np.stack(stepped, 1), expected)
-    for num_steps in (3, 8):
-      state = cross_cache.start(model, params, tokens, encoded, 8)
-      state = cross_cache.loop(
-          model, params, source, state, jnp.int32(num_steps)
-      )
-      np.testing.assert_array_equal(state.token, expected[:, num_steps - 1])
 
 
-def test_projections_are_counted(sources):
-  model, params, tokens, encoded, both = sources
-  state = cross_cache.start(model, params, tokens, encoded, 8)
+def test_projections_are_counted(parts):
+  model, params, _, both = parts
 
-  def lowered(function, source, *more):
-    return function.lower(model, params, source, state, *more)
-
-  # Keys and values of 3 layers.
-  cached, projected = both
-  step = cross_cache.projections(lowered(cross_cache.one_step, projected))
-  assert step == {'in_loop': 0, 'outside': 6}
-  for program in (
-      lowered(cross_cache.one_step, cached),
-      lowered(cross_cache.loop, cached, jnp.int32(8)),
-  ):
-    assert cross_cache.projections(program) == {'in_loop': 0, 'outside': 0}
-  looped = lowered(cross_cache.loop, projected, jnp.int32(8))
-  assert sum(cross_cache.projections(looped).values()) == 6
-
-
-def test_what_depends_on_the_step_is_in_the_loop(sources):
-  """No compiler can move it out."""
-  model, params, tokens, encoded, (_, source) = sources
-  state = cross_cache.start(model, params, tokens, encoded, 8)
-
-  @jax.jit
-  def changing(encoded, state):
-    def body(carry):
-      encoded, state = carry
-      new = cross_cache.Source(source.tokens, encoded, {})
-      state = cross_cache.greedy_step(model, params, new, state)
-      return encoded * state.token.sum(), state
-
-    return jax.lax.while_loop(
-        lambda carry: carry[1].token.sum() < 9, body, (encoded, state)
+  def of_step(source):
+    start = jnp.zeros(2, jnp.int32)
+    arguments = _step(model, params, source)
+    return cross_cache.projections(
+        cross_cache.one_step.lower(*arguments, start)
     )
 
-  found = cross_cache.projections(changing.lower(encoded, state))
+  def of_loop(source):
+    return cross_cache.projections(
+        decoding.decode_loop.lower(
+            model, params, source, max_decode_len=8, eos_id=-1
+        )
+    )
+
+  # Keys and values of 3 layers.
+  assert of_step(both['projected']) == {'in_loop': 0, 'outside': 6}
+  for count in (of_step, of_loop):
+    assert count(both['cached']) == {'in_loop': 0, 'outside': 0}
+  assert sum(of_loop(both['projected']).values()) == 6
+
+
+def test_what_depends_on_the_step_is_in_the_loop(parts):
+  """No compiler can move it out."""
+  model, params, tokens, both = parts
+  start = jnp.zeros(2, jnp.int32)
+
+  @jax.jit
+  def changing(encoded, cache):
+    def body(carry):
+      encoded, current, cache = carry
+      new = decoding.Prefilled(tokens, {}, encoded)
+      current, cache = cross_cache.one_step(model, params, new, cache, current)
+      return encoded * current.sum(), current, cache
+
+    return jax.lax.while_loop(
+        lambda carry: carry[1].sum() < 9, body, (encoded, start, cache)
+    )
+
+  cache = decoding.empty_cache(model, params, start, 8)
+  found = cross_cache.projections(
+      changing.lower(both['projected'].encoded, cache)
+  )
   assert found == {'in_loop': 6, 'outside': 0}
 
 
 def test_command(tmp_path, monkeypatch, capsys):
   from gqa_t5x.benchmark import tpu_compile
 
-  shallow = dataclasses.replace(TINY, num_decoder_layers=1)
+  shallow = dataclasses.replace(CONFIG, num_decoder_layers=1)
   monkeypatch.setattr(tpu_compile, 't5_1_1_config', lambda size, k: shallow)
   path = tmp_path / 'new' / 'cross_cache.json'
   cross_cache.main([
@@ -128,8 +124,9 @@ def test_command(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.t5x
-def test_only_t5x_own_model_projects_again():
-  programs = cross_cache._t5x_programs(TINY, SHAPE, 0)
+def test_only_t5x_own_model_projects_again(parts):
+  _, params, tokens, _ = parts
+  programs = cross_cache._t5x_programs(CONFIG, params, tokens, (2, 8))
   cached, projected = (
       cross_cache.projections(programs[kind][1]())
       for kind in ('cached', 'projected')

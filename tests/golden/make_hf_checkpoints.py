@@ -18,26 +18,17 @@ it generates greedily. The parameters are random and made again by the tests.
 import dataclasses
 import json
 import pathlib
-import tarfile
 import tempfile
 
-from gqa_t5x.network import T5Config
+from tests import golden
 from tests import hf_reference
+from tests.golden import make_t5x_checkpoints
 
 PATH = pathlib.Path(__file__).with_name('hf_checkpoints.tar.xz')
 INPUTS = [[3, 5, 7, 11, 13, 1], [17, 2, 18, 4, 6, 1]]
 TARGETS = [[9, 8, 1], [12, 10, 1]]
 MAX_DECODE_LEN = 7
-T5_1_1 = T5Config(
-    vocab_size=19,
-    emb_dim=7,
-    num_heads=4,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    head_dim=3,
-    mlp_dim=5,
-    mlp_activations=('gelu', 'linear'),
-)
+T5_1_1 = make_t5x_checkpoints.CONFIG
 CONFIGS = {
     't5_1_0': dataclasses.replace(
         T5_1_1, mlp_activations=('relu',), logits_via_embedding=True
@@ -94,13 +85,6 @@ def outputs(model):
   return {'logits': logits.tolist(), 'tokens': tokens[:, 1:].tolist()}
 
 
-def _nameless(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-  """Leaves out who wrote the files, and when."""
-  entry.uid = entry.gid = entry.mtime = 0
-  entry.uname = entry.gname = ''
-  return entry
-
-
 if __name__ == '__main__':
   with tempfile.TemporaryDirectory() as scratch:
     for name in CONFIGS:
@@ -109,7 +93,4 @@ if __name__ == '__main__':
       size = '2KB' if name == 't5_1_1' else '50GB'
       model.save_pretrained(folder, max_shard_size=size)
       (folder / 'outputs.json').write_text(json.dumps(outputs(model)))
-    with tarfile.open(PATH, 'w:xz') as archive:
-      for name in CONFIGS:
-        archive.add(pathlib.Path(scratch) / name, name, filter=_nameless)
-  print(f'{PATH}: {PATH.stat().st_size:,} bytes')
+    golden.pack(PATH, pathlib.Path(scratch), CONFIGS)

@@ -16,7 +16,6 @@ the tests have it write larger ones anew.
 """
 
 import pathlib
-import tarfile
 import tempfile
 
 from flax import traverse_util
@@ -25,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gqa_t5x.network import T5Config
+from tests import golden
 from tests import hf_reference
 from tests.golden import make_network
 
@@ -150,17 +150,7 @@ def write_all(folder: pathlib.Path) -> None:
   write('orbax', folder / 'orbax', state)
 
 
-def _nameless(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-  """Leaves out who wrote the files, and when."""
-  entry.uid = entry.gid = entry.mtime = 0
-  entry.uname = entry.gname = ''
-  return entry
-
-
 if __name__ == '__main__':
   with tempfile.TemporaryDirectory() as scratch:
     write_all(pathlib.Path(scratch))
-    with tarfile.open(PATH, 'w:xz') as archive:
-      for name in ('legacy', 'bfloat16', 'orbax'):
-        archive.add(pathlib.Path(scratch) / name, name, filter=_nameless)
-  print(f'{PATH}: {PATH.stat().st_size:,} bytes')
+    golden.pack(PATH, pathlib.Path(scratch), ('legacy', 'bfloat16', 'orbax'))
