@@ -203,7 +203,7 @@ def _parse(commands, argv: list[str]) -> argparse.Namespace:
   argv = commands.join_gin_flags(argv)
   if argv[0] in known:
     _check_flags(known[argv[0]], argv[1:])
-  return parser.parse_args(argv)
+  return parser.parse_args(argv, argparse.Namespace(words=argv))
 
 
 def _check_flags(command: argparse.ArgumentParser, words: list[str]) -> None:

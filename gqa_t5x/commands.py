@@ -8,9 +8,11 @@ command needs the extras of another.
 
 import argparse
 from collections.abc import Sequence
+import dataclasses
 import json
 import os
 import re
+import shlex
 import sys
 
 
@@ -311,6 +313,17 @@ def _add_benchmark(add) -> None:
       ' random values',
   )
   command.add_argument(
+      '--num_layers',
+      type=_positive,
+      metavar='N',
+      help="of convert: layers of each stack (default: the model's)",
+  )
+  command.add_argument(
+      '--without_cp',
+      action='store_true',
+      help='of convert: time no copy beside it',
+  )
+  command.add_argument(
       '--folder',
       metavar='DIR',
       help="of convert: where to work; takes twice the model's size",
@@ -535,18 +548,27 @@ def _benchmark_convert(args) -> None:
   from gqa_t5x.benchmark import tpu_compile
 
   config = tpu_compile.t5_1_1_config(args.model, None)
-  results = convert.benchmark_convert(
+  if args.num_layers:
+    config = dataclasses.replace(
+        config,
+        num_encoder_layers=args.num_layers,
+        num_decoder_layers=args.num_layers,
+    )
+  found = convert.benchmark_convert(
       config,
       num_kv_heads=(args.num_kv_heads or [max(1, config.num_heads // 8)])[0],
       folder=args.folder,
       format=args.format,
       target_format=args.target_format,
       num_repeats=args.num_repeats,
+      copy=not args.without_cp,
   )
   if args.json:
-    _print_json(results)
+    # The folder, which is a matter of the machine, stays out of it.
+    words = [w for w in args.words if w not in ('--folder', args.folder)]
+    _print_json({'command': shlex.join(['gqa-t5x', *words]), **found})
   else:
-    print(convert.to_text(results))
+    print(convert.to_text(found))
 
 
 def _benchmark(args) -> None:
