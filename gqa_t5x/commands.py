@@ -49,14 +49,29 @@ def _add_experiments(add) -> None:
   command = add(
       'reproduce',
       _reproduce,
-      'run an experiment of the paper, from checkpoint to report',
+      'run experiments of the paper, from checkpoint to report',
       'gqa-t5x reproduce --scale smoke --output_dir /tmp/gqa_smoke',
   )
   command.add_argument(
       '--scale', default='laptop', help='smoke or laptop (default)'
   )
   command.add_argument(
-      '--experiment', default='table1', help='table1 (default) or all'
+      '--experiment',
+      default='table1',
+      metavar='E,E',
+      help='table1 (default), figure4, figure5, figure6, stability or all',
+  )
+  command.add_argument(
+      '--seeds',
+      type=_integers,
+      default=[1],
+      metavar='N,N',
+      help='of data order, dropout and random heads (default: 1)',
+  )
+  command.add_argument(
+      '--dry_run',
+      action='store_true',
+      help='show the stages, their commands and how long each takes',
   )
   command.add_argument(
       '--output_dir',
@@ -420,7 +435,11 @@ def _reproduce(args) -> None:
   from gqa_t5x.experiments import runner
 
   runner.reproduce(
-      scale=args.scale, experiment=args.experiment, output_dir=args.output_dir
+      scale=args.scale,
+      experiment=args.experiment,
+      output_dir=args.output_dir,
+      seeds=args.seeds,
+      dry_run=args.dry_run,
   )
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's claims as tests on a run's results.
+"""The paper's claims, and ours, as tests on a run's results.
 
 The thresholds stand here, before any result: a claim is `shown` when the
 whole 95% interval lies where the claim says, `contradicted` when the whole
@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from gqa_t5x.experiments import paper
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import statistics
 
@@ -23,6 +24,25 @@ NOT_TESTED = 'not tested'
 CLOSE_POINTS = 1.0  # "Close" in quality: within one point of the average.
 NEARLY_RATIO = 1.25  # "Nearly as fast": at most a quarter slower.
 SEVERAL_RATIO = 2.0  # "Several times": at least twice.
+GAP_CLOSED = 2 / 3  # Of what mean pooling leaves open to MHA.
+
+# A loss spikes at a step where it is above the median of the steps before by
+# this many times their spread, as a standard deviation; steps of one spike
+# stand together. It diverges where it ends above its own best by a nat, means
+# of that many steps, or is no number.
+SPIKE_WINDOW = 100
+SPIKE_DEVIATIONS = 6.0
+DIVERGED_NATS = 1.0
+
+OURS = (
+    paper.Claim('O1', 'conversion', 'Calibrated svd without any uptraining is '
+                'at least as good as mean pooling with 5%.'),
+    paper.Claim('O2', 'uptraining', 'At 5% calibrated svd closes two thirds of '
+                'the loss that mean pooling leaves open to MHA.'),
+    paper.Claim('O3', 'from scratch', 'GQA uptrained from MHA is at least as '
+                'good as GQA trained from scratch for as many steps.'),
+)
+CLAIMS = (*paper.CLAIMS, *OURS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +50,10 @@ class Finding:
   """One tested part of a claim.
 
   Attributes:
-    claim: 'C1' to 'C6'.
+    claim: 'C1' to 'C6', or 'O1' to 'O3'.
     test: what was compared, and the rule for `shown`.
     paper: the same comparison from the paper's numbers, as text.
-    unit: of the interval: 'points', 'times' or 'nats'.
+    unit: of the interval: 'points', 'times', 'nats', 'ms' or 'spikes'.
     interval: estimate with its interval; None where not tested, or where
       only the estimate exists.
     estimate: the number itself, None where not tested.
@@ -51,16 +71,31 @@ class Finding:
   comment: str = ''
 
 
-def _judge(interval, *, shown_above=None, false_below=None,
-           shown_below=None, false_above=None) -> str:
-  """Applies the rule at the head of this file; bounds come in pairs."""
-  if shown_above is not None:
-    if interval.low >= shown_above:
-      return SHOWN
-    return CONTRADICTED if interval.high < false_below else NOT_SHOWN
-  if interval.high <= shown_below:
-    return SHOWN
-  return CONTRADICTED if interval.low > false_above else NOT_SHOWN
+def _finding(claim, test, paper_text, unit, interval, *, above=None,
+             below=None, false_beyond=None) -> Finding:
+  """Applies the rule at the head of this file.
+
+  Args:
+    claim: as in Finding, like the next three.
+    test: as named.
+    paper_text: as named.
+    unit: as named.
+    interval: as named.
+    above: the claim is true above it, or
+    below: below it.
+    false_beyond: where the claim begins to be false; None is the same place.
+  """
+  if interval is None:
+    return Finding(claim, test, paper_text)
+  bound = above if above is not None else below
+  false_beyond = bound if false_beyond is None else false_beyond
+  if above is not None:
+    is_shown, is_false = interval.low >= bound, interval.high < false_beyond
+  else:
+    is_shown, is_false = interval.high <= bound, interval.low > false_beyond
+  verdict = SHOWN if is_shown else CONTRADICTED if is_false else NOT_SHOWN
+  return Finding(claim, test, paper_text, unit, interval, interval.estimate,
+                 verdict)
 
 
 def _examples(entry: dict) -> list[np.ndarray] | None:
@@ -69,7 +104,7 @@ def _examples(entry: dict) -> list[np.ndarray] | None:
   for column in results_lib.TASK_COLUMNS:
     task = entry.get('tasks', {}).get(column.task, {})
     key = 'bleu_statistics' if column.metric == 'bleu' else 'per_example'
-    if not task.get(key) or None in task[key]:
+    if not task.get(key):
       return None
     arrays.append(np.asarray(task[key], np.float64))
   return arrays
@@ -82,9 +117,28 @@ def quality_difference(results: dict, first: str, second: str
   if first not in models or second not in models:
     return None
   a, b = _examples(models[first]), _examples(models[second])
-  if a is None or b is None or [len(x) for x in a] != [len(x) for x in b]:
+  if (a is None or b is None
+      or [x.shape for x in a] != [x.shape for x in b]):
     return None
   return statistics.paired_difference(a, b, seed=0)
+
+
+def loss_difference(results: dict, first: dict[str, float], second: str
+                    ) -> statistics.Interval | None:
+  """Interval of a weighted mean of models' losses less another's, in nats.
+
+  Args:
+    results: of a run.
+    first: {name of a model: its weight}.
+    second: name of a model.
+  """
+  losses = {name: results['models'].get(name, {}).get('loss_per_example')
+            for name in (*first, second)}
+  if not all(losses.values()):
+    return None
+  losses = {name: np.asarray(values) for name, values in losses.items()}
+  mixed = sum(weight * losses[name] for name, weight in first.items())
+  return statistics.paired_difference([mixed], [losses[second]], seed=0)
 
 
 def time_ratio(results: dict, first: str, second: str,
@@ -97,102 +151,174 @@ def time_ratio(results: dict, first: str, second: str,
   return None if not all(times) else statistics.median_ratio(*times, seed=0)
 
 
-def _finding(claim, test, paper, unit, interval, **bounds) -> Finding:
-  if interval is None:
-    return Finding(claim, test, paper)
-  return Finding(claim, test, paper, unit, interval, interval.estimate,
-                 _judge(interval, **bounds))
-
-
 def _quality(results, gqa) -> list[Finding]:
   return [
       _finding('C1', f'{gqa} is close to MHA: average minus MHA\'s above '
                f'−{CLOSE_POINTS:g} point', '−0.1 (47.1 − 47.2)', 'points',
-               quality_difference(results, gqa, 'MHA'),
-               shown_above=-CLOSE_POINTS, false_below=-CLOSE_POINTS),
+               quality_difference(results, gqa, 'MHA'), above=-CLOSE_POINTS),
       _finding('C1', f'{gqa} is above MQA: average minus MQA\'s above 0',
                '+0.5 (47.1 − 46.6), or +0.4 by the row means', 'points',
-               quality_difference(results, gqa, 'MQA'),
-               shown_above=0.0, false_below=0.0),
+               quality_difference(results, gqa, 'MQA'), above=0.0),
   ]
 
 
 def _speed(results, gqa) -> list[Finding]:
+  # A small model's encoder, the same for all, can hide its decoder.
+  found = []
+  for key, what, printed in (
+      ('seconds_per_sample', 'time per sample',
+       ('1.17 times (0.28 / 0.24 s)', '5.4 times (1.51 / 0.28 s)')),
+      ('ms_per_step', 'a decode step', ('not given', 'not given'))):
+    found += [
+        _finding('C2', f'{gqa} is nearly as fast as MQA, {what}: at most '
+                 f'{NEARLY_RATIO:g} times', printed[0], 'times',
+                 time_ratio(results, gqa, 'MQA', key), below=NEARLY_RATIO),
+        _finding('C2', f'MHA takes at least {SEVERAL_RATIO:g} times as long as '
+                 f'{gqa}, {what}; contradicted if {gqa} is no faster at all',
+                 printed[1], 'times', time_ratio(results, 'MHA', gqa, key),
+                 above=SEVERAL_RATIO, false_beyond=1.0),
+    ]
+  return found
+
+
+def _conversion(results) -> list[Finding]:
   return [
-      _finding('C2', f'{gqa} is nearly as fast as MQA: at most '
-               f'{NEARLY_RATIO:g} times its time per sample',
-               '1.17 times (0.28 / 0.24 s)', 'times',
-               time_ratio(results, gqa, 'MQA'),
-               shown_below=NEARLY_RATIO, false_above=NEARLY_RATIO),
-      _finding('C2', f'MHA takes at least {SEVERAL_RATIO:g} times as long as '
-               f'{gqa}; contradicted if {gqa} is no faster at all',
-               '5.4 times (1.51 / 0.28 s)', 'times',
-               time_ratio(results, 'MHA', gqa),
-               shown_above=SEVERAL_RATIO, false_below=1.0),
-      # A small model's encoder, the same for all, can hide its decoder.
-      _finding('C2', f'a decode step of {gqa} takes at most '
-               f'{NEARLY_RATIO:g} times as long as MQA\'s', 'not given',
-               'times', time_ratio(results, gqa, 'MQA', 'ms_per_step'),
-               shown_below=NEARLY_RATIO, false_above=NEARLY_RATIO),
-      _finding('C2', 'a decode step of MHA takes at least '
-               f'{SEVERAL_RATIO:g} times as long as {gqa}\'s; contradicted if '
-               f'{gqa}\'s is no faster at all', 'not given', 'times',
-               time_ratio(results, 'MHA', gqa, 'ms_per_step'),
-               shown_above=SEVERAL_RATIO, false_below=1.0),
-  ]
-
-
-def _loss_finding(results, test, paper, first, second) -> Finding:
-  """C4 on losses: first - second > 0; each is (model, 'converted'|...)."""
-  values, examples = [], []
-  for name, when in (first, second):
-    entry = results['models'].get(name, {})
-    values.append(entry.get(f'loss_{when}'))
-    examples.append(entry.get(f'loss_{when}_per_example'))
-  if None in values:
-    return Finding('C4', test, paper)
-  if all(examples) and len(examples[0]) == len(examples[1]):
-    interval = statistics.paired_difference(
-        [np.asarray(examples[0])], [np.asarray(examples[1])], seed=0)
-    return _finding('C4', test, paper, 'nats', interval,
-                    shown_above=0.0, false_below=0.0)
-  return Finding('C4', test, paper, 'nats', None, values[0] - values[1],
-                 NOT_SHOWN, 'no interval was measured')
+      _finding('C3', f'{better} is better than {worse}, MQA at alpha 0.05: '
+               'average minus the other\'s above 0', printed, 'points',
+               quality_difference(results, *names), above=0.0)
+      for better, worse, names, printed in (
+          ('mean', 'first', ('MQA', 'MQA, first'),
+           '+0.10 (55.55 − 55.45, digitised)'),
+          ('first', 'random', ('MQA, first', 'MQA, random'),
+           '+0.22 (55.45 − 55.23, digitised)'))]
 
 
 def _proportion(results, gqa) -> list[Finding]:
+  found = [
+      _finding('C4', 'without uptraining MQA\'s validation loss is above '
+               f'{gqa}\'s', 'scores 56.72 against 53.92 (digitised)', 'nats',
+               loss_difference(results, {'MQA, alpha 0': 1}, f'{gqa}, alpha 0'),
+               above=0.0)]
+  printed = {gqa: ('56.72 to 57.41', '57.41 to 57.57'),
+             'MQA': ('53.92 to 56.91', '56.91 to 57.15')}
+  for name, (to_5, to_10) in printed.items():
+    found += [
+        _finding('C4', f'uptraining lowers {name}\'s validation loss',
+                 f'score {to_5} (digitised)', 'nats',
+                 loss_difference(results, {f'{name}, alpha 0': 1}, name),
+                 above=0.0),
+        _finding('C4', f'uptraining by 5% raises {name}\'s average',
+                 f'{to_5} (digitised)', 'points',
+                 quality_difference(results, name, f'{name}, alpha 0'),
+                 above=0.0),
+        _finding('C4', f'going on to 10% raises {name}\'s average by less than '
+                 f'{CLOSE_POINTS:g} point', f'{to_10} (digitised)', 'points',
+                 quality_difference(results, f'{name}, alpha 0.1', name),
+                 below=CLOSE_POINTS)]
+  return found
+
+
+def _groups(results) -> list[Finding]:
+  times = results.get('times', {})
+  ks = sorted(times, key=int)
+  little = growth = None
+  if len(ks) == 4:
+    repeats = [times[k]['ms_per_step_repeats'] for k in ks]
+    little = statistics.median_ratio(repeats[1], repeats[0], seed=0)
+    growth = statistics.step_difference(repeats, seed=0)
   return [
-      _loss_finding(
-          results, 'without uptraining MQA\'s validation loss is above '
-          f'{gqa}\'s', 'scores 56.72 against 53.92 (digitised)',
-          ('MQA', 'converted'), (gqa, 'converted')),
-      _loss_finding(
-          results, f'uptraining lowers {gqa}\'s validation loss',
-          'score 56.72 to 57.41 (digitised)',
-          (gqa, 'converted'), (gqa, 'uptrained')),
-      _loss_finding(
-          results, 'uptraining lowers MQA\'s validation loss',
-          'score 53.92 to 56.91 (digitised)',
-          ('MQA', 'converted'), ('MQA', 'uptrained')),
-      Finding('C4', 'task scores without uptraining, and from 5% to 10%',
-              'little gain: 57.41 to 57.57, 56.91 to 57.15 (digitised)'),
-  ]
+      _finding('C5', 'a decode step takes at most '
+               f'{NEARLY_RATIO:g} times as long with two key/value heads as '
+               'with one', '0.50 s a sample at 1, 0.52 s at 8 (digitised)',
+               'times', little, below=NEARLY_RATIO),
+      _finding('C5', 'the step from half to all key/value heads costs more '
+               'time than the step from one to two',
+               '1.72 s from 32 to 64 (digitised)', 'ms', growth, above=0.0)]
+
+
+def spikes(losses) -> int:
+  """Counts spikes of a training loss by the rule at the head of this file.
+
+  Args:
+    losses: one a step.
+  """
+  losses = np.array([np.inf if x is None else x for x in losses], np.float64)
+  count, in_spike = 0, False
+  for step in range(SPIKE_WINDOW, len(losses)):
+    before = losses[step - SPIKE_WINDOW:step]
+    middle = np.median(before)
+    # 1.4826: from the median absolute deviation to a standard deviation.
+    spread = 1.4826 * np.median(np.abs(before - middle))
+    is_high = not losses[step] <= middle + SPIKE_DEVIATIONS * spread
+    count += is_high and not in_spike
+    in_spike = is_high
+  return count
+
+
+def has_diverged(losses) -> bool:
+  """Whether a training loss diverged by the rule at the head of this file."""
+  losses = np.array([np.nan if x is None else x for x in losses], np.float64)
+  if not np.isfinite(losses).all():
+    return True
+  count = len(losses) // SPIKE_WINDOW
+  if count < 2:
+    return False
+  means = losses[:count * SPIKE_WINDOW].reshape(count, -1).mean(1)
+  return bool(means[-1] > means.min() + DIVERGED_NATS)
+
+
+def _stability(results, gqa) -> list[Finding]:
+  test = (f'MQA trained from scratch spikes or diverges more often than {gqa}: '
+          'for every seed; contradicted if for none and rarer for one')
+  runs = [results['models'].get(f'{name} from scratch', {}).get('train_losses')
+          for name in ('MQA', gqa)]
+  told = 'told in words, appendix A'
+  if not all(runs):
+    return [Finding('C6', test, told)]
+  counts = [[spikes(x) + 1000 * has_diverged(x) for x in run] for run in runs]
+  more = np.array(counts[0]) - np.array(counts[1])
+  verdict = NOT_SHOWN
+  if (more > 0).all():
+    verdict = SHOWN
+  elif (more <= 0).all() and (more < 0).any():
+    verdict = CONTRADICTED
+  return [Finding('C6', test, told, 'spikes', None, float(more.mean()), verdict,
+                  f'{len(more)} seed{"s" * (len(more) != 1)}, no interval')]
+
+
+def _ours(results, gqa) -> list[Finding]:
+  found = []
+  for name in (gqa, 'MQA'):
+    svd = f'{name}, svd'
+    found += [
+        _finding('O1', f'{name}: loss of mean at 5% minus that of svd at 0 is '
+                 'above 0', 'no such method', 'nats',
+                 loss_difference(results, {name: 1}, f'{svd}, alpha 0'),
+                 above=0.0),
+        _finding('O1', f'{name}: average of svd at 0 minus that of mean at 5% '
+                 f'is above −{CLOSE_POINTS:g} point', 'no such method',
+                 'points', quality_difference(results, f'{svd}, alpha 0', name),
+                 above=-CLOSE_POINTS),
+        _finding('O2', f'{name}: loss of svd at 5% is below that which closes '
+                 'two thirds of the gap', 'no such method', 'nats',
+                 loss_difference(
+                     results, {name: 1 - GAP_CLOSED, 'MHA': GAP_CLOSED}, svd),
+                 above=0.0)]
+  found.append(_finding(
+      'O3', f'{gqa}: loss from scratch minus loss of the uptrained is above 0',
+      'left open', 'nats', loss_difference(
+          results, {f'{gqa} from scratch': 1},
+          f'{gqa}, of a model from scratch'), above=0.0))
+  return found
 
 
 def findings(results: dict) -> list[Finding]:
   """Tests every claim that a run's results allow, in the claims' order."""
   gqa = results_lib.gqa_name(results) or 'GQA'
   return [
-      *_quality(results, gqa),
-      *_speed(results, gqa),
-      Finding('C3', 'mean against first against random',
-              '55.55, 55.45, 55.23 (digitised)'),
-      *_proportion(results, gqa),
-      Finding('C5', 'time per sample over many numbers of key/value heads',
-              '0.50 s at 1, 0.52 s at 8, 2.52 s at 64 (digitised)'),
-      Finding('C6', 'loss spikes of models trained from scratch',
-              'told in words, appendix A'),
-  ]
+      *_quality(results, gqa), *_speed(results, gqa), *_conversion(results),
+      *_proportion(results, gqa), *_groups(results),
+      *_stability(results, gqa), *_ours(results, gqa)]
 
 
 def verdict(claim: str, all_findings: list[Finding]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 WIDTH, HEIGHT = 360, 250  # About a phone's width: text is never scaled down.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 348, 18, 206  # The plot's area.
+_MARKED = 12  # Curves of more points have no marks.
 _LETTER = 6.7  # Width of a letter at the page's 12 px figure font, roughly.
 
 
@@ -29,6 +30,15 @@ class Point:
   x: float
   y: float
   value: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """A curve through points (x, y); kind as for a Point."""
+
+  label: str
+  kind: str
+  points: tuple[tuple[float, float], ...]
 
 
 def _ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -147,4 +157,45 @@ def bars(points: Sequence[Point], *, title: str, x_label: str,
     parts.append(_text(x, to_y(point.y) - 5, point.value))
     parts.append(_text(x, _BOTTOM + 18, point.label, extra=' class="tick"'))
   parts.append(_text((_LEFT + _RIGHT) / 2, HEIGHT - 6, x_label))
+  return _svg(title, parts)
+
+
+def lines(curves: Sequence[Line], *, title: str, x_label: str,
+          y_label: str) -> str:
+  """Returns an SVG of curves; a curve of one point is a level all through.
+
+  Marks tell the kinds of few points apart, and labels stand at the ends.
+  """
+  xs = [x for curve in curves for x, _ in curve.points]
+  ys = [y for curve in curves for _, y in curve.points]
+  x_ticks = _ticks(min([0, *xs]), max(xs))
+  margin = max(0.05 * (max(ys) - min(ys)), 1e-3)
+  y_ticks = _ticks(min(ys) - margin, max(ys) + margin)
+  right = _RIGHT - 8
+
+  def place(x, y):
+    share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+    return (_LEFT + (right - _LEFT) * (x - x_ticks[0]) / (
+        x_ticks[-1] - x_ticks[0]), _BOTTOM - (_BOTTOM - _TOP) * share)
+
+  parts = _y_axis(y_ticks, lambda y: place(0, y)[1], y_label)
+  for tick in x_ticks:
+    parts.append(_text(place(tick, 0)[0], _BOTTOM + 18, _number(tick),
+                       extra=' class="tick"'))
+  parts.append(_text((_LEFT + _RIGHT) / 2, HEIGHT - 6, x_label))
+  ends, named = [], []
+  for i, curve in enumerate(curves):
+    points = curve.points
+    if len(points) == 1:
+      points = ((x_ticks[0], points[0][1]), (x_ticks[-1], points[0][1]))
+    placed = [place(x, y) for x, y in points]
+    path = 'L'.join(f'{x:.1f} {y:.1f}' for x, y in placed)
+    dash = ('', '6 3', '2 3')[i % 3]
+    parts.append(f'<path class="curve {curve.kind}" d="M{path}" '
+                 f'stroke-dasharray="{dash or "none"}"/>')
+    if 1 < len(curve.points) <= _MARKED:
+      parts += [_mark(curve.kind, x, y) for x, y in placed]
+    ends.append(placed[len(placed) // 2])
+    named.append(Point(curve.label, curve.kind, 0, 0))
+  parts += _place_labels(named, ends)
   return _svg(title, parts)

@@ -204,6 +204,9 @@ svg text { fill: var(--ink); } svg .tick { fill: var(--soft); }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .mha { fill: var(--mha); } svg .gqa { fill: var(--gqa); }
 svg .mqa { fill: var(--mqa); }
+svg .curve { fill: none; stroke-width: 2; } svg .curve.mha {
+  stroke: var(--mha); } svg .curve.gqa { stroke: var(--gqa); }
+svg .curve.mqa { stroke: var(--mqa); }
 .sample { background: var(--band); border-radius: .4rem; padding: .75rem 1rem;
   margin: .75rem 0; break-inside: avoid; }
 dl { margin: 0; display: grid; grid-template-columns: max-content 1fr;

@@ -4,7 +4,10 @@
 
 import pathlib
 
-from gqa_t5x.experiments import claims, figures, paper, rendering, tables
+from gqa_t5x.experiments import catalog
+from gqa_t5x.experiments import claims
+from gqa_t5x.experiments import rendering
+from gqa_t5x.experiments import tables
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments.tables import DASH, format_table
 
@@ -46,12 +49,12 @@ def _claims(results: dict) -> list:
   tested = [f for f in found if f.verdict != claims.NOT_TESTED]
   untested = [f for f in found if f.verdict == claims.NOT_TESTED]
   return [
-      rendering.Heading('The paper\'s claims'),
+      rendering.Heading('The paper\'s claims, and ours'),
       rendering.Table(
           'What this run says about them', ('Claim', 'Statement', 'Verdict'),
           tuple((f'{claim.name} {claim.title}', claim.statement,
                  f'**{claims.verdict(claim.name, found)}**')
-                for claim in paper.CLAIMS), text_columns=3, cards=True),
+                for claim in claims.CLAIMS), text_columns=3, cards=True),
       rendering.Table(
           'The tests behind the verdicts',
           ('Claim', 'Test', 'Paper', 'Here, with 95% interval', 'Verdict'),
@@ -62,184 +65,37 @@ def _claims(results: dict) -> list:
               'Contradicted: the whole interval lies where it is false. Not '
               'shown: neither. A claim takes the verdict of its worst tested '
               'part. Intervals of scores and losses: paired bootstrap over '
-              'examples; of times: bootstrap over repeats. They do not '
-              'include the variance over training seeds.')),
+              'examples and seeds; of times: bootstrap over repeats. With '
+              'one seed they do not include the variance over seeds, and '
+              'with few they are too narrow. C: the paper\'s claims, O: '
+              'ours.')),
       *([rendering.Paragraph('Not tested in this run:'), rendering.Bullets(
           tuple(f'{f.claim}: {f.test}. Paper: {f.paper}.' for f in untested))]
         if untested else []),
   ]
 
 
-def _decode_note(results: dict) -> str:
-  decodes = [entry.get('decode') or {} for entry in results['models'].values()]
-  shapes = {(d.get('batch_size'), d.get('input_length'),
-             d.get('output_length'), d.get('dtype')) for d in decodes}
-  if len(shapes) != 1 or not decodes[0]:
-    return 'The models were timed at different shapes, or not all were timed.'
-  batch, inputs, outputs, dtype = shapes.pop()
-  return (f'T_infer: median seconds per sample at batch {batch}, {inputs} '
-          f'input and {outputs} output tokens, {dtype or "float32"}, the same '
-          'for every model, encoder and prefill included, compilation not.')
-
-
-def _above_baselines(results: dict) -> str:
-  below, unknown = [], []
-  for column in results_lib.TASK_COLUMNS:
-    untrained = results['baselines'].get(column.task, {}).get('untrained')
-    trivial = tables.best_trivial(results, column.task)
-    if untrained is None or trivial is None:
-      unknown.append(column.title)
-      continue
-    floor = max(untrained, trivial[1])
-    for name, entry in results['models'].items():
-      value = results_lib.main_score(entry, column)
-      if value is None or value <= floor:
-        below.append(f'{name} on {column.title}')
-  if below:
-    return ('**Not above both baselines: ' + ', '.join(below) + '; nothing '
-            'can be read from those scores.**')
-  if unknown:
-    return f'Baselines not measured on: {", ".join(unknown)}.'
-  return 'Every model is above both baselines on every task.'
-
-
-def _main_tables(results: dict) -> list:
-  tasks = '; '.join(f'{column.title}: {column.description}'
-                    for column in results_lib.TASK_COLUMNS)
-  return [
-      rendering.Heading('Quality and time'),
-      rendering.Table(
-          'The paper\'s Table 1 (dev sets, printed values)',
-          tables.PAPER_HEADER, tables.paper_rows(), note=(
-              'T_infer: seconds per sample per TPU v4 chip. '
-              + paper.TABLE_1_NOTE)),
-      rendering.Table(
-          'This run: the same columns for our tasks (test splits)',
-          tables.OUR_HEADER, tables.our_rows(results), note=(
-              f'{_decode_note(results)} Cache: bytes that each input token '
-              'takes in the decoder\'s cross-attention cache and each output '
-              'token in its self-attention cache, per sample. '
-              'Untrained: random parameters, on the first '
-              f'{results_lib.UNTRAINED_EXAMPLES} examples. '
-              f'Trivial: the best baseline that learns nothing. {tasks}.')),
-      rendering.Paragraph(_above_baselines(results)),
-      *_timing_table(results),
-  ]
-
-
-def _timing_table(results: dict) -> list:
-  rows = []
-  for name, entry in results['models'].items():
-    decode = entry.get('decode')
-    if not decode:
-      continue
-    rows.append((
-        name, tables.significant(decode.get('seconds_per_sample')),
-        _percent(decode.get('spread')),
-        tables.significant(decode.get('prefill_seconds')),
-        tables.significant(decode.get('ms_per_step')),
-        tables.significant(decode.get('limit_ms_per_step')),
-        _percent(decode.get('bandwidth_share')),
-        tables.whole(decode.get('cache_bytes_allocated'))))
-  if not rows:
-    return []
-  return [rendering.Table(
-      'Where the time goes', ('Model', 's per sample', 'Spread',
-                              'Prefill (s)', 'Step (ms)', 'Limit (ms)',
-                              'Of limit', 'Cache (bytes)'),
-      tuple(rows), note=(
-          'Prefill (encoder and cross-attention keys and values) and step are '
-          'for the whole batch; spread is (longest − shortest) / median of '
-          'the repeats; the limit of a step is the time to read the '
-          'decoder\'s weights and the filled cache once at '
-          f'{_bandwidth(results)}.'))]
-
-
-def _bandwidth(results: dict) -> str:
-  for entry in results['models'].values():
-    measured = tables.decode_value(entry, 'bandwidth')
-    if measured:
-      return (f'{measured["best"] / 1e9:.1f} GB/s, the best bandwidth measured '
-              'in the same run')
-  return 'the best bandwidth measured in the same run'
-
-
-def _percent(value) -> str:
-  return DASH if value is None else f'{100 * value:.0f}%'
-
-
-def _figures(results: dict) -> list:
-  models = results['models']
-  ours, times = [], []
-  for name, entry in models.items():
-    seconds = tables.decode_value(entry, 'seconds_per_sample')
-    average = results_lib.average_score(entry)
-    kind = tables.kind(name)
-    if seconds is not None and average is not None:
-      ours.append(figures.Point(name, kind, seconds, average))
-    if seconds is not None:
-      heads = entry['num_kv_heads']
-      times.append(figures.Point(str(heads), kind, heads, seconds,
-                                 tables.significant(seconds)))
-  times.sort(key=lambda point: point.x)
-  theirs = [figures.Point(name, tables.kind(name), x, y)
-            for name, x, y in paper.FIGURE_3]
-  their_times = [
-      figures.Point(str(k), {1: 'mqa', 64: 'mha'}.get(k, 'gqa'), k, seconds,
-                     f'{seconds:.2f}')
-      for k, seconds in sorted(paper.FIGURE_6.items())]
-
-  def panels(draw, data, x_label, y_label):
-    return tuple(
-        (title, draw(points, title=f'{title}: {y_label} against {x_label}',
-                     x_label=x_label, y_label=y_label))
-        for title, points in data if points)
-  return [
-      rendering.Heading('Figures'),
-      rendering.Figure(
-          'Quality against time, as the paper\'s Figure 3.',
-          panels(figures.scatter, (('Paper (printed values)', theirs),
-                                   ('This run', ours)),
-                 'seconds per sample', 'average score'),
-          note=paper.FIGURE_3_NOTE + ' Up and to the left is better; the two '
-          'panels have their own scales. Circle: MHA, square: GQA, triangle: '
-          'MQA. The numbers are those of the tables above.'),
-      rendering.Figure(
-          'Time per sample against the number of key/value heads, as the '
-          'paper\'s Figure 6.',
-          panels(figures.bars, (('Paper (digitised, ±0.02 s)', their_times),
-                                ('This run', times)),
-                 'key/value heads K', 'seconds per sample'),
-          note=paper.FIGURE_6_NOTE),
-      rendering.Table(
-          'The paper\'s Figure 6 as numbers (digitised)',
-          ('K', *(p.label for p in their_times)),
-          (('s per sample', *(p.value for p in their_times)),)),
-  ]
-
-
 def _losses(results: dict) -> list:
-  def loss(value):
-    return DASH if value is None else f'{value:.3f}'
   rows = []
-  for name, entry in results['models'].items():
-    label = f'{name}, continued' if name == 'MHA' else name
-    before, after = entry.get('loss_converted'), entry.get('loss_uptrained')
-    change = (DASH if None in (before, after)
-              else f'{after - before:+.3f}'.replace('-', '−'))
-    rows.append((label, tables.whole(entry.get('num_params')), loss(before),
-                 loss(after), change))
-  steps = round(results['uptrain_fraction'] * results['pretrain_steps'])
+  for name, entry in sorted(
+      results['models'].items(),
+      key=lambda item: (-item[1]['num_kv_heads'], item[0])):
+    loss = entry.get('loss')
+    rows.append((name, entry.get('method') or DASH,
+                 DASH if entry.get('alpha') is None else f'{entry["alpha"]:g}',
+                 tables.whole(entry.get('step')),
+                 tables.whole(entry.get('num_params')),
+                 DASH if loss is None else f'{loss:.3f}'))
   return [
-      rendering.Heading('Conversion and uptraining'),
+      rendering.Heading('Loss'),
       rendering.Table(
           'Validation loss on the pre-training task, nats per target token',
-          ('Model', 'Parameters', 'After conversion', 'After uptraining',
-           'Change'), tuple(rows), note=(
-               f'Uptraining: alpha {results["uptrain_fraction"]:g}, {steps:,} '
-               f'steps after {results["pretrain_steps"]:,} of pre-training. '
-               'MHA is the control, not converted and continued for the same '
-               'steps: what it gains is not due to conversion.')),
+          ('Model', 'Conversion', 'Alpha', 'Step', 'Parameters', 'Loss'),
+          tuple(rows), text_columns=2, note=(
+               f'Alpha: share of the {results["pretrain_steps"]:,} steps of '
+               'pre-training that uptraining takes. MHA is the control, not '
+               'converted and continued for the same steps: what it gains or '
+               'loses is not due to conversion.')),
   ]
 
 
@@ -255,6 +111,8 @@ def _samples(results: dict) -> list:
   for column in results_lib.TASK_COLUMNS:
     by_input = {}
     for name, entry in results['models'].items():
+      if not tables.is_of_paper(entry):
+        continue
       task = entry.get('tasks', {}).get(column.task, {})
       for sample in task.get('samples') or ():
         key = (sample['input'], sample['target'])
@@ -271,9 +129,9 @@ def _limits(results: dict) -> rendering.Bullets:
   seeds = results['seeds']
   items = [
       f'{len(seeds)} training seed{"s" * (len(seeds) != 1)} '
-      f'({", ".join(map(str, seeds))}): the intervals are over examples; how '
-      'much another seed would change is '
-      + ('not known.' if len(seeds) == 1 else 'not part of them.'),
+      f'({", ".join(map(str, seeds))}); how much another would change is '
+      + ('not known.' if len(seeds) == 1
+         else 'known as far as these tell.'),
       ('These models, texts and tasks are small. Nothing here says how large '
        'the differences are for T5-XXL or on the paper\'s data sets, and the '
        'scores of the two tables cannot be compared with each other.'),
@@ -327,8 +185,10 @@ def _run_facts(results: dict) -> list:
 
 def _blocks(results: dict) -> list:
   return [
-      _headline(results), *_claims(results), *_main_tables(results),
-      *_figures(results), *_losses(results), *_samples(results),
+      _headline(results), *_claims(results),
+      *(block for experiment in catalog.EXPERIMENTS.values()
+        for block in experiment.blocks(results)),
+      *_losses(results), *_samples(results),
       rendering.Heading('What this run does not show'), _limits(results),
       *_run_facts(results)]
 

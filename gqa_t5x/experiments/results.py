@@ -5,7 +5,7 @@
 A plain dict, so that any program can read it. Optional keys are in brackets;
 a report shows a dash for what is missing. Scores run from 0 to 100.
 
-    schema                 1
+    schema                 2
     scale, experiment      as given to `gqa-t5x reproduce`
     created                UTC, ISO 8601
     command                the command line that made the file
@@ -14,25 +14,27 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
     corpus                 {sha256, [anything else as name: value]}
     model                  T5Config fields, dtype as str
     pretrain_steps         steps of the original checkpoint
-    uptrain_fraction       the paper's alpha
-    [timings_s]            {stage: seconds}
+    uptrain_fraction       the paper's alpha, as far as this scale takes it
     stages                 [{name, command, seconds}], in order
     baselines              {task: {'untrained': score, 'lead'|...: score}},
                            'untrained' on the first UNTRAINED_EXAMPLES
-    [loss_original]        of the checkpoint before anything (validation, nats
-                           a target token)
-    models                 {'MHA' | 'GQA-<K>' | 'MQA': {
-      num_kv_heads, num_params, cache_bytes_per_token,
-      loss_converted, loss_uptrained,          (MHA: unconverted; continued)
-      [loss_converted_per_example, loss_uptrained_per_example],   ([float])
-      tasks                {task: {
-        metrics            {'rouge1' | 'bleu' | 'f1' | ...: score}
-        per_example        [score], the same examples for every model
-        [bleu_statistics]  [[10 ints]]: `statistics.bleu_statistics`; needed
-                           for a corpus BLEU interval
-        num_examples, best_step,
-        samples            [{input, target, prediction}]}}
-      decode               what `benchmark.decode_benchmark` returns}}
+    times                  {K: what `benchmark.decode_benchmark` returns}
+    models                 {'MHA' | 'GQA-<K>' | 'MQA' | 'MQA, svd' | ...: {
+      num_kv_heads, num_params, cache_bytes_per_token, step,
+      method               of conversion; null is none
+      alpha                of uptraining; null where trained from scratch
+      origin               'shipped' or 'scratch'
+      loss                 validation, nats a target token
+      loss_per_example     [seeds][float], the same examples for every model
+      [train_losses]       [seeds][steps], of a model trained from scratch
+      [tasks]              {task: {
+        metrics            {'rouge1' | 'bleu' | 'f1' | ...: score}, means
+        per_example        [seeds][score], the same examples for every model
+        [bleu_statistics]  [seeds][[10 ints]]: `statistics.bleu_statistics`;
+                           needed for a corpus BLEU interval
+        num_examples, best_steps,
+        samples            [{input, target, prediction}], of the first seed}}
+      [decode]             its entry of `times`}}
 """
 
 import dataclasses
@@ -50,12 +52,12 @@ import numpy as np
 import gqa_t5x
 from gqa_t5x.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 UNTRAINED_EXAMPLES = 100
 FILE_NAME = 'results.json'
 _REQUIRED = ('scale', 'experiment', 'created', 'command', 'device', 'versions',
              'commit', 'seeds', 'corpus', 'model', 'pretrain_steps',
-             'uptrain_fraction', 'stages', 'baselines', 'models')
+             'uptrain_fraction', 'stages', 'baselines', 'times', 'models')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'optax', 'orbax-checkpoint',
              'seqio', 'tensorflow', 'tensorflow-cpu', 'sentencepiece',
              'rouge-score', 'sacrebleu', 'babel')

@@ -1,0 +1,170 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What an experiment declares, and how results.json comes from its stages."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+from gqa_t5x import pretrained
+from gqa_t5x.experiments import pipeline as pipeline_lib
+from gqa_t5x.experiments.pipeline import Model
+from gqa_t5x.experiments.stages import Done, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A table or figure of the paper.
+
+  Attributes:
+    name: as given to `gqa-t5x reproduce --experiment`.
+    title: what it is.
+    scored: models that are fine-tuned and tested on all tasks; their loss is
+      measured too.
+    measured: further models, whose pre-training loss is measured.
+    is_timed: whether decoding is timed, for each K.
+    blocks: makes its part of the report of results.json; empty where the
+      results lack its models.
+  """
+
+  name: str
+  title: str
+  scored: tuple[Model, ...] = ()
+  measured: tuple[Model, ...] = ()
+  is_timed: bool = False
+  blocks: Callable[[Mapping[str, Any]], list] = lambda results: []
+
+  def stages(
+      self, pipeline: pipeline_lib.Pipeline, seeds: Sequence[int]
+  ) -> list[Stage]:
+    """Returns the stages that its results come from."""
+    found = []
+    for seed in seeds:
+      for model in (*self.scored, *self.measured):
+        found.append(pipeline.loss(model, seed))
+      for model in self.scored:
+        for task in pipeline_lib.TASKS:
+          found.append(pipeline.tested(model, seed, task))
+    if self.scored:
+      found.append(pipeline.baselines())
+    if self.is_timed:
+      found.append(pipeline.timing())
+    return found
+
+
+def collect(
+    experiments: Sequence[Experiment],
+    pipeline: pipeline_lib.Pipeline,
+    seeds: Sequence[int],
+    done: Mapping[str, Done],
+) -> dict[str, Any]:
+  """Returns the models, times and baselines of results.json.
+
+  Args:
+    experiments: that were run.
+    pipeline: that made their stages.
+    seeds: of the run.
+    done: what is kept of each stage.
+  """
+
+  def result(stage):
+    return done[stage.name].result
+
+  models = {}
+  times = result(pipeline.timing()) if 'timing' in done else {}
+  for experiment in experiments:
+    for model in (*experiment.scored, *experiment.measured):
+      entry = models.setdefault(model.name, {})
+      entry |= _entry(model, pipeline, seeds, result)
+      if model in experiment.scored:
+        entry['tasks'] = {
+            task: _over_seeds(
+                [result(pipeline.tested(model, s, task)) for s in seeds]
+            )
+            for task in pipeline_lib.TASKS
+        }
+      if str(model.num_kv_heads) in times:
+        entry['decode'] = times[str(model.num_kv_heads)]
+  baselines = 'baselines' in done and result(pipeline.baselines())
+  return {
+      'corpus': result(pipeline.data()),
+      'baselines': baselines or {},
+      'models': models,
+      'times': times,
+  }
+
+
+def shipped_config() -> dict[str, Any]:
+  """Returns the configuration of the checkpoint that ships."""
+  from gqa_t5x import checkpoints
+
+  return checkpoints.open_checkpoint(pretrained.CHECKPOINT_PATH).metadata[
+      'config'
+  ]
+
+
+def _entry(model, pipeline, seeds, result) -> dict[str, Any]:
+  import numpy as np
+
+  from gqa_t5x import network
+  from gqa_t5x.benchmark import decode
+
+  config = network.T5Config(
+      **shipped_config() | {'num_kv_heads': model.num_kv_heads}
+  )
+  losses = [result(pipeline.loss(model, seed)) for seed in seeds]
+  found = {
+      'num_kv_heads': model.num_kv_heads,
+      'method': model.method if model.is_converted else None,
+      'alpha': None if model.method is None else model.alpha,
+      'origin': model.origin if model.method else pipeline_lib.SCRATCH,
+      'num_params': losses[0]['num_params'],
+      'step': losses[0]['step'],
+      'cache_bytes_per_token': decode.cache_bytes_per_token(config),
+      'loss': float(np.mean([x['per_example'] for x in losses])),
+      'loss_per_example': [x['per_example'] for x in losses],
+  }
+  if model.method is None:
+    found['train_losses'] = [
+        result(pipeline.trained(model, seed))['losses'] for seed in seeds
+    ]
+  return found
+
+
+def _over_seeds(tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Returns a model's entry on a task: means, and all that each seed gave."""
+  import numpy as np
+
+  found = {
+      'metrics': {
+          name: float(np.mean([t['metrics'][name] for t in tests]))
+          for name in tests[0]['metrics']
+      },
+      'per_example': [t['per_example'] for t in tests],
+      'num_examples': tests[0]['num_examples'],
+      'best_steps': [t['best_step'] for t in tests],
+      'samples': tests[0]['samples'],
+  }
+  if 'bleu_statistics' in tests[0]:
+    found['bleu_statistics'] = [t['bleu_statistics'] for t in tests]
+  return found
+
+
+def stage_lines(
+    stages: Sequence[Stage], done: Mapping[str, Done], folder: pathlib.Path
+) -> list[dict[str, Any]]:
+  """Returns what results.json says of each stage, as it reads anywhere."""
+
+  def anywhere(command):
+    command = command.replace(str(folder), 'OUTPUT_DIR')
+    return command.replace(pretrained.CHECKPOINT_PATH, 'SHIPPED_CHECKPOINT')
+
+  return [
+      {
+          'name': stage.name,
+          'command': anywhere(stage.command_line()),
+          'seconds': done[stage.name].seconds,
+      }
+      for stage in stages
+  ]

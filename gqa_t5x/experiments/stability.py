@@ -1,0 +1,77 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Appendix A and what the paper left open: models trained from scratch.
+
+MHA, GQA and MQA are trained from scratch and fine-tuned; their training losses
+are searched for spikes. GQA trained from scratch stands beside GQA uptrained
+from an MHA model that was trained here too: both saw as many steps.
+"""
+
+from gqa_t5x.experiments import claims
+from gqa_t5x.experiments import figures
+from gqa_t5x.experiments import rendering
+from gqa_t5x.experiments import results as results_lib
+from gqa_t5x.experiments import tables
+from gqa_t5x.experiments.experiment import Experiment
+from gqa_t5x.experiments.pipeline import Model
+from gqa_t5x.experiments.pipeline import SCRATCH
+
+_POINTS = 60  # Of a curve: enough to see where it goes.
+
+
+def blocks(results: dict) -> list:
+  rows, curves = [], []
+  for name, entry in results['models'].items():
+    if entry['origin'] != SCRATCH:
+      continue
+    losses = entry.get('train_losses')
+    cells = [tables.DASH, tables.DASH]
+    if losses and losses[0]:
+      cells = [
+          ', '.join(str(claims.spikes(one)) for one in losses),
+          f'{sum(map(claims.has_diverged, losses))} of {len(losses)}',
+      ]
+      curves.append(figures.Line(name, tables.kind(name), _thinned(losses[0])))
+    average = results_lib.average_score(entry)
+    rows.append((name, *cells, f'{entry["loss"]:.3f}', tables.score(average)))
+  if not rows:
+    return []
+  return [
+      rendering.Heading('Trained from scratch'),
+      rendering.Table(
+          'Stability, and uptraining against training from scratch',
+          ('Model', 'Spikes', 'Diverged', 'Loss', 'Average'),
+          tuple(rows),
+          note='Spikes of the training loss, for each seed: above the median of'
+          f' the {claims.SPIKE_WINDOW} steps before by more than'
+          f' {claims.SPIKE_DEVIATIONS:g} robust standard deviations. Diverged:'
+          f' its last {claims.SPIKE_WINDOW} steps end {claims.DIVERGED_NATS:g}'
+          ' nat above its best, or no number. Loss: validation, nats a token.'
+          ' All models saw as many steps.',
+      ),
+      rendering.Figure(
+          'Training loss from scratch, seed by seed the first.',
+          tables.panels(
+              figures.lines, (('This run', curves),), 'step', 'nats a token'
+          ),
+      ),
+  ]
+
+
+def _thinned(losses) -> tuple[tuple[float, float], ...]:
+  """Returns (step, mean loss) of as many parts, from the second on."""
+  size = max(1, len(losses) // _POINTS)
+  parts = [
+      (start + size, [x for x in losses[start : start + size] if x is not None])
+      for start in range(0, len(losses), size)
+  ]
+  return tuple((step, sum(x) / len(x)) for step, x in parts[1:] if x)
+
+
+EXPERIMENT = Experiment(
+    name='stability',
+    title='Appendix A, stability from scratch',
+    scored=tuple(Model(k, None) for k in (8, 2, 1)),
+    measured=(Model(2, origin=SCRATCH),),
+    blocks=blocks,
+)
