@@ -258,8 +258,9 @@ class Pipeline:
     def measure():
       return _losses(self._scale, _load(_checkpoint(trained)))
 
+    is_seeded = trained is not None and '-seed' in trained.name
     return self._stage(
-        f'loss-{_slug(model)}-seed{seed}',
+        f'loss-{_slug(model)}' + f'-seed{seed}' * is_seeded,
         f'Measure the loss of {model.name}',
         self._scale.seconds['loss'],
         measure,

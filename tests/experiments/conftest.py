@@ -24,18 +24,18 @@ def _task(name, model):
       {'input': f'invented input {i} of {name} with <b>, `tick`, a | and **',
        'target': f'target {i}', 'prediction': f'{model} wrote {i} & more'}
       for i in range(4)]
-  task = {'num_examples': NUM_EXAMPLES, 'best_step': 300, 'samples': samples}
+  task = {'num_examples': NUM_EXAMPLES, 'best_steps': [300], 'samples': samples}
   if name == 'cldr_translate_en_de':
     matched = BLEU_MATCHED[model]
     row = [8, 8, matched, matched - 1, matched - 2, matched - 3, 8, 7, 6, 5]
     return {**task, 'metrics': {'bleu': 60.0 + matched},
-            'per_example': [10.0 * matched] * NUM_EXAMPLES,
-            'bleu_statistics': [row] * NUM_EXAMPLES}
+            'per_example': [[10.0 * matched] * NUM_EXAMPLES],
+            'bleu_statistics': [[row] * NUM_EXAMPLES]}
   metric = 'rouge1' if name == 'docs_summarize' else 'f1'
   mean = TASK_SCORES[model][name]
   wobble = 3 * np.sin(np.arange(NUM_EXAMPLES))
   scores = mean + wobble - wobble.mean()
-  return {**task, 'metrics': {metric: mean}, 'per_example': scores.tolist()}
+  return {**task, 'metrics': {metric: mean}, 'per_example': [scores.tolist()]}
 
 
 def _decode(model):
@@ -52,34 +52,38 @@ def _decode(model):
       'dtype': 'float32'}
 
 
-def _model(name):
-  converted, uptrained = LOSSES[name]
+def _model(name, when):
   wobble = np.sin(np.arange(25)) - np.sin(np.arange(25)).mean()
+  loss = LOSSES[name][when]
   return {
       'num_kv_heads': HEADS[name], 'num_params': 3_000_000 + HEADS[name],
+      'method': None if name == 'MHA' else 'mean',
+      'alpha': 0.05 * when, 'origin': 'shipped', 'step': 20_000 + 1000 * when,
       'cache_bytes_per_token': 2 * 3 * HEADS[name] * 16 * 4,
-      'loss_converted': converted, 'loss_uptrained': uptrained,
-      'loss_converted_per_example': (converted + wobble).tolist(),
-      'loss_uptrained_per_example': (uptrained + wobble).tolist(),
-      'tasks': {task: _task(task, name) for task in (
-          'docs_summarize', 'cldr_translate_en_de',
-          'docs_question_answering')},
+      'loss': loss, 'loss_per_example': [(loss + wobble).tolist()],
       'decode': _decode(name)}
+
+
+def _models():
+  models = {name: _model(name, 1) for name in HEADS}
+  for name, entry in models.items():
+    entry['tasks'] = {task: _task(task, name) for task in (
+        'docs_summarize', 'cldr_translate_en_de', 'docs_question_answering')}
+  return models | {f'{name}, alpha 0': _model(name, 0) for name in HEADS}
 
 
 def _invented():
   return {
-      'schema': 1, 'scale': 'laptop', 'experiment': 'table1',
+      'schema': 2, 'scale': 'laptop', 'experiment': 'table1',
       'created': '2026-01-02T03:04:05+00:00',
       'command': 'gqa-t5x reproduce --output_dir INVENTED',
       'device': {'cpu': 'Invented CPU', 'cores': 2, 'backend': 'cpu'},
       'versions': {'python': '3.11.0', 'jax': '0.0.0-invented'},
-      'commit': 'invented0123', 'seeds': [0],
+      'commit': 'invented0123', 'seeds': [1],
       'corpus': {'sha256': 'feedface' * 8, 'documents': 123},
       'model': {'num_encoder_layers': 3, 'num_decoder_layers': 3,
                 'emb_dim': 128, 'num_heads': 8, 'head_dim': 16},
       'pretrain_steps': 20_000, 'uptrain_fraction': 0.05,
-      'timings_s': {'convert': 1.5, 'uptrain': 240.0},
       'stages': [
           {'name': 'convert', 'command': 'gqa-t5x convert --num_kv_heads 2',
            'seconds': 1.5},
@@ -89,7 +93,8 @@ def _invented():
           'docs_summarize': {'untrained': 1.0, 'lead': 20.5, 'copy': 15.0},
           'cldr_translate_en_de': {'untrained': 0.1, 'copy': 22.5},
           'docs_question_answering': {'untrained': 0.9, 'lead': 12.0}},
-      'models': {name: _model(name) for name in ('MHA', 'GQA-2', 'MQA')}}
+      'times': {str(k): _decode(name) for name, k in HEADS.items()},
+      'models': _models()}
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verdicts on invented results whose answer is plain."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ def _shift_f1(results, model, points, noise=0.0):
   """Moves a model's average by points / 3."""
   task = results['models'][model]['tasks']['docs_question_answering']
   scores = np.array(task['per_example']) + points
-  scores += noise * np.cos(7.0 * np.arange(len(scores)))
+  scores += noise * np.cos(7.0 * np.arange(scores.shape[1]))
   task['per_example'] = scores.tolist()
 
 
@@ -67,14 +69,93 @@ def test_speed_that_is_not_several_times(results, factor, expected):
 
 
 def test_proportion_contradicted(results):
-  mqa, gqa = results['models']['MQA'], results['models']['GQA-2']
-  for key in ('loss_converted', 'loss_converted_per_example'):
-    mqa[key], gqa[key] = gqa[key], mqa[key]
+  models = results['models']
+  names = 'MQA, alpha 0', 'GQA-2, alpha 0'
+  models[names[0]], models[names[1]] = models[names[1]], models[names[0]]
   assert _verdicts(results, 'C4')[0] == 'contradicted'
 
 
+def test_groups_by_hand(results):
+  times = {
+      '1': [5.0], '2': [5.5], '4': [7.0], '8': [11.0]
+  }  # pyformat: disable
+  results['times'] = {
+      k: {'ms_per_step_repeats': values * 3} for k, values in times.items()
+  }
+  found = [f for f in claims.findings(results) if f.claim == 'C5']
+  assert [f.verdict for f in found] == ['shown', 'shown']
+  assert found[0].estimate == pytest.approx(1.1)
+  assert found[1].estimate == pytest.approx(4.0 - 0.5)
+
+
+def test_conversion_order(results):
+  models = results['models']
+  for name, points in (('MQA, first', -6.0), ('MQA, random', -6.0)):
+    models[name] = copy.deepcopy(models['MQA'])
+    _shift_f1(results, name, points)
+  assert _verdicts(results, 'C3') == ['shown', 'shown']  # Equal is not below.
+  _shift_f1(results, 'MQA, random', 3.0)
+  assert _verdicts(results, 'C3') == ['shown', 'contradicted']
+
+
+def _with_loss(entry, loss):
+  entry = copy.deepcopy(entry)
+  values = np.array(entry['loss_per_example'])
+  entry['loss_per_example'] = (values - values.mean() + loss).tolist()
+  return entry
+
+
+@pytest.mark.parametrize(
+    'loss, expected',
+    [
+        # MHA 2.48, mean 2.55: two thirds are closed at 2.5033.
+        (2.50, 'shown'),
+        (2.51, 'contradicted'),
+    ],
+)
+def test_two_thirds_of_the_gap(results, loss, expected):
+  models = results['models']
+  models['GQA-2, svd'] = _with_loss(models['GQA-2'], loss)
+  assert _verdicts(results, 'O2')[0] == expected
+
+
+def _loss_curve(spikes=(), length=400):
+  rng = np.random.default_rng(0)
+  curve = 3 + 0.1 * rng.standard_normal(length)
+  for step in spikes:
+    curve[step : step + 5] += 3
+  return curve.tolist()
+
+
+def test_spikes_are_counted_once_each():
+  assert claims.spikes(_loss_curve()) == 0
+  assert claims.spikes(_loss_curve([150, 300])) == 2
+  assert claims.spikes(_loss_curve()[:200] + [None] * 3) == 1
+  # A fall, as every training starts with, is none.
+  assert claims.spikes([9.0 * 0.99**i for i in range(300)]) == 0
+
+
+def test_divergence():
+  assert not claims.has_diverged(_loss_curve([150]))
+  assert claims.has_diverged(_loss_curve() + [4.5] * 100)
+  assert claims.has_diverged(_loss_curve() + [None])
+
+
+def test_stability(results):
+  for name, curves in (
+      ('MQA', [_loss_curve([150]), _loss_curve([200])]),
+      ('GQA-2', [_loss_curve(), _loss_curve()]),
+  ):
+    results['models'][f'{name} from scratch'] = {
+        'origin': 'scratch', 'train_losses': curves,
+    }  # pyformat: disable
+  assert _verdicts(results, 'C6') == ['shown']
+  results['models']['MQA from scratch']['train_losses'][0] = _loss_curve()
+  assert _verdicts(results, 'C6') == ['not shown']
+
+
 def test_untested_claims(results):
-  for name in ('C3', 'C5', 'C6'):
+  for name in ('C3', 'C5', 'C6', 'O1', 'O2', 'O3'):
     assert claims.verdict(name, claims.findings(results)) == 'not tested'
-  results['models'] = {}
+  results['models'], results['times'] = {}, {}
   assert {f.verdict for f in claims.findings(results)} == {'not tested'}

@@ -63,7 +63,7 @@ def test_html_is_balanced_and_refers_to_nothing_outside(written):
   assert not {'src', 'href', 'xlink:href', 'srcset'} & {
       name for name, _ in parser.attributes}
   assert not re.search(r'url\(|@import|https?://|file:', written[1])
-  assert parser.tags.count('svg') == 4
+  assert parser.tags.count('svg') == 5
   assert ('name', 'viewport') in parser.attributes
   assert 'prefers-color-scheme: dark' in written[1]
   assert '@media print' in written[1]
@@ -75,10 +75,10 @@ def test_says_what_was_run_and_found(written, which):
   for expected in (
       'Invented CPU', 'invented0123', '0.0.0-invented', 'feedface',
       'gqa-t5x convert --num_kv_heads 2', '4 min 2 s', 'MHA-Large', '46.76',
-      '20.5 (lead)', '22.5 (copy)', '3,072', 'alpha 0.05, 1,000 steps',
+      '20.5 (lead)', '22.5 (copy)', '3,072', '0.05 of its 20,000',
       'Every model is above both baselines',
-      '22.5 GB/s', '1 training seed (0)', 'templates, not language',
-      '−0.550'):
+      '22.5 GB/s', '1 training seed (1)', 'templates, not language',
+      '+0.550'):
     assert expected in text, expected
 
 
@@ -126,23 +126,22 @@ def test_missing_baseline_is_said_aloud(results, tmp_path):
 
 def test_missing_parts_become_dashes(results, tmp_path):
   del results['models']['MQA']['decode']
-  results['models']['MHA']['loss_uptrained'] = float('nan')
+  results['models']['MHA']['loss'] = float('nan')
   results['baselines'] = {}
   for entry in results['models'].values():
-    del entry['tasks']['docs_summarize']
-    entry.pop('loss_converted_per_example')
+    entry.get('tasks', {}).pop('docs_summarize', None)
+    entry.pop('loss_per_example')
   results_lib.save_results(tmp_path, results)
   markdown, page = report.write_report(tmp_path)
   _parse(page.read_text('utf-8'))
   text = markdown.read_text('utf-8')
   assert '| MQA | 1 | – | 384 | – | – | 65.0 | 57.0 |' in text
-  assert '| MHA, continued | 3,000,008 | 2.500 | – | – |' in text
-  assert 'not shown (no interval was measured)' in text
+  assert '| MHA | – | 0.05 | 21,000 | 3,000,008 | – |' in text
   assert re.search(r'\| C1 quality \| .* \| \*\*not tested\*\* \|', text)
 
 
 def test_no_model_at_all(results, tmp_path):
-  results['models'] = {}
+  results['models'], results['times'] = {}, {}
   results_lib.save_results(tmp_path, results)
   _parse(report.write_report(tmp_path)[1].read_text('utf-8'))
 

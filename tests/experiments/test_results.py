@@ -32,9 +32,9 @@ def test_numpy_and_nan_become_plain_json(results, tmp_path):
 
 @pytest.mark.parametrize('text, message', [
     ('{"schema": 1,', 'expected JSON'),
-    ('[]', 'expected schema 1'),
-    ('{"schema": 2}', 'expected schema 1 .* got 2'),
-    ('{"schema": 1}', "expected 'scale'"),
+    ('[]', 'expected schema 2'),
+    ('{"schema": 1}', 'expected schema 2 .* got 1'),
+    ('{"schema": 2}', "expected 'scale'"),
 ])
 def test_bad_file_is_refused_in_one_line(tmp_path, text, message):
   (tmp_path / 'results.json').write_text(text)

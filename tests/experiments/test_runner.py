@@ -1,46 +1,81 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Stages are run once, kept, and continued; another run is left alone."""
+"""Stages run once, are kept and shared; another run is left alone."""
 
 import json
 import pathlib
+import re
+import shutil
 
 import pytest
 
 from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import catalog
+from gqa_t5x.experiments import pipeline
 from gqa_t5x.experiments import runner
-from gqa_t5x.experiments import table1
+from gqa_t5x.experiments import scales
+from gqa_t5x.experiments import stages
 
 
-def _stages(log, fail_at=None):
-  def run(name):
-    if name == fail_at:
-      raise KeyboardInterrupt
-    log.append(name)
-    return {'made': name}
+def _stages(tmp_path, log, fail_at=None, size=1):
+  """A chain one > two > three, of which the first two leave a folder."""
 
-  return [
-      runner.Stage(name, name, f'make {name}', 1.0, lambda n=name: run(n))
-      for name in ('one', 'two', 'three')
-  ]
+  def stage(name, needs, folder=None, recipe=None):
+    def run(target=None):
+      if name == fail_at:
+        raise KeyboardInterrupt
+      if target:
+        target.mkdir(parents=True)
+      log.append(name)
+      return {'made': name}
+
+    return stages.Stage(
+        name, name, 1.0, run, recipe or {}, f'make {name}', needs, folder
+    )
+
+  one = stage('one', (), tmp_path / 'models', {'size': size})
+  two = stage('two', (one,), tmp_path / 'models')
+  return stages.in_order([stage('three', (two,))])
 
 
 def test_an_interrupted_run_continues_at_the_stage_that_was_cut_off(tmp_path):
   log = []
   with pytest.raises(KeyboardInterrupt):
-    runner.run_stages(_stages(log, fail_at='two'), tmp_path)
+    stages.run(_stages(tmp_path, log, fail_at='two'), tmp_path)
   assert log == ['one']
-  results, seconds = runner.run_stages(_stages(log), tmp_path)
+  done = stages.run(_stages(tmp_path, log), tmp_path)
   assert log == ['one', 'two', 'three']
-  assert results == {n: {'made': n} for n in log}
-  assert set(seconds) == set(log)
+  assert {name: d.result for name, d in done.items()} == {
+      name: {'made': name} for name in log
+  }
+
+
+def test_other_settings_make_all_that_comes_after_again(tmp_path):
+  log = []
+  stages.run(_stages(tmp_path, log), tmp_path)
+  stages.run(_stages(tmp_path, log, size=2), tmp_path)
+  assert log == ['one', 'two', 'three'] * 2
+  stages.run(_stages(tmp_path, log), tmp_path)  # The first are still there.
+  assert len(log) == 6
+
+
+def test_a_product_is_made_again_only_if_it_is_read(tmp_path):
+  log = []
+  found = _stages(tmp_path, log)
+  stages.run(found, tmp_path)
+  shutil.rmtree(tmp_path / 'models')
+  assert not stages.to_do(found, tmp_path)
+  (tmp_path / 'stages' / f'{found[2].key}.json').unlink()
+  stages.run(found, tmp_path)
+  assert log == ['one', 'two', 'three'] * 2
 
 
 def test_a_half_written_result_does_not_count(tmp_path):
   log = []
+  found = _stages(tmp_path, log)
   (tmp_path / 'stages').mkdir()
-  (tmp_path / 'stages' / 'one.json.tmp').write_text('{"result"')
-  runner.run_stages(_stages(log), tmp_path)
+  (tmp_path / 'stages' / f'{found[0].key}.json.7.tmp').write_text('{"result"')
+  stages.run(found, tmp_path)
   assert log == ['one', 'two', 'three']
 
 
@@ -48,6 +83,7 @@ def test_a_half_written_result_does_not_count(tmp_path):
     'arguments, message',
     [
         (dict(scale='huge'), "scale='huge' is unknown; choose laptop or smoke"),
+        (dict(seeds=[1, 1]), 'expected seeds that differ'),
         (dict(experiment='table9'), "experiment='table9' is unknown"),
     ],
 )
@@ -72,21 +108,66 @@ def test_a_folder_of_another_scale_is_left_alone(tmp_path):
     runner.reproduce('smoke', output_dir=str(tmp_path))
 
 
+def _plan(name, folder='/out', seeds=(1,)):
+  made = pipeline.Pipeline(scales.SCALES['laptop'], pathlib.Path(folder))
+  return stages.in_order(catalog.EXPERIMENTS[name].stages(made, seeds))
+
+
 def test_table1_fine_tunes_every_model_on_every_task_the_same_way():
-  stages = table1.stages(table1.SCALES['laptop'], pathlib.Path('/out'))
-  by_name = {stage.name: stage for stage in stages}
-  assert len(by_name) == len(stages)
+  by_name = {stage.name: stage for stage in _plan('table1')}
   assert {n for n in by_name if n.startswith('uptrain-')} == {
-      'uptrain-MHA', 'uptrain-GQA-2', 'uptrain-MQA'
-  }  # MHA is continued for as long: the control
-  for task in table1.TASKS:
-    commands = {
-        by_name[f'finetune-{model}-{task}'].command.replace(
-            f'NUM_KV_HEADS={k}', 'NUM_KV_HEADS=K'
-        ).replace(f'/out/{model}/', '/out/MODEL/')
-        for model, k in table1.MODELS.items()
-    }
+      'uptrain-K8-alpha0.05-seed1',  # MHA is continued for as long: the control
+      'uptrain-K2-mean-alpha0.05-seed1',
+      'uptrain-K1-mean-alpha0.05-seed1',
+  }
+  for task in pipeline.TASKS:
+    commands = set()
+    for slug, k in (('K8', 8), ('K2-mean', 2), ('K1-mean', 1)):
+      stage = by_name[f'finetune-{slug}-alpha0.05-seed1-{task}']
+      line = stage.command_line().replace(f'NUM_KV_HEADS={k}', 'NUM_KV_HEADS=K')
+      commands.add(re.sub(r'/out/models/\S+', '/out/models/MODEL', line))
     assert len(commands) == 1, commands
-  order = [stage.name for stage in stages]
-  assert order.index('convert-MQA') < order.index('uptrain-MQA')
-  assert 'convert-MHA' not in order
+  order = list(by_name)
+  assert order.index('convert-K1-mean-alpha0') < order.index(
+      'uptrain-K1-mean-alpha0.05-seed1'
+  )
+  assert not any(name.startswith('convert-K8') for name in order)
+
+
+def test_experiments_share_stages_and_seeds_do_not():
+  def keys(*args, **options):
+    return {stage.key for stage in _plan(*args, **options)}
+
+  table1, figure5 = keys('table1'), keys('figure5')
+  shared = {key.rsplit('-', 1)[0] for key in table1 & figure5}
+  assert 'uptrain-K1-mean-alpha0.05-seed1' in shared
+  assert 'test-K2-mean-alpha0.05-seed1-docs_summarize' in shared
+  # The mean has no seed, so its conversion is one for all.
+  other = keys('table1', seeds=(2,))
+  assert {key.rsplit('-', 1)[0] for key in table1 & other} == {
+      'data', 'baselines', 'timing', 'convert-K1-mean-alpha0',
+      'convert-K2-mean-alpha0', 'loss-K8-alpha0', 'loss-K2-mean-alpha0',
+      'loss-K1-mean-alpha0',
+  }  # pyformat: disable
+
+
+def test_a_plan_does_not_depend_on_where_it_is_made():
+  for name in catalog.EXPERIMENTS:
+    assert [stage.key for stage in _plan(name, '/a')] == [
+        stage.key for stage in _plan(name, '/b')
+    ]
+
+
+def test_equal_compute_from_scratch():
+  by_name = {stage.name: stage for stage in _plan('stability')}
+  settings = scales.SCALES['laptop']
+  assert f'pretrain-K2-{round(1.05 * settings.scratch_steps)}-seed1' in by_name
+  uptrain = by_name['uptrain-K2-scratch-mean-alpha0.05-seed1'].command_line()
+  assert f'PRETRAIN_STEPS={settings.scratch_steps}' in uptrain
+  assert 'UPTRAIN_FRACTION=0.05' in uptrain
+
+
+def test_dry_run_leaves_nothing(tmp_path, capsys):
+  runner.reproduce('smoke', 'all', str(tmp_path / 'new'), dry_run=True)
+  assert not (tmp_path / 'new').exists()
+  assert 'gqa-t5x convert --input' in capsys.readouterr().out

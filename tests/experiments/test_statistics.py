@@ -16,13 +16,14 @@ PREDICTIONS = ['the cat sat on a mat .', 'am 3. Mai 2012', 'zwölf Kilometer',
 
 
 def test_difference_of_constant_scores_has_no_width():
-  interval = statistics.paired_difference([np.full(7, 3.0)], [np.full(7, 1.0)])
+  interval = statistics.paired_difference(
+      [np.full((1, 7), 3.0)], [np.full((1, 7), 1.0)])
   assert interval == statistics.Interval(2.0, 2.0, 2.0)
 
 
 def test_difference_is_paired():
   # The examples differ wildly, the two models always by one point.
-  hard = np.array([0.0, 100.0, 3.0, 55.0, 20.0])
+  hard = np.array([[0.0, 100.0, 3.0, 55.0, 20.0]])
   interval = statistics.paired_difference([hard + 1], [hard])
   assert interval.estimate == pytest.approx(1.0)
   assert interval.high - interval.low < 1e-9
@@ -32,7 +33,8 @@ def test_interval_matches_all_resamples_of_four_examples():
   a, b = np.array([1.0, 0.0, 5.0, 2.0]), np.array([0.0, 1.0, 1.0, 2.0])
   every = [np.mean(draw) for draw in itertools.product(a - b, repeat=4)]
   low, high = np.quantile(every, [0.025, 0.975])
-  interval = statistics.paired_difference([a], [b], num_resamples=20_000)
+  interval = statistics.paired_difference(
+      [a[None]], [b[None]], num_resamples=20_000)
   assert interval.estimate == pytest.approx(1.0)
   assert interval.low == pytest.approx(low)
   assert interval.high == pytest.approx(high)
@@ -40,12 +42,13 @@ def test_interval_matches_all_resamples_of_four_examples():
 
 def test_tasks_weigh_the_same_whatever_their_size():
   interval = statistics.paired_difference(
-      [np.full(3, 9.0), np.full(50, 1.0)], [np.full(3, 5.0), np.full(50, 1.0)])
+      [np.full((1, 3), 9.0), np.full((1, 50), 1.0)],
+      [np.full((1, 3), 5.0), np.full((1, 50), 1.0)])
   assert interval.estimate == pytest.approx(2.0)
 
 
 def test_same_seed_same_interval():
-  a, b = np.sqrt(np.arange(11.0)), np.zeros(11)
+  a, b = np.sqrt(np.arange(11.0))[None], np.zeros((1, 11))
   assert (statistics.paired_difference([a], [b], seed=3)
           == statistics.paired_difference([a], [b], seed=3))
   assert (statistics.paired_difference([a], [b], seed=3)
@@ -54,7 +57,32 @@ def test_same_seed_same_interval():
 
 def test_refuses_different_examples():
   with pytest.raises(ValueError, match='same examples'):
-    statistics.paired_difference([np.zeros(3)], [np.zeros(4)])
+    statistics.paired_difference([np.zeros((1, 3))], [np.zeros((1, 4))])
+  with pytest.raises(ValueError, match='same examples'):
+    statistics.paired_difference([np.zeros((1, 3))], [np.zeros((2, 3))])
+
+
+def test_interval_matches_all_resamples_of_seeds_and_examples():
+  a = np.array([[1.0, 0.0, 5.0], [2.0, 2.0, 3.0]])
+  b = np.array([[0.0, 1.0, 1.0], [2.0, 0.0, 3.0]])
+  difference = a - b
+  every = [
+      np.mean([difference[s, list(examples)].mean() for s in seeds])
+      for seeds in itertools.product(range(2), repeat=2)
+      for examples in itertools.product(range(3), repeat=3)]
+  low, high = np.quantile(every, [0.025, 0.975])
+  interval = statistics.paired_difference([a], [b], num_resamples=20_000)
+  assert interval.estimate == pytest.approx(np.mean(difference))
+  assert interval.low == pytest.approx(low, abs=0.02)
+  assert interval.high == pytest.approx(high, abs=0.02)
+
+
+def test_a_seed_is_the_same_for_all_tasks():
+  # What a seed gives on one task, the other loses: together nothing moves.
+  good = np.array([[2.0, 2.0], [0.0, 0.0]])
+  zero = np.zeros((2, 2))
+  interval = statistics.paired_difference([good, 2 - good], [zero, zero])
+  assert interval == statistics.Interval(1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize('chosen', [
@@ -82,7 +110,8 @@ def test_bleu_interval_holds_the_estimate():
   pytest.importorskip('sacrebleu')
   a = statistics.bleu_statistics(TARGETS[:4] * 5, TARGETS[:4] * 5)
   b = statistics.bleu_statistics(PREDICTIONS[:4] * 5, TARGETS[:4] * 5)
-  interval = statistics.paired_difference([a], [b], num_resamples=500)
+  interval = statistics.paired_difference(
+      [a[None]], [b[None]], num_resamples=500)
   assert interval.estimate == pytest.approx(100 - statistics.corpus_score(b))
   assert 0 < interval.low < interval.estimate < interval.high
 
