@@ -45,8 +45,9 @@ def dot_product_attention(
 
   Args:
     query: [B, T, N, H].
-    key: [B, K, S, H]. Heads stand before the length, the layout of the cache,
-      in which each head's keys are contiguous.
+    key: [B, K, H, S]. Heads stand before the length, the layout of the cache,
+      in which each head's keys are contiguous; with the length last, a decode
+      step on a CPU reads them nearly twice as fast.
     value: [B, K, S, H].
     bias: added to the logits, broadcastable to [B, N, T, S].
     mask: bool, broadcastable to [B, 1, T, S]; False hides a key.
@@ -58,11 +59,14 @@ def dot_product_attention(
     [B, T, N, H], in the query's dtype.
   """
   batch, q_len, num_heads, head_dim = query.shape
-  num_kv_heads, kv_len = key.shape[1:3]
-  if key.shape != value.shape or key.shape[::3] != (batch, head_dim):
+  num_kv_heads, kv_len = value.shape[1:3]
+  if (key.shape, value.shape) != (
+      (batch, num_kv_heads, head_dim, kv_len),
+      (batch, num_kv_heads, kv_len, head_dim),
+  ):
     raise ValueError(
-        f'key {key.shape} and value {value.shape} must both be [B, K, S, H] '
-        f'with B={batch} and H={head_dim} of query {query.shape}'
+        f'key {key.shape} must be [B, K, H, S] and value {value.shape} [B, K,'
+        f' S, H], with B={batch} and H={head_dim} of query {query.shape}'
     )
   dtype = query.dtype
   # The query heads of a group are further query positions to their key/value
@@ -72,7 +76,7 @@ def dot_product_attention(
   query = query.reshape(batch, num_kv_heads, size * q_len, head_dim)
   if float32_logits:
     query, key = query.astype(jnp.float32), key.astype(jnp.float32)
-  logits = jnp.einsum('bkth,bksh->bkts', query, key)
+  logits = jnp.einsum('bkth,bkhs->bkts', query, key)
   logits = logits.reshape(batch, num_kv_heads, size, q_len, kv_len)
   if bias is not None:
     logits = _add_bias(logits, grouping.split_groups(bias, num_kv_heads, 1))
@@ -159,16 +163,17 @@ class Attention(nn.Module):
     )
 
   def project_kv(self, inputs: Array) -> tuple[Array, Array]:
-    """Maps [B, S, D] to keys and values, each [B, K, S, H]."""
+    """Maps [B, S, D] to keys [B, K, H, S] and values [B, K, S, H]."""
     # The encoder's heads, and those of MHA, are as many as the query's.
     heads = 'heads' if self.num_kv_heads == self.num_heads else 'kv_heads'
 
-    def heads_first(x):
-      return layers.with_sharding_constraint(
-          x.transpose(0, 2, 1, 3), ('batch', heads, 'length', 'kv')
-      )
-
-    return heads_first(self.key(inputs)), heads_first(self.value(inputs))
+    key = self.key(inputs).transpose(0, 2, 3, 1)
+    value = self.value(inputs).transpose(0, 2, 1, 3)
+    constrain = layers.with_sharding_constraint
+    return (
+        constrain(key, ('batch', heads, 'kv', 'length')),
+        constrain(value, ('batch', heads, 'length', 'kv')),
+    )
 
   def attend(
       self,
@@ -180,7 +185,7 @@ class Attention(nn.Module):
       mask: Array | None = None,
       deterministic: bool,
   ) -> Array:
-    """Attends from [B * R, T, D] to keys and values [B, K, S, H].
+    """Attends from [B * R, T, D] to [B, K, H, S] keys, [B, K, S, H] values.
 
     R is 1 but in beam search, where the R beams of an input stand next to each
     other and share its keys and values, as R * T query positions.
@@ -215,8 +220,8 @@ class Attention(nn.Module):
 class CachedSelfAttention(Attention):
   """The decoder's self-attention; with `decode`, over a cache of L positions.
 
-  The cache holds `cached_key` and `cached_value`, each [B, K, L, H]: K heads,
-  not N. This is what makes grouped-query decoding fast.
+  The cache holds `cached_key` [B, K, H, L] and `cached_value` [B, K, L, H]: K
+  heads, not N. This is what makes grouped-query decoding fast.
   """
 
   def __call__(
@@ -234,22 +239,23 @@ class CachedSelfAttention(Attention):
     """
     key, value = self.project_kv(inputs)
     if decode:
-      key = self._update('cached_key', key, index)
-      value = self._update('cached_value', value, index)
+      key = self._update('cached_key', key, index, axis=3)
+      value = self._update('cached_value', value, index, axis=2)
     return self.attend(inputs, key, value, **kwargs)
 
-  def _update(self, name: str, new: Array, index: Array) -> Array:
-    """Writes [B, K, T, H] at `index` and returns the cache [B, K, L, H]."""
+  def _update(self, name: str, new: Array, index: Array, axis: int) -> Array:
+    """Writes T positions of `axis` at `index`; returns the cache."""
     if not self.has_variable('cache', name):
       self.put_variable('cache', name, jnp.zeros_like(new))
       return new
     cached = self.get_variable('cache', name)
     if jnp.ndim(index) == 0:
-      cached = lax.dynamic_update_slice_in_dim(cached, new, index, axis=2)
+      cached = lax.dynamic_update_slice_in_dim(cached, new, index, axis)
     else:
-      cached = jax.vmap(
-          functools.partial(lax.dynamic_update_slice_in_dim, axis=1)
-      )(cached, new, index)
+      update = functools.partial(
+          lax.dynamic_update_slice_in_dim, axis=axis - 1
+      )
+      cached = jax.vmap(update)(cached, new, index)
     self.put_variable('cache', name, cached)
     return cached
 
@@ -257,8 +263,8 @@ class CachedSelfAttention(Attention):
 class CrossAttention(Attention):
   """The decoder's attention to the encoder's output.
 
-  A prefill keeps `cached_key` and `cached_value`, each [B, K, S, H], so that
-  decoding projects the encoder's output once per input, not once per step.
+  A prefill keeps `cached_key` [B, K, H, S] and `cached_value` [B, K, S, H], so
+  that decoding projects the encoder's output once per input, not per step.
   """
 
   def __call__(

@@ -38,8 +38,8 @@ class Prefilled(NamedTuple):
 
   Attributes:
     input_tokens: int32 [B, S].
-    cross_cache: the cross-attention's keys and values, each [B, K, S, H],
-      under their paths in the module's 'cache' collection.
+    cross_cache: the cross-attention's keys [B, K, H, S] and values
+      [B, K, S, H], under their paths in the module's 'cache' collection.
     encoded: the encoder's output [B, S, D], for a cross_cache that is empty:
       each step then projects it anew, for `benchmark.cross_cache` to time.
   """

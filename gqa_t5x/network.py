@@ -258,7 +258,7 @@ class Decoder(nn.Module):
       index = stored.reshape(-1) if stored.ndim > 1 else stored
       if not is_first:
         cached = self.variables['cache']['layers_0']['self_attention']
-        kv_length = cached['cached_key'].shape[2]
+        kv_length = cached['cached_value'].shape[2]
 
     # [T], or [B, T] where rows are at different positions.
     query_positions = jnp.arange(tokens.shape[1])

@@ -26,10 +26,16 @@ def _inputs(num_kv_heads, seed=0):
   return query, key, value, bias, mask
 
 
+def _attend(query, key, value, **kwargs):
+  """With keys [B, K, S, H], as values are."""
+  key = jnp.swapaxes(key, 2, 3)
+  return attention.dot_product_attention(query, key, value, **kwargs)
+
+
 @pytest.mark.parametrize('num_kv_heads', [1, 2, 3, 4, 6, 12])
 def test_equals_jax_nn(num_kv_heads):
   query, key, value, bias, mask = _inputs(num_kv_heads)
-  actual = attention.dot_product_attention(
+  actual = _attend(
       query, key, value, bias=jnp.asarray(bias), mask=jnp.asarray(mask)
   )
   expected = jax.nn.dot_product_attention(
@@ -52,7 +58,7 @@ def test_equals_multi_head_with_repeated_heads(num_kv_heads):
   def loss(query, key, value, bias):
     return jnp.sum(
         weight
-        * attention.dot_product_attention(
+        * _attend(
             query, key, value, bias=bias, mask=jnp.asarray(mask)
         )
     )
@@ -78,9 +84,9 @@ def test_masked_keys_have_no_influence():
   mask[...] = True
   mask[:, :, :, 4] = False
   args = dict(mask=jnp.asarray(mask))
-  before = attention.dot_product_attention(query, key, value, **args)
+  before = _attend(query, key, value, **args)
   key[:, :, 4], value[:, :, 4] = 100.0, -100.0
-  after = attention.dot_product_attention(query, key, value, **args)
+  after = _attend(query, key, value, **args)
   np.testing.assert_array_equal(before, after)
 
 
@@ -89,7 +95,7 @@ def test_dropout_is_shared_by_query_positions_and_unbiased():
   query = np.zeros_like(query)  # uniform weights
   value = np.ones_like(value)
   draw = jax.vmap(
-      lambda rng: attention.dot_product_attention(
+      lambda rng: _attend(
           query, key, value, dropout_rate=0.25, dropout_rng=rng
       )
   )(jax.random.split(jax.random.key(0), 500))
@@ -102,13 +108,13 @@ def test_float32_logits_with_bfloat16_activations():
   query, key, value, bias, _ = [
       jnp.asarray(x, jnp.bfloat16) for x in _inputs(4)
   ]
-  exact = attention.dot_product_attention(
+  exact = _attend(
       *[x.astype(jnp.float32) for x in (query, key, value)],
       bias=bias.astype(jnp.float32),
   )
 
   def error(**kwargs):
-    out = attention.dot_product_attention(
+    out = _attend(
         query, key, value, bias=bias, **kwargs
     )
     assert out.dtype == jnp.bfloat16
@@ -119,5 +125,5 @@ def test_float32_logits_with_bfloat16_activations():
 
 def test_shapes_that_do_not_fit_are_named():
   query, key, value, _, _ = _inputs(4)
-  with pytest.raises(ValueError, match=r'\[B, K, S, H\] with B=2 and H=3'):
-    attention.dot_product_attention(query, key, value[..., :2])
+  with pytest.raises(ValueError, match=r'\[B, K, S, H\], with B=2 and H=3'):
+    _attend(query, key, value[..., :2])

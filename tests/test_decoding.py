@@ -287,8 +287,12 @@ def test_cache_holds_key_value_heads_once_per_input():
   for name in (MULTI_HEAD, GROUPED, MULTI_QUERY):
     model, params = model_and_params(name)
     prefilled = decoding.prefill(model, params, INPUTS)
-    shapes = {x.shape for x in prefilled.cross_cache.values()}
-    assert shapes == {(*INPUTS.shape[:1], CONFIGS[name].num_kv_heads, 13, 5)}
+    shapes = {(p[-1], x.shape) for p, x in prefilled.cross_cache.items()}
+    heads = (len(INPUTS), CONFIGS[name].num_kv_heads)
+    assert shapes == {
+        ('cached_key', (*heads, 5, 13)),
+        ('cached_value', (*heads, 13, 5)),
+    }
     assert len(prefilled.cross_cache) == 2 * CONFIGS[name].num_decoder_layers
 
 

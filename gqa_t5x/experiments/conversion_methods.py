@@ -42,6 +42,7 @@ from gqa_t5x.engine import train
 from gqa_t5x.experiments import results
 
 _DEV_TASK = 'docs_span_corruption'
+LOSS = f'{_DEV_TASK} validation, nats a token'
 _EVAL_BATCH_SIZE = 16
 _EVAL_BATCHES = 16
 
@@ -107,12 +108,20 @@ class Comparison:
 
   @functools.cached_property
   def covariances(self):
-    count = -(-self.calibration_sequences // _EVAL_BATCH_SIZE)
     return calibration.covariances(
         network.Transformer(self.config),
         self.params,
-        self._eval_batches('train', count),
+        self.calibration_batches(self.calibration_sequences),
     )
+
+  def calibration_batches(self, num_sequences: int) -> list[data.Batch]:
+    """Returns text of pre-training; none of it is validation text."""
+    count = -(-num_sequences // _EVAL_BATCH_SIZE)
+    batches = self._eval_batches('train', count)
+    last = num_sequences % _EVAL_BATCH_SIZE
+    if last:
+      batches[-1] = {name: x[:last] for name, x in batches[-1].items()}
+    return batches
 
   def convert(self, label: str, num_kv_heads: int, seed: int):
     """Returns the parameters that a cell starts from."""
@@ -221,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
       + shlex.join(argv if argv is not None else sys.argv[1:]),
       'checkpoint': pathlib.Path(args.checkpoint).name,
       'calibration_sequences': args.calibration_sequences,
-      'loss': f'{_DEV_TASK} validation, nats a token',
+      'loss': LOSS,
   } | results.environment()
   comparison = Comparison(args.checkpoint, args.calibration_sequences)
   done = {

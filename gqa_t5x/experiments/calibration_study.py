@@ -1,0 +1,177 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What calibrated conversion depends on, without any uptraining.
+
+Which text the covariances are measured on, how much of it, and which of the
+decoder's attentions are converted. Loss as in `conversion_methods`.
+
+  python -m gqa_t5x.experiments.calibration_study --output OUT.json
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+import dataclasses
+import itertools
+import json
+import pathlib
+import shlex
+import sys
+import tempfile
+from typing import Any
+
+from flax import traverse_util
+import numpy as np
+
+from gqa_t5x import conversion
+from gqa_t5x import network
+from gqa_t5x import pretrained
+from gqa_t5x import text_generation
+from gqa_t5x.conversion import calibration
+from gqa_t5x.conversion import calibration_text
+from gqa_t5x.conversion import heads as heads_lib
+from gqa_t5x.engine import evaluate
+from gqa_t5x.engine import partitioning
+from gqa_t5x.experiments import conversion_methods
+from gqa_t5x.experiments import results
+
+SEQUENCES = (8, 32, 128, 512, 1024)
+NUM_KV_HEADS = (4, 2, 1)
+
+
+class Study(conversion_methods.Comparison):
+  """Losses of conversions of one checkpoint."""
+
+  def loss(self, params: Any, num_kv_heads: int) -> float:
+    config = dataclasses.replace(self.config, num_kv_heads=num_kv_heads)
+    model = network.Transformer(config)
+    return evaluate.dev_loss(model, params, self.dev)['loss']
+
+  def converted(self, num_kv_heads: int, **options) -> Any:
+    return conversion.convert_params(
+        self.params,
+        num_heads=self.config.num_heads,
+        num_kv_heads=num_kv_heads,
+        **options,
+    )
+
+  def measured_on(self, batches: Iterator[Mapping[str, Any]]):
+    return calibration.covariances(
+        network.Transformer(self.config), self.params, batches
+    )
+
+  def text_batches(self, path: str | None, num_sequences: int):
+    return calibration_text.batches(
+        path,
+        text_generation.Vocabulary(pretrained.VOCABULARY_PATH),
+        vocab_size=self.config.vocab_size,
+        num_sequences=num_sequences,
+    )
+
+  def random_batches(self, num_sequences: int):
+    """Tokens drawn evenly: text that no model has seen."""
+    rng = np.random.default_rng(0)
+    for batch in self.text_batches(None, num_sequences):
+      for name, tokens in batch.items():
+        drawn = rng.integers(2, self.config.vocab_size, tokens.shape, np.int32)
+        batch[name] = np.where(tokens > 1, drawn, tokens)
+      yield batch
+
+  def only(self, kind: str, converted: Any) -> Any:
+    """Returns multi-head parameters with one kind of attention converted.
+
+    A converted attention has each key and value head once for every query head
+    of its group, which computes the same.
+
+    Args:
+      kind: a name of `heads_lib.ATTENTIONS`.
+      converted: parameters with fewer key/value heads.
+    """
+    flat = traverse_util.flatten_dict(self.params)
+    new = traverse_util.flatten_dict(converted)
+    for attention in heads_lib.attentions(flat):
+      if attention[-1] != kind:
+        continue
+      kernels = {
+          name: np.asarray(new[(*attention, name, 'kernel')])
+          for name in heads_lib.PROJECTIONS
+      }
+      heads = heads_lib.split(kernels, self.config.num_heads)
+      for name, kernel in heads_lib.join(heads.per_query_head()).items():
+        flat[(*attention, name, 'kernel')] = kernel
+    return traverse_util.unflatten_dict(flat)
+
+
+def translation_text() -> str:
+  """Returns dates, numbers and names in two languages: far from prose."""
+  from gqa_t5x.tasks import cldr
+
+  rows = itertools.islice(cldr.translation_pairs(), 20_000)
+  return '\n'.join(f'{row[-2]} {row[-1]}' for row in rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--output', required=True, metavar='JSON')
+  parser.add_argument('--checkpoint', default=pretrained.CHECKPOINT_PATH)
+  parser.add_argument(
+      '--text',
+      action='append',
+      default=[],
+      metavar='NAME=FILE',
+      help='more text to calibrate with',
+  )
+  args = parser.parse_args(argv)
+  partitioning.use_cpu_cores()
+  study = Study(args.checkpoint, 128)
+  original = study.loss(study.params, study.config.num_heads)
+  cells = []
+
+  def add(label, num_kv_heads, loss, **facts):
+    cells.append(
+        {'method': label, 'num_kv_heads': num_kv_heads, 'loss': loss} | facts
+    )
+    print(label, num_kv_heads, facts, f'{loss:.4f}', flush=True)
+
+  with tempfile.TemporaryDirectory() as folder:
+    far = pathlib.Path(folder) / 'translation.txt'
+    far.write_text(translation_text(), encoding='utf-8')
+    texts = {
+        'pre-training': lambda n: study.calibration_batches(n),
+        'default': lambda n: study.text_batches(None, n),
+        'translation': lambda n: study.text_batches(str(far), n),
+        'random tokens': study.random_batches,
+    }
+    for pair in args.text:
+      name, _, path = pair.partition('=')
+      texts[name] = lambda n, path=path: study.text_batches(path, n)
+    for name, batches in texts.items():
+      for sequences in SEQUENCES:
+        moments = study.measured_on(batches(sequences))
+        for k in NUM_KV_HEADS:
+          params = study.converted(k, method='svd', covariances=moments)
+          add('svd', k, study.loss(params, k), text=name, sequences=sequences)
+  for method, moments in (
+      ('mean', None), ('svd', None), ('svd', study.covariances),
+  ):  # pyformat: disable
+    for k in NUM_KV_HEADS:
+      params = study.converted(k, method=method, covariances=moments)
+      facts = {'text': moments and 'pre-training', 'attention': 'both'}
+      add(method, k, study.loss(params, k), **facts)
+      for kind in heads_lib.ATTENTIONS:
+        loss = study.loss(study.only(kind, params), study.config.num_heads)
+        add(method, k, loss, **facts | {'attention': kind})
+  words = [w for w in argv or sys.argv[1:] if '=' not in w]
+  words += [f'{pair.partition("=")[0]}=FILE' for pair in args.text]
+  report = {
+      'command': 'python -m gqa_t5x.experiments.calibration_study '
+      + shlex.join(words),
+      'checkpoint': pathlib.Path(args.checkpoint).name,
+      'loss': conversion_methods.LOSS,
+      'original_loss': original,
+      'cells': cells,
+  } | results.environment()
+  pathlib.Path(args.output).write_text(json.dumps(report, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  main()
