@@ -15,6 +15,8 @@ import re
 import shlex
 import sys
 
+from gqa_t5x.errors import UserError
+
 
 def add_commands(subparsers) -> dict[str, argparse.ArgumentParser]:
   """Adds all commands, each with `run(args)` as a default; returns them."""
@@ -292,6 +294,8 @@ def _add_benchmark(add) -> None:
       'time decoding for several numbers of key/value heads, or converting',
       'gqa-t5x benchmark decode --num_kv_heads 8,2,1 --batch_size 8'
       ' --input_length 512\n'
+      '  gqa-t5x benchmark decode --model small --num_kv_heads 6,2,1'
+      ' --against hf,ctranslate2\n'
       '  gqa-t5x benchmark convert --model xl --num_kv_heads 8 --folder /tmp',
   )
   command.add_argument(
@@ -323,15 +327,26 @@ def _add_benchmark(add) -> None:
     )
   command.add_argument(
       '--model',
-      default='small',
-      help='of convert: small (default), base, large, xl or xxl, T5.1.1 of'
-      ' random values',
+      metavar='SIZE',
+      help='small, base, large, xl or xxl: T5.1.1 with random values (default:'
+      " decode takes --checkpoint's shapes, convert takes small)",
   )
   command.add_argument(
       '--num_layers',
       type=_positive,
       metavar='N',
-      help="of convert: layers of each stack (default: the model's)",
+      help="layers of each stack (default: the model's)",
+  )
+  command.add_argument(
+      '--dtype',
+      default='float32',
+      choices=['float32', 'bfloat16'],
+      help='of decode: weights, activations and cache (default: float32)',
+  )
+  command.add_argument(
+      '--against',
+      metavar='PEER,PEER',
+      help='of decode: time hf, ctranslate2 or t5x too, on the same weights',
   )
   command.add_argument(
       '--without_cp',
@@ -566,7 +581,7 @@ def _benchmark_convert(args) -> None:
   from gqa_t5x.benchmark import convert
   from gqa_t5x.benchmark import tpu_compile
 
-  config = tpu_compile.t5_1_1_config(args.model, None)
+  config = tpu_compile.t5_1_1_config(args.model or 'small', None)
   if args.num_layers:
     config = dataclasses.replace(
         config,
@@ -593,26 +608,76 @@ def _benchmark_convert(args) -> None:
 def _benchmark(args) -> None:
   if args.what == 'convert':
     _benchmark_convert(args)
-    return
+  else:
+    _benchmark_decode(args)
+
+
+def _benchmark_decode(args) -> None:
+  import tempfile
+
   from gqa_t5x import inspection
   from gqa_t5x.benchmark import decode
+  from gqa_t5x.benchmark import peers
+  from gqa_t5x.benchmark import tpu_compile
+  from gqa_t5x.experiments import results
 
-  configs = inspection.configs_by_kv_heads(args.checkpoint, args.num_kv_heads)
-  results = decode.compare_decode(
-      {f'K={k}': (config, None) for k, config in configs.items()},
-      batch_size=args.batch_size,
-      input_length=args.input_length,
-      output_length=args.output_length,
-      num_repeats=args.num_repeats,
+  config = (
+      tpu_compile.t5_1_1_config(args.model, None)
+      if args.model
+      else inspection.config_of(args.checkpoint)
   )
+  config = dataclasses.replace(
+      config, dtype=args.dtype, num_kv_heads=config.num_heads
+  )
+  if args.num_layers:
+    config = dataclasses.replace(
+        config,
+        num_encoder_layers=args.num_layers,
+        num_decoder_layers=args.num_layers,
+    )
+  configs = inspection.configs_by_kv_heads(config, args.num_kv_heads)
+  models = {f'K={k}': (one, None) for k, one in configs.items()}
+  names = args.against.split(',') if args.against else []
+  with tempfile.TemporaryDirectory() as folder:
+    others, mha = {}, f'K={config.num_heads}'
+    if names:
+      if config.logits_via_embedding or args.dtype != 'float32':
+        raise UserError(
+            '--against needs --model and float32: the peers run T5.1.1 on CPUs'
+        )
+      params = peers.without_pad_and_eos(
+          decode.random_params(config, config.dtype, 0)
+      )
+      models = {mha: (config, params)} | {
+          k: v for k, v in models.items() if k != mha
+      }
+      others = peers.load(names, config, params, folder)
+    found = decode.compare_decode(
+        models,
+        batch_size=args.batch_size,
+        input_length=args.input_length,
+        output_length=args.output_length,
+        num_repeats=args.num_repeats,
+        dtype=args.dtype,
+        peers=others,
+        same_as=mha,
+    )
   if args.json:
-    _print_json(results)
+    _print_json({
+        'command': shlex.join(['gqa-t5x', *args.words]),
+        'model': args.model or 'checkpoint',
+        'config': config.to_dict(),
+        'rows': found,
+        **results.environment(),
+        'peers': peers.versions(names),
+    })
     return
-  print('model  s/sample  prefill s  ms/step  of limit  cache MB')
-  for name, row in results.items():
+  print('model        s/sample  prefill s  ms/step  of limit  cache MB')
+  for name, row in found.items():
+    cache = row.get('cache_bytes_allocated')
     print(
-        f'{name:<5}  {row["seconds_per_sample"]:8.4f}'
+        f'{name:<11}  {row["seconds_per_sample"]:8.4f}'
         f'  {row["prefill_seconds"]:9.3f}  {row["ms_per_step"]:7.2f}'
         f'  {row["bandwidth_share"]:8.0%}'
-        f'  {row["cache_bytes_allocated"] / 1e6:8.1f}'
+        + ('' if cache is None else f'  {cache / 1e6:8.1f}')
     )

@@ -71,20 +71,28 @@ def inspect_checkpoint(path: str, verify: bool = False) -> dict[str, Any]:
   }
 
 
+def config_of(path: str | None) -> T5Config:
+  """Returns a checkpoint's configuration; None is the one that ships.
+
+  Raises:
+    UserError: if there is no such checkpoint.
+  """
+  opened = checkpoints.open_checkpoint(path or pretrained.CHECKPOINT_PATH)
+  return T5Config(**opened.metadata['config'])
+
+
 def configs_by_kv_heads(
-    path: str | None, num_kv_heads: Sequence[int] | None
+    config: T5Config, num_kv_heads: Sequence[int] | None
 ) -> dict[int, T5Config]:
-  """Returns a checkpoint's configuration with other numbers of K/V heads.
+  """Returns a configuration with other numbers of key/value heads.
 
   Args:
-    path: of the checkpoint; None is the one that ships.
+    config: of a model.
     num_kv_heads: wanted; None is all divisors of its query heads.
 
   Raises:
-    UserError: if there is no such checkpoint, or the heads do not divide.
+    UserError: if the heads do not divide.
   """
-  opened = checkpoints.open_checkpoint(path or pretrained.CHECKPOINT_PATH)
-  config = T5Config(**opened.metadata['config'])
   return {
       k: dataclasses.replace(config, num_kv_heads=k)
       for k in num_kv_heads or _divisors(config.num_heads)

@@ -10,7 +10,7 @@ attention lowers it by shrinking the cache.
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -158,7 +158,9 @@ def compare_decode(
     models: Mapping[str, tuple[T5Config, Mapping[str, Any] | None]], *,
     batch_size: int, input_length: int, output_length: int,
     num_repeats: int = 5, dtype: Any = None, seed: int = 0,
-    bandwidth: Mapping[str, float] | None = None) -> dict[str, dict]:
+    bandwidth: Mapping[str, float] | None = None,
+    peers: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] | None = None,
+    same_as: str | None = None) -> dict[str, dict]:
   """Times greedy decoding of several models, in turn within each repeat.
 
   In turn, so that a machine that slows down does so for all. Each repeat has
@@ -174,10 +176,13 @@ def compare_decode(
     dtype: of activations, cache and weights; None leaves them as they are.
     seed: of inputs and random parameters.
     bandwidth: what `measure_bandwidth` gave in this run; None measures it.
+    peers: other programs by name, see `benchmark.peers`. A step of theirs is
+      what a long run takes longer than a run of one step.
+    same_as: the model whose weights the peers have.
 
   Returns:
     name -> dict with, for the whole batch and as medians of the repeats unless
-    said otherwise:
+    said otherwise (of a peer only times and shape):
       seconds_per_sample: (prefill + all steps) / batch_size.
       seconds_per_sample_repeats: the same of each repeat.
       spread: (longest - shortest repeat) / median.
@@ -194,8 +199,12 @@ def compare_decode(
       bandwidth_share: limit_ms_per_step / ms_per_step, 1 at the limit.
       batch_size, input_length, output_length, num_repeats, dtype (of
       activations and cache), weights_dtype, num_kv_heads.
+
+  Raises:
+    RuntimeError: if a peer decodes other tokens than the model of its weights.
   """
   size = batch_size, input_length
+  peers = peers or {}
   ready, times, warm_up = {}, {}, {}
   for name, (config, params) in models.items():
     ready[name] = _prepare(config, params, dtype, seed)
@@ -204,28 +213,66 @@ def compare_decode(
     _time_once(*ready[name], tokens, output_length)
     warm_up[name] = time.perf_counter() - start
     times[name] = []
+  for name, peer in peers.items():
+    _check_tokens(name, peer, *ready[same_as], size, output_length, seed)
+    times[name] = []
   for repeat in range(1, num_repeats + 1):
     for name, (module, params) in ready.items():
       tokens = random_tokens(module.config, size, (seed, repeat))
       times[name].append(_time_once(module, params, tokens, output_length))
+    for name, peer in peers.items():
+      tokens = random_tokens(ready[same_as][0].config, size, (seed, repeat))
+      times[name].append(_time_peer(peer, np.asarray(tokens), output_length))
   bandwidth = bandwidth or measure_bandwidth()
   shape = {'batch_size': batch_size, 'input_length': input_length,
            'output_length': output_length}
-  return {
+  found = {
       name: {**_summary(times[name], module.config, params, bandwidth, shape),
              'warm_up_seconds': warm_up[name]}
       for name, (module, params) in ready.items()}
+  for name in peers:
+    row = _times(times[name], shape) | shape | {'num_repeats': num_repeats}
+    limit = found[same_as]['limit_ms_per_step']
+    found[name] = row | {
+        'limit_ms_per_step': limit,
+        'bandwidth_share': limit / row['ms_per_step'],
+        'num_kv_heads': ready[same_as][0].config.num_kv_heads}
+  return found
 
 
-def _summary(times, config, params, bandwidth, shape) -> dict:
+def _check_tokens(name, peer, module, params, size, output_length, seed):
+  """Raises RuntimeError unless a peer decodes what the module does.
+
+  Nearly: where two logits are as good as equal, rounding decides, and the rest
+  of that row differs.
+  """
+  tokens = random_tokens(module.config, size, (seed, 0))
+  prefilled = decoding.prefill(module, params, tokens)
+  ours = np.asarray(decoding.decode_loop(
+      module, params, prefilled, max_decode_len=output_length,
+      eos_id=_NO_EOS).tokens)
+  theirs = peer(np.asarray(tokens), output_length)
+  same = (ours == theirs).all(axis=1) if ours.shape == theirs.shape else [0]
+  if np.mean(same) < 0.75:
+    raise RuntimeError(
+        f'{name} decodes other tokens than ours, {ours[0][:8]} here and'
+        f' {theirs[0][:8]} there; timing it would compare different work')
+
+
+def _time_peer(peer, tokens, output_length) -> _Timed:
+  start = time.perf_counter()
+  peer(tokens, 1)
+  middle = time.perf_counter()
+  peer(tokens, output_length)
+  whole, first = time.perf_counter() - middle, middle - start
+  steps = (whole - first) * output_length / (output_length - 1)
+  return _Timed(whole - steps, steps)
+
+
+def _times(times, shape) -> dict:
   batch_size, output_length = shape['batch_size'], shape['output_length']
   samples = [(t.prefill + t.steps) / batch_size for t in times]
   steps = float(np.median([t.steps for t in times]))
-  weights = step_weight_bytes(params)
-  # At step t the self-attention's cache holds t tokens, t = 1 ... L.
-  filled = shape['input_length'] + (output_length + 1) / 2
-  step_bytes = weights + batch_size * filled * cache_bytes_per_token(config)
-  limit = step_bytes / bandwidth['best']
   return {
       'seconds_per_sample': float(np.median(samples)),
       'seconds_per_sample_repeats': samples,
@@ -234,6 +281,19 @@ def _summary(times, config, params, bandwidth, shape) -> dict:
       'ms_per_step': 1e3 * steps / output_length,
       'ms_per_step_repeats': [1e3 * t.steps / output_length for t in times],
       'tokens_per_second': batch_size * output_length / steps,
+  }
+
+
+def _summary(times, config, params, bandwidth, shape) -> dict:
+  batch_size, output_length = shape['batch_size'], shape['output_length']
+  weights = step_weight_bytes(params)
+  # At step t the self-attention's cache holds t tokens, t = 1 ... L.
+  filled = shape['input_length'] + (output_length + 1) / 2
+  step_bytes = weights + batch_size * filled * cache_bytes_per_token(config)
+  limit = step_bytes / bandwidth['best']
+  measured = _times(times, shape)
+  return {
+      **measured,
       'cache_bytes_per_token': cache_bytes_per_token(config),
       'cache_bytes_computed': cache_bytes(config, **shape),
       'cache_bytes_allocated': allocated_cache_bytes(config, **shape),
@@ -241,7 +301,7 @@ def _summary(times, config, params, bandwidth, shape) -> dict:
       'step_bytes': step_bytes,
       'bandwidth': dict(bandwidth),
       'limit_ms_per_step': 1e3 * limit,
-      'bandwidth_share': limit * output_length / steps,
+      'bandwidth_share': 1e3 * limit / measured['ms_per_step'],
       **shape,
       'num_repeats': len(times),
       'dtype': jnp.dtype(config.dtype).name,

@@ -1,0 +1,222 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Other programs that decode T5, on the same weights and inputs.
+
+Each peer is a function from input tokens int32 [B, S] and a number of steps to
+the tokens that it decodes greedily, int [B, steps], without ever stopping.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gqa_t5x import checkpoints
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config
+
+Decode = Callable[[np.ndarray, int], np.ndarray]
+PyTree = Any
+
+
+def without_pad_and_eos(params: PyTree) -> PyTree:
+  """Returns random parameters that never make tokens 0 and 1 the likeliest.
+
+  So no program has a reason to stop, and all decode the same tokens.
+
+  Args:
+    params: of a model with an output projection of its own.
+  """
+  kernel = params['decoder']['logits_dense']['kernel']
+  dense = {'kernel': kernel.at[:, :2].set(0.0)}
+  return params | {'decoder': params['decoder'] | {'logits_dense': dense}}
+
+
+def load(
+    names: Sequence[str], config: T5Config, params: PyTree, folder: str
+) -> dict[str, Decode]:
+  """Returns the peers named.
+
+  Args:
+    names: of 'hf' (PyTorch), 'ctranslate2' and 't5x' (its own network).
+    config: of the multi-head model, in float32.
+    params: its parameters.
+    folder: where their files go.
+
+  Raises:
+    UserError: if there is no such peer, or it is not installed.
+  """
+  made = {}
+  for name in names:
+    if name not in _PEERS:
+      raise UserError(
+          f'expected peers of {", ".join(_PEERS)}, got {name!r}; choose one'
+      )
+    try:
+      made[name] = _PEERS[name](config, params, pathlib.Path(folder))
+    except ImportError as error:
+      raise UserError(
+          f'{name} cannot be timed: {error}; pip install "gqa_t5x[bench]", or'
+          ' t5x from its repository'
+      ) from error
+  return made
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+  """Returns the installed versions of what the peers run on."""
+  import importlib.metadata
+
+  packages = {
+      'hf': ('transformers', 'torch'), 'ctranslate2': ('ctranslate2',),
+      't5x': (),
+  }  # pyformat: disable
+  return {
+      package: importlib.metadata.version(package)
+      for name in names
+      for package in packages[name]
+  }
+
+
+def _hf_folder(config: T5Config, params: PyTree, folder: pathlib.Path) -> str:
+  path = folder / 'hf'
+  if not path.exists():
+    metadata = {'config': config.to_dict(), 'step': 0}
+    checkpoints.save_checkpoint(
+        str(path), params, format='hf', metadata=metadata
+    )
+  return str(path)
+
+
+def _hf(config, params, folder) -> Decode:
+  import torch
+  import transformers
+
+  torch.set_num_threads(_cores())
+  model = transformers.T5ForConditionalGeneration.from_pretrained(
+      _hf_folder(config, params, folder), dtype=torch.float32
+  ).eval()
+  model.generation_config = transformers.GenerationConfig(
+      decoder_start_token_id=0, pad_token_id=0, do_sample=False, num_beams=1
+  )
+
+  def decode(tokens, steps):
+    inputs = torch.from_numpy(np.asarray(tokens, np.int64))
+    with torch.inference_mode():
+      made = model.generate(
+          inputs,
+          attention_mask=torch.ones_like(inputs),
+          max_new_tokens=steps,
+          min_new_tokens=steps,
+      )
+    return made[:, 1:].numpy()
+
+  return decode
+
+
+def _ctranslate2(config, params, folder) -> Decode:
+  import ctranslate2
+  from ctranslate2.converters import transformers as converter
+  import transformers
+
+  path = folder / 'ctranslate2'
+  if not path.exists():
+    model = transformers.T5ForConditionalGeneration.from_pretrained(
+        _hf_folder(config, params, folder)
+    )
+    # Its own converter wants a tokenizer; here tokens are numbers.
+    loader = converter._MODEL_LOADERS['T5Config']  # pylint: disable=protected-access
+    spec = loader.get_model_spec(model)
+    words = ['<pad>', '</s>', '<unk>']
+    words += [str(i) for i in range(3, config.vocab_size)]
+    spec.register_source_vocabulary(words)
+    spec.register_target_vocabulary(words)
+    spec.config.bos_token = '<pad>'
+    spec.config.eos_token = '</s>'
+    spec.config.unk_token = '<unk>'
+    spec.config.decoder_start_token = '<pad>'
+    spec.validate()
+    spec.optimize()
+    path.mkdir()
+    spec.save(str(path))
+  translator = ctranslate2.Translator(
+      str(path), device='cpu', compute_type='float32', intra_threads=_cores()
+  )
+
+  def decode(tokens, steps):
+    # Tokens are 3 and up: `decode.random_tokens` has no other but 2.
+    found = translator.translate_batch(
+        [['<unk>' if t == 2 else str(t) for t in row] for row in tokens],
+        beam_size=1,
+        max_batch_size=0,
+        max_input_length=0,
+        max_decoding_length=steps,
+        min_decoding_length=steps,
+    )
+    number = {'<pad>': 0, '</s>': 1, '<unk>': 2}
+    return np.array([
+        [number[t] if t in number else int(t) for t in row.hypotheses[0]]
+        for row in found
+    ])
+
+  return decode
+
+
+def _t5x(config, params, folder) -> Decode:
+  del folder
+  import functools
+  import types
+
+  from t5x import decoding
+  from t5x import models
+  from t5x.examples.t5 import network
+
+  known = {field.name for field in dataclasses.fields(network.T5Config)}
+  options = {
+      name: getattr(config, name)
+      for name in known & {f.name for f in dataclasses.fields(config)}
+  }
+  # No token is EOS: every row decodes to the end.
+  vocabulary = types.SimpleNamespace(
+      vocab_size=config.vocab_size, eos_id=config.vocab_size
+  )
+  model = models.EncoderDecoderModel(
+      module=network.Transformer(network.T5Config(**options)),
+      input_vocabulary=vocabulary,
+      output_vocabulary=vocabulary,
+      optimizer_def=None,
+      decode_fn=functools.partial(
+          decoding.temperature_sample, temperature=0.0, topk=1
+      ),
+  )
+  predict = jax.jit(model.predict_batch)
+
+  def decode(tokens, steps):
+    return np.asarray(
+        predict(
+            params,
+            {
+                'encoder_input_tokens': jnp.asarray(tokens),
+                'decoder_input_tokens': jnp.zeros(
+                    (len(tokens), steps), jnp.int32
+                ),
+            },
+        )
+    )
+
+  return decode
+
+
+def _cores() -> int:
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+_PEERS: Mapping[str, Callable[..., Decode]] = {
+    'hf': _hf, 'ctranslate2': _ctranslate2, 't5x': _t5x,
+}  # pyformat: disable

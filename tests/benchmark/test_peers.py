@@ -1,0 +1,88 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Peers decode our tokens on our weights, or are not timed."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gqa_t5x import decoding
+from gqa_t5x import network
+from gqa_t5x.benchmark import decode
+from gqa_t5x.benchmark import peers
+from gqa_t5x.errors import UserError
+
+CONFIG = network.T5Config(
+    vocab_size=211, emb_dim=32, num_heads=4, num_encoder_layers=2,
+    num_decoder_layers=2, head_dim=8, mlp_dim=48,
+    mlp_activations=('gelu', 'linear'), dropout_rate=0.0, dtype=jnp.float32,
+)  # pyformat: disable
+STEPS = 9
+
+
+@pytest.fixture(scope='module', name='params')
+def fixture_params():
+  params = decode.random_params(CONFIG, CONFIG.dtype, 0)
+  return peers.without_pad_and_eos(params)
+
+
+def _tokens(params, inputs):
+  model = network.Transformer(CONFIG)
+  prefilled = decoding.prefill(model, params, inputs)
+  return decoding.decode_loop(
+      model, params, prefilled, max_decode_len=STEPS, eos_id=-1
+  ).tokens
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['hf', 'ctranslate2', pytest.param('t5x', marks=pytest.mark.t5x)],
+)
+def test_a_peer_decodes_our_tokens(params, name, tmp_path):
+  if name != 't5x':
+    for package in ('torch', 'transformers', 'ctranslate2'):
+      pytest.importorskip(package)
+  peer = peers.load([name], CONFIG, params, str(tmp_path))[name]
+  inputs = decode.random_tokens(CONFIG, (3, 17), 0)
+  ours = np.asarray(_tokens(params, inputs))
+  assert (ours > 1).all()
+  np.testing.assert_array_equal(peer(np.asarray(inputs), STEPS), ours)
+
+
+def _compare(params, peer):
+  return decode.compare_decode(
+      {'K=4': (CONFIG, params),
+       'K=1': (dataclasses.replace(CONFIG, num_kv_heads=1), None)},
+      batch_size=3, input_length=17, output_length=STEPS, num_repeats=2,
+      bandwidth={'best': 1e9}, peers={'peer': peer}, same_as='K=4',
+  )  # pyformat: disable
+
+
+def test_a_peer_gets_the_inputs_of_ours_and_two_lengths(params):
+  calls = []
+
+  def peer(tokens, steps):
+    calls.append((tokens.tobytes(), steps))
+    return np.asarray(_tokens(params, jnp.asarray(tokens)))[:, :steps]
+
+  row = _compare(params, peer)['peer']
+  assert [steps for _, steps in calls] == [STEPS, 1, STEPS, 1, STEPS]
+  # Each repeat has inputs of its own, the same for both lengths.
+  assert [calls[1][0], calls[3][0]] == [calls[2][0], calls[4][0]]
+  assert len({tokens for tokens, _ in calls}) == 3
+  assert row['num_kv_heads'] == 4
+  np.testing.assert_allclose(
+      row['bandwidth_share'], row['limit_ms_per_step'] / row['ms_per_step']
+  )
+
+
+def test_a_peer_of_other_weights_is_not_timed(params):
+  with pytest.raises(RuntimeError, match='peer decodes other tokens than ours'):
+    _compare(params, lambda tokens, steps: np.full((3, steps), 7))
+
+
+def test_unknown_peers_are_refused(params):
+  with pytest.raises(UserError, match="got 'vllm'; choose one"):
+    peers.load(['vllm'], CONFIG, params, '/nowhere')
