@@ -38,6 +38,7 @@ def add_commands(subparsers) -> dict[str, argparse.ArgumentParser]:
   _add_checkpoints(add)
   _add_generate(add)
   _add_benchmark(add)
+  _add_plan(add)
   _add_compile(add)
   return commands
 
@@ -377,6 +378,74 @@ def _integers(text: str) -> list[int]:
   return [_positive(part.strip()) for part in text.split(',')]
 
 
+def _add_plan(add) -> None:
+  command = add(
+      'plan',
+      _plan,
+      'say what decoding takes at best on a device, for each K',
+      'gqa-t5x plan --model xxl --num_kv_heads 64,8,1 --batch_size 64'
+      ' \\\n    --input_length 2048 --output_length 512 --device tpu-v4'
+      ' --num_devices 8',
+  )
+  command.add_argument(
+      '--model',
+      metavar='SIZE',
+      help='small, base, large, xl or xxl of T5.1.1 (default: the shapes of'
+      ' --checkpoint)',
+  )
+  command.add_argument(
+      '--checkpoint', metavar='CKPT', help='(default: the one that ships)'
+  )
+  command.add_argument(
+      '--num_kv_heads',
+      type=_integers,
+      metavar='K,K',
+      help='(default: all divisors of the query heads)',
+  )
+  for flag, default in (
+      ('batch_size', 32), ('input_length', 2048), ('output_length', 512),
+      ('num_devices', 1),
+  ):  # pyformat: disable
+    command.add_argument(
+        f'--{flag}',
+        type=_positive,
+        default=default,
+        metavar='N',
+        help=f'(default: {default})',
+    )
+  command.add_argument(
+      '--dtype',
+      default='bfloat16',
+      choices=['float32', 'bfloat16'],
+      help='of weights and cache (default: bfloat16)',
+  )
+  command.add_argument(
+      '--device', help='tpu-v4, tpu-v5e, tpu-v5p, a100, h100 or h200'
+  )
+  for flag, meaning in (
+      ('bandwidth', 'of its memory, GB/s'),
+      ('memory', 'GiB'),
+      ('flops', 'operations a second, in 10**12'),
+  ):
+    command.add_argument(
+        f'--{flag}',
+        type=_amount,
+        metavar='X',
+        help=f"{meaning}, in place of the device's",
+    )
+  _add_json(command)
+
+
+def _amount(text: str) -> float:
+  try:
+    number = float(text)
+  except ValueError:
+    number = 0.0
+  if not 0 < number < float('inf'):
+    raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
+  return number
+
+
 def _add_compile(add) -> None:
   command = add(
       'compile',
@@ -582,12 +651,7 @@ def _benchmark_convert(args) -> None:
   from gqa_t5x.benchmark import tpu_compile
 
   config = tpu_compile.t5_1_1_config(args.model or 'small', None)
-  if args.num_layers:
-    config = dataclasses.replace(
-        config,
-        num_encoder_layers=args.num_layers,
-        num_decoder_layers=args.num_layers,
-    )
+  config = _with_layers(config, args.num_layers)
   found = convert.benchmark_convert(
       config,
       num_kv_heads=(args.num_kv_heads or [max(1, config.num_heads // 8)])[0],
@@ -605,6 +669,63 @@ def _benchmark_convert(args) -> None:
     print(convert.to_text(found))
 
 
+def _plan(args) -> None:
+  from gqa_t5x import inspection
+  from gqa_t5x.benchmark import plan
+
+  device = plan.device_of(
+      args.device,
+      bandwidth=args.bandwidth and args.bandwidth * 1e9,
+      memory_gib=args.memory,
+      flops=args.flops and args.flops * 1e12,
+  )
+  configs = inspection.configs_by_kv_heads(
+      _config_of(args), args.num_kv_heads
+  )
+  shape = {
+      name: getattr(args, name)
+      for name in ('batch_size', 'input_length', 'output_length', 'num_devices')
+  }
+  plans = [plan.plan(c, device=device, **shape) for c in configs.values()]
+  if args.json:
+    _print_json({
+        'device': dataclasses.asdict(device),
+        **shape,
+        'plans': [dataclasses.asdict(p) for p in plans],
+    })
+    return
+  print(plan.to_text(plans))
+  print(
+      'Lower limits: what devices say to each other, and all that a program'
+      ' does besides, comes on top.'
+  )
+  if any(p.paper_seconds_per_sample for p in plans):
+    print("The paper's are digitised from its Figure 6, per TPU v4 chip.")
+
+
+def _config_of(args):
+  """Returns the configuration of --model or --checkpoint, multi-head."""
+  from gqa_t5x import inspection
+  from gqa_t5x.benchmark import tpu_compile
+
+  config = (
+      tpu_compile.t5_1_1_config(args.model, None)
+      if args.model
+      else inspection.config_of(args.checkpoint)
+  )
+  return dataclasses.replace(
+      config, dtype=args.dtype, num_kv_heads=config.num_heads
+  )
+
+
+def _with_layers(config, num_layers: int | None):
+  if not num_layers:
+    return config
+  return dataclasses.replace(
+      config, num_encoder_layers=num_layers, num_decoder_layers=num_layers
+  )
+
+
 def _benchmark(args) -> None:
   if args.what == 'convert':
     _benchmark_convert(args)
@@ -618,23 +739,9 @@ def _benchmark_decode(args) -> None:
   from gqa_t5x import inspection
   from gqa_t5x.benchmark import decode
   from gqa_t5x.benchmark import peers
-  from gqa_t5x.benchmark import tpu_compile
   from gqa_t5x.experiments import results
 
-  config = (
-      tpu_compile.t5_1_1_config(args.model, None)
-      if args.model
-      else inspection.config_of(args.checkpoint)
-  )
-  config = dataclasses.replace(
-      config, dtype=args.dtype, num_kv_heads=config.num_heads
-  )
-  if args.num_layers:
-    config = dataclasses.replace(
-        config,
-        num_encoder_layers=args.num_layers,
-        num_decoder_layers=args.num_layers,
-    )
+  config = _with_layers(_config_of(args), args.num_layers)
   configs = inspection.configs_by_kv_heads(config, args.num_kv_heads)
   models = {f'K={k}': (one, None) for k, one in configs.items()}
   names = args.against.split(',') if args.against else []

@@ -98,7 +98,8 @@ class _Timed:
   steps: float
 
 
-def _parameter_shapes(config: T5Config):
+def parameter_shapes(config: T5Config):
+  """Returns the parameters' tree with a ShapeDtypeStruct for each."""
   token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
   return jax.eval_shape(
       lambda key, token: Transformer(config).init(
@@ -117,7 +118,7 @@ def random_params(config: T5Config, dtype: Any, seed: int):
   def fill(key, shape, dtype):
     return jax.random.uniform(key, shape, dtype, -1, 1) * shape[0] ** -0.5
 
-  leaves, tree = jax.tree.flatten(_parameter_shapes(config))
+  leaves, tree = jax.tree.flatten(parameter_shapes(config))
   return tree.unflatten([
       fill(jax.random.key(seed + i, impl='rbg'), leaf.shape,
            dtype or leaf.dtype) for i, leaf in enumerate(leaves)])

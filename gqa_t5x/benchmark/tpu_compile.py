@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gqa_t5x import decoding
+from gqa_t5x.benchmark.devices import DEVICES
 from gqa_t5x.engine import optimizer as optimizers
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
@@ -57,30 +58,23 @@ class Generation:
   """A kind of TPU; a device is a whole chip.
 
   Attributes:
-    hbm_gib: memory of a chip, from `source`.
     usable_gib: what the compiler leaves to programs, from its own refusals.
-    source: of `hbm_gib`.
     options: what makes libtpu see each chip as one device. A v4 chip has two
       cores; libtpu on a TPU VM joins them, but here it has to be told, or a
       device is half a chip with half of the memory.
     example: a topology.
   """
 
-  hbm_gib: int
   usable_gib: float
-  source: str
   options: dict[str, str]
   example: str
 
 
-_DOCS = 'https://cloud.google.com/tpu/docs/'
-# Checked with libtpu 0.0.42.1; Google writes 16 GB and 95 GB for 16 and 95 GiB.
+# Checked with libtpu 0.0.42.1.
 GENERATIONS = {
-    'v4': Generation(
-        32, 30.75, _DOCS + 'v4', {'chip_config_name': 'megacore'}, 'v4:2x2x1'
-    ),
-    'v5e': Generation(16, 15.75, _DOCS + 'v5e', {}, 'v5e:2x4'),
-    'v5p': Generation(95, 95.74, _DOCS + 'v5p', {}, 'v5p:2x2x1'),
+    'v4': Generation(30.75, {'chip_config_name': 'megacore'}, 'v4:2x2x1'),
+    'v5e': Generation(15.75, {}, 'v5e:2x4'),
+    'v5p': Generation(95.74, {}, 'v5p:2x2x1'),
 }
 
 
@@ -229,7 +223,7 @@ def compile_for_tpu(job: Job) -> dict[str, Any]:
       'data_axis': mesh.shape['data'],
       'num_devices': len(devices),
       'device_kind': devices[0].device_kind,
-      'hbm_gib': generation.hbm_gib,
+      'hbm_gib': DEVICES[f'tpu-{job.topology.split(":")[0]}'].memory_gib,
       'usable_gib': generation.usable_gib,
       'num_params': sum(
           leaf.size

@@ -59,7 +59,7 @@ def test_allocated_cache_is_the_computed_one(num_kv_heads):
 
 
 def test_step_weight_bytes_by_hand():
-  params = decode._parameter_shapes(TINY)
+  params = decode.parameter_shapes(TINY)
   # A layer: self-attention q and out 10*28 each, k and v 10*14 each; cross
   # q and out; MLP 3 * 10*11; 3 norms of 10. Then the norm, the position bias
   # 32*4 and the logits 10*61. Cross-attention's k and v do not count.
@@ -67,7 +67,7 @@ def test_step_weight_bytes_by_hand():
   expected = 4 * (3 * layer + 10 + 32 * 4 + 610)
   assert decode.step_weight_bytes(params) == expected
   tied = dataclasses.replace(TINY, logits_via_embedding=True)
-  params = decode._parameter_shapes(tied)
+  params = decode.parameter_shapes(tied)
   assert decode.step_weight_bytes(params) == expected  # 61*10 the other way.
 
 

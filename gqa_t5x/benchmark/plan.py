@@ -1,0 +1,211 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What decoding takes at best, from a model's numbers and a device's.
+
+A decode step reads the decoder's weights and the key/value cache once, and
+makes its products; it takes the longer of both, and so does the encoder. What
+devices say to each other, and all that a program does besides, comes on top.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+from flax import traverse_util
+import jax
+
+from gqa_t5x.benchmark import decode
+from gqa_t5x.benchmark.devices import Device
+from gqa_t5x.checkpoints import names
+from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import paper
+from gqa_t5x.network import T5Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Of one number of key/value heads; bytes and times are lower limits.
+
+  Attributes:
+    num_kv_heads: K.
+    cache_bytes_per_token: of all decoder layers, for a sample.
+    cache_bytes: of the batch, full.
+    weight_bytes: of the model.
+    memory_bytes: weights and cache, on all devices together.
+    fits: whether the devices hold that.
+    largest_batch: samples that they hold; 0 if not even the weights.
+    prefill_seconds: encoder, and the cross-attention's keys and values.
+    ms_per_step: a mean step, of the whole batch.
+    seconds_per_sample: of one device: all devices' time by the batch.
+    paper_seconds_per_sample: the paper's Figure 6 on TPU v4, where it has this
+      model, K and lengths; it is digitised.
+  """
+
+  num_kv_heads: int
+  cache_bytes_per_token: int
+  cache_bytes: int
+  weight_bytes: int
+  memory_bytes: int
+  fits: bool
+  largest_batch: int
+  prefill_seconds: float
+  ms_per_step: float
+  seconds_per_sample: float
+  paper_seconds_per_sample: float | None
+
+
+def plan(
+    config: T5Config,
+    *,
+    batch_size: int,
+    input_length: int,
+    output_length: int,
+    device: Device,
+    num_devices: int = 1,
+) -> Plan:
+  """Returns the limits of one model.
+
+  Args:
+    config: of the model; its dtype is that of weights and cache too.
+    batch_size: samples decoded together, on all devices.
+    input_length: tokens of each.
+    output_length: tokens decoded of each.
+    device: as named.
+    num_devices: that share weights and cache evenly. With fewer key/value
+      heads than devices the cache is shared out by samples.
+  """
+  shape = {'input_length': input_length, 'output_length': output_length}
+  shapes = traverse_util.unflatten_dict({
+      path: jax.ShapeDtypeStruct(array.shape, config.dtype)
+      for path, array in names.arrays(config).items()
+  })
+  weight_bytes = _bytes(shapes)
+  cache = decode.cache_bytes(config, batch_size=batch_size, **shape)
+  memory = device.memory_gib * 2**30 * num_devices
+  one = decode.cache_bytes(config, batch_size=1, **shape)
+  # At step t the self-attention's cache holds t tokens, t = 1 ... L.
+  filled = input_length + (output_length + 1) / 2
+  step_bytes = decode.step_weight_bytes(
+      shapes
+  ) + batch_size * filled * decode.cache_bytes_per_token(config)
+  step_flops = batch_size * (
+      2 * _step_params(shapes) + _attention_flops(config, filled)
+  )
+  prefill_bytes = _bytes(shapes['encoder']) + _bytes(_cross_kv(shapes))
+  prefill_flops = (
+      2 * batch_size * input_length
+      * (_size(shapes['encoder']) + _size(_cross_kv(shapes)))
+      + 4 * config.num_encoder_layers * batch_size * input_length**2
+      * config.num_heads * config.head_dim
+  )  # pyformat: disable
+
+  def seconds(num_bytes, flops):
+    slower = max(num_bytes / device.bandwidth, flops / device.flops)
+    return slower / num_devices
+
+  prefill = seconds(prefill_bytes, prefill_flops)
+  step = seconds(step_bytes, step_flops)
+  total = prefill + output_length * step
+  is_figure_6 = (
+      config.num_heads == 64 and config.emb_dim == 4096
+      and (input_length, output_length) == (2048, 512)
+  )  # pyformat: disable
+  return Plan(
+      num_kv_heads=config.num_kv_heads,
+      cache_bytes_per_token=decode.cache_bytes_per_token(config),
+      cache_bytes=cache,
+      weight_bytes=weight_bytes,
+      memory_bytes=weight_bytes + cache,
+      fits=weight_bytes + cache <= memory,
+      largest_batch=max(0, int((memory - weight_bytes) // one)),
+      prefill_seconds=prefill,
+      ms_per_step=1e3 * step,
+      seconds_per_sample=total * num_devices / batch_size,
+      paper_seconds_per_sample=(
+          paper.FIGURE_6.get(config.num_kv_heads) if is_figure_6 else None
+      ),
+  )
+
+
+def _bytes(shapes: Any) -> int:
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+
+
+def _size(shapes: Any) -> int:
+  return sum(x.size for x in jax.tree.leaves(shapes))
+
+
+def _cross_kv(shapes: Any) -> list[Any]:
+  """The kernels that project the encoder's output, of all layers."""
+  return [
+      layer['encoder_decoder_attention'][name]
+      for layer in shapes['decoder'].values()
+      if 'encoder_decoder_attention' in layer
+      for name in ('key', 'value')
+  ]
+
+
+def _step_params(shapes: Any) -> int:
+  """Numbers that each token of a step is multiplied with."""
+  head = 0 if 'logits_dense' in shapes['decoder'] else _size(
+      shapes['token_embedder']
+  )  # pyformat: disable
+  return _size(shapes['decoder']) - _size(_cross_kv(shapes)) + head
+
+
+def _attention_flops(config: T5Config, filled: float) -> float:
+  """Operations of a token with the cache, logits and outputs."""
+  return (
+      4 * config.num_decoder_layers * config.num_heads * config.head_dim
+      * filled
+  )  # pyformat: disable
+
+
+def device_of(name: str | None, **given: float | None) -> Device:
+  """Returns a device by its name, with numbers of the user's in place of its.
+
+  Args:
+    name: of `devices.DEVICES`, or None.
+    **given: attributes of `Device`; None keeps the named device's.
+
+  Raises:
+    UserError: if there is no such device, or numbers are missing.
+  """
+  from gqa_t5x.benchmark.devices import DEVICES
+
+  if name is not None and name not in DEVICES:
+    raise UserError(
+        f'expected a device of {", ".join(DEVICES)}, got {name!r}; choose one,'
+        ' or give --bandwidth, --memory and --flops'
+    )
+  numbers = {k: v for k, v in given.items() if v is not None}
+  if name is None:
+    wanted = 'bandwidth', 'flops', 'memory_gib'
+    missing = [k for k in wanted if k not in numbers]
+    if missing:
+      raise UserError(
+          f'expected --device, or all of --bandwidth, --memory and --flops; got'
+          f' no {" and no ".join(missing)}'
+      )
+    return Device(source='given', **numbers)
+  return dataclasses.replace(DEVICES[name], **numbers)
+
+
+def to_text(plans: Sequence[Plan]) -> str:
+  """Returns lines for a person, a line for each number of heads."""
+  header = (
+      ' K  cache KB/token  cache GB  memory GB  largest batch  prefill s'
+      '  ms/step  s/sample  paper s/sample'
+  )
+  lines = [header]
+  for p in plans:
+    beside = p.paper_seconds_per_sample
+    lines.append(
+        f'{p.num_kv_heads:2}  {p.cache_bytes_per_token / 1e3:14.1f}'
+        f'  {p.cache_bytes / 1e9:8.2f}  {p.memory_bytes / 1e9:9.2f}'
+        f'  {p.largest_batch:13,}  {p.prefill_seconds:9.4f}'
+        f'  {p.ms_per_step:7.3f}  {p.seconds_per_sample:8.4f}'
+        + (f'  {beside:14.2f}' if beside else '')
+        + ('' if p.fits else '  does not fit')
+    )
+  return '\n'.join(lines)
