@@ -38,6 +38,7 @@ def add_commands(subparsers) -> dict[str, argparse.ArgumentParser]:
   _add_checkpoints(add)
   _add_generate(add)
   _add_benchmark(add)
+  _add_figure(add)
   _add_plan(add)
   _add_compile(add)
   return commands
@@ -292,15 +293,17 @@ def _add_benchmark(add) -> None:
   command = add(
       'benchmark',
       _benchmark,
-      'time decoding for several numbers of key/value heads, or converting',
+      'time decoding or training for several K, or converting',
       'gqa-t5x benchmark decode --num_kv_heads 8,2,1 --batch_size 8'
       ' --input_length 512\n'
       '  gqa-t5x benchmark decode --model small --num_kv_heads 6,2,1'
       ' --against hf,ctranslate2\n'
+      '  gqa-t5x benchmark train --model small --num_kv_heads 6,2,1'
+      ' --batch_size 8 --output_length 128\n'
       '  gqa-t5x benchmark convert --model xl --num_kv_heads 8 --folder /tmp',
   )
   command.add_argument(
-      'what', choices=['decode', 'convert'], help='what to time'
+      'what', choices=['decode', 'train', 'convert'], help='what to time'
   )
   command.add_argument(
       '--checkpoint',
@@ -347,7 +350,7 @@ def _add_benchmark(add) -> None:
   command.add_argument(
       '--against',
       metavar='PEER,PEER',
-      help='of decode: time hf, ctranslate2 or t5x too, on the same weights',
+      help='time hf, ctranslate2 or t5x too; train knows t5x, its network',
   )
   command.add_argument(
       '--without_cp',
@@ -376,6 +379,22 @@ def _positive(text: str) -> int:
 
 def _integers(text: str) -> list[int]:
   return [_positive(part.strip()) for part in text.split(',')]
+
+
+def _add_figure(add) -> None:
+  command = add(
+      'figure',
+      _figure,
+      "draw a decoding benchmark as the paper's Figure 6",
+      'gqa-t5x benchmark decode --json > decode.json\n'
+      '  gqa-t5x figure decode.json --output figure6.svg',
+  )
+  command.add_argument(
+      'benchmark', help='what `gqa-t5x benchmark decode --json` printed'
+  )
+  command.add_argument(
+      '--output', metavar='SVG', help='(default: standard output)'
+  )
 
 
 def _add_plan(add) -> None:
@@ -669,6 +688,28 @@ def _benchmark_convert(args) -> None:
     print(convert.to_text(found))
 
 
+def _figure(args) -> None:
+  from gqa_t5x.experiments import figures
+  from gqa_t5x.experiments import results
+
+  try:
+    with open(args.benchmark, encoding='utf-8') as file:
+      svg = figures.of_benchmark(json.load(file))
+  except OSError as error:
+    raise UserError(
+        f'{args.benchmark} cannot be read: {error.strerror}; check the path'
+    ) from error
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
+    raise UserError(
+        f'expected in {args.benchmark} what `gqa-t5x benchmark decode --json`'
+        ' printed, got something else; make it again'
+    ) from error
+  if args.output:
+    results.write_text(args.output, svg)
+  else:
+    print(svg, end='')
+
+
 def _plan(args) -> None:
   from gqa_t5x import inspection
   from gqa_t5x.benchmark import plan
@@ -727,10 +768,56 @@ def _with_layers(config, num_layers: int | None):
 
 
 def _benchmark(args) -> None:
-  if args.what == 'convert':
-    _benchmark_convert(args)
-  else:
-    _benchmark_decode(args)
+  {
+      'decode': _benchmark_decode,
+      'train': _benchmark_train,
+      'convert': _benchmark_convert,
+  }[args.what](args)
+
+
+def _benchmark_train(args) -> None:
+  from gqa_t5x import inspection
+  from gqa_t5x.benchmark import train
+  from gqa_t5x.engine import partitioning
+  from gqa_t5x.experiments import results
+
+  partitioning.use_cpu_cores()
+  config = _with_layers(_config_of(args), args.num_layers)
+  heads = args.num_kv_heads or [config.num_heads, max(1, config.num_heads // 4)]
+  configs = inspection.configs_by_kv_heads(config, heads)
+  if args.against not in (None, 't5x'):
+    raise UserError(
+        f'expected --against t5x for training, got {args.against}; hf and'
+        ' ctranslate2 are timed by decode'
+    )
+  try:
+    found = train.compare_train(
+        {f'K={k}': one for k, one in configs.items()},
+        batch_size=args.batch_size,
+        input_length=args.input_length,
+        target_length=args.output_length,
+        num_repeats=args.num_repeats,
+        against_t5x=bool(args.against),
+    )
+  except ImportError as error:
+    raise UserError(
+        f't5x cannot be timed: {error}; install it from its repository'
+    ) from error
+  if args.json:
+    _print_json({
+        'command': shlex.join(['gqa-t5x', *args.words]),
+        'model': args.model or 'checkpoint',
+        'config': config.to_dict(),
+        'rows': found,
+        **results.environment(),
+    })
+    return
+  print('model  s/step  tokens/s  utilisation')
+  for name, row in found.items():
+    print(
+        f'{name:<5}  {row["seconds_per_step"]:6.3f}'
+        f'  {row["tokens_per_second"]:8,.0f}  {row["utilisation"]:11.0%}'
+    )
 
 
 def _benchmark_decode(args) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import types
+import xml.etree.ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from gqa_t5x.network import T5Config, Transformer
 
 COMMANDS = [
     'reproduce', 'report', 'train', 'eval', 'infer', 'cache', 'convert',
-    'inspect', 'generate', 'benchmark',
+    'inspect', 'generate', 'benchmark', 'figure', 'plan',
 ]
 
 
@@ -281,7 +282,7 @@ def test_benchmark_rows(checkpoint, run):
       '6,1', '--batch_size', '2', '--input_length', '8', '--output_length',
       '3', '--num_repeats', '1', '--json',
   )
-  rows = json.loads(out)
+  rows = json.loads(out)['rows']
   assert status == 0 and list(rows) == ['K=6', 'K=1']
   assert rows['K=6']['cache_bytes_per_token'] == 384
 
@@ -290,3 +291,40 @@ def test_gin_flags_are_joined_only_with_a_value():
   assert commands.join_gin_flags(['--gin.A=1', '--gin_file=b', 'c']) == [
       '--gin_bindings=A=1', '--gin_file=b', 'c',
   ]
+
+
+def test_plan_needs_a_device_and_prints_a_row_for_each_k(run):
+  code, out, _ = run(
+      'plan', '--model', 'xxl', '--num_kv_heads', '64,8,1', '--device', 'tpu-v4',
+      '--num_devices', '8', '--batch_size', '64', '--json',
+  )  # pyformat: disable
+  assert code == 0
+  plans = json.loads(out)['plans']
+  assert [p['num_kv_heads'] for p in plans] == [64, 8, 1]
+  # The paper's Figure 6 lies above these limits, as measurements must.
+  assert all(
+      p['seconds_per_sample'] < p['paper_seconds_per_sample'] for p in plans
+  )
+
+
+def test_figure_of_a_benchmark(run, tmp_path):
+  rows = {
+      'K=4': (4, 0.5), 'K=1': (1, 0.25), 'hf': (4, 1.0),
+  }  # pyformat: disable
+  path = tmp_path / 'decode.json'
+  path.write_text(json.dumps({
+      'rows': {
+          name: {
+              'num_kv_heads': k, 'seconds_per_sample': seconds,
+              'batch_size': 8, 'input_length': 512, 'output_length': 64,
+          }
+          for name, (k, seconds) in rows.items()
+      }
+  }))  # pyformat: disable
+  code, out, _ = run('figure', str(path))
+  assert code == 0
+  drawing = xml.etree.ElementTree.fromstring(out)
+  bars = [e for e in drawing if e.tag.endswith('rect')]
+  assert [b.get('class') for b in bars] == ['mha', 'mqa', 'peer']
+  heights = [float(b.get('height')) for b in bars]
+  np.testing.assert_allclose(heights[2] / heights[1], 4.0, rtol=0.01)

@@ -199,3 +199,45 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str,
     named.append(Point(curve.label, curve.kind, 0, 0))
   parts += _place_labels(named, ends)
   return _svg(title, parts)
+
+
+# Colours for a drawing that is on no page; as the report's.
+_STYLE = """
+text { fill: #1a1a1a; font: 12px system-ui, sans-serif; }
+.tick { fill: #555; } .grid { stroke: #d5d5d5; } .mha { fill: #0072b2; }
+.gqa { fill: #b85c00; } .mqa { fill: #007a5a; } .peer { fill: #8a8f98; }
+@media (prefers-color-scheme: dark) { text { fill: #e8e8e8; }
+  .tick { fill: #a9b0b8; } .grid { stroke: #3a4048; } .mha { fill: #5ab4e6; }
+  .gqa { fill: #f0a030; } .mqa { fill: #35c79a; } }
+"""
+
+
+def standalone(svg: str) -> str:
+  """Returns a drawing as a file of its own."""
+  head, rest = svg.split('>', 1)
+  return (f'{head} xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}">'
+          f'<style>{_STYLE}</style>{rest}\n')
+
+
+def of_benchmark(found: dict) -> str:
+  """Returns a figure like the paper's Figure 6, as a file of its own.
+
+  Args:
+    found: what `gqa-t5x benchmark decode --json` printed.
+
+  Raises:
+    KeyError: if it is something else.
+  """
+  rows = found['rows']
+  most = max(row['num_kv_heads'] for row in rows.values())
+  points = []
+  for name, row in rows.items():
+    heads, seconds = row['num_kv_heads'], row['seconds_per_sample']
+    kind = {most: 'mha', 1: 'mqa'}.get(heads, 'gqa')
+    points.append(Point(name, kind if name.startswith('K=') else 'peer', 0,
+                        seconds, f'{seconds:.3g}'))
+  one = next(iter(rows.values()))
+  return standalone(bars(
+      points, title='Time per sample of each number of key/value heads',
+      x_label=f'batch {one["batch_size"]}, input {one["input_length"]}, '
+      f'output {one["output_length"]}', y_label='seconds per sample'))
