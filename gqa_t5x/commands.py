@@ -57,7 +57,10 @@ def _add_experiments(add) -> None:
       'gqa-t5x reproduce --scale smoke --output_dir /tmp/gqa_smoke',
   )
   command.add_argument(
-      '--scale', default='laptop', help='smoke or laptop (default)'
+      '--scale',
+      default='laptop',
+      help='smoke or laptop (default); paper with --dry_run shows commands for'
+      ' a pod',
   )
   command.add_argument(
       '--experiment',

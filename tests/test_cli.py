@@ -295,8 +295,9 @@ def test_gin_flags_are_joined_only_with_a_value():
 
 def test_plan_needs_a_device_and_prints_a_row_for_each_k(run):
   code, out, _ = run(
-      'plan', '--model', 'xxl', '--num_kv_heads', '64,8,1', '--device', 'tpu-v4',
-      '--num_devices', '8', '--batch_size', '64', '--json',
+      'plan', '--model', 'xxl', '--num_kv_heads', '64,8,1',
+      '--device', 'tpu-v4', '--num_devices', '8', '--batch_size', '64',
+      '--json',
   )  # pyformat: disable
   assert code == 0
   plans = json.loads(out)['plans']

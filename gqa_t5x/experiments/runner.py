@@ -15,6 +15,7 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import experiment as experiment_lib
 from gqa_t5x.experiments import pipeline as pipeline_lib
+from gqa_t5x.experiments import pod
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import scales
 from gqa_t5x.experiments import stages as stages_lib
@@ -32,7 +33,7 @@ def reproduce(
   """Runs experiments of the paper and writes their report.
 
   Args:
-    scale: 'smoke' or 'laptop'.
+    scale: 'smoke' or 'laptop'; 'paper' only shows the commands for a pod.
     experiment: name of one, several with commas, or 'all'.
     output_dir: where stages, results.json, report.md and report.html go; None
       is ./reproduce_SCALE. A run of the same scale that is there is continued:
@@ -51,9 +52,13 @@ def reproduce(
       raise UserError(
           f'experiment={name!r} is unknown; choose {", ".join(known)} or all'
       )
+  if scale == 'paper':
+    _show_pod(names, dry_run)
+    return
   if scale not in scales.SCALES:
     raise UserError(
-        f'scale={scale!r} is unknown; choose {" or ".join(scales.SCALES)}'
+        f'scale={scale!r} is unknown; choose {", ".join(scales.SCALES)} or'
+        ' paper'
     )
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'expected seeds that differ, got {list(seeds)}')
@@ -94,6 +99,18 @@ def reproduce(
   }
   results_lib.save_results(folder, results)
   _write_report(folder, results)
+
+
+def _show_pod(names: Sequence[str], dry_run: bool) -> None:
+  if not dry_run:
+    raise UserError(
+        'the paper scale runs on TPU pods; add --dry_run to see its commands,'
+        ' and read docs/tpu.md'
+    )
+  for name in names:
+    print(f'## {catalog.EXPERIMENTS[name].title}')
+    for command in pod.commands(name):
+      print(f'# {command.title}\n{command.line}')
 
 
 def _write_report(folder, results) -> None:

@@ -12,6 +12,7 @@ import pytest
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import pipeline
+from gqa_t5x.experiments import pod
 from gqa_t5x.experiments import runner
 from gqa_t5x.experiments import scales
 from gqa_t5x.experiments import stages
@@ -82,7 +83,11 @@ def test_a_half_written_result_does_not_count(tmp_path):
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(scale='huge'), "scale='huge' is unknown; choose laptop or smoke"),
+        (
+            dict(scale='huge'),
+            "scale='huge' is unknown; choose laptop, smoke or paper",
+        ),
+        (dict(scale='paper'), 'runs on TPU pods; add --dry_run'),
         (dict(seeds=[1, 1]), 'expected seeds that differ'),
         (dict(experiment='table9'), "experiment='table9' is unknown"),
     ],
@@ -171,3 +176,23 @@ def test_dry_run_leaves_nothing(tmp_path, capsys):
   runner.reproduce('smoke', 'all', str(tmp_path / 'new'), dry_run=True)
   assert not (tmp_path / 'new').exists()
   assert 'gqa-t5x convert --input' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', catalog.EXPERIMENTS)
+def test_commands_for_a_pod_name_files_that_are_there(name, capsys):
+  runner.reproduce('paper', name, dry_run=True)
+  shown = capsys.readouterr().out
+  files = re.findall(r'--gin_file=gqa_t5x/(\S+)', shown)
+  assert files
+  root = pathlib.Path(__file__).parents[2]
+  assert not [f for f in files if not (root / f).is_file()]
+
+
+def test_commands_for_table_1_fine_tune_every_cell():
+  lines = [c.line for c in pod.commands('table1', '/b')]
+  assert sum('table1_' in line for line in lines) == 4 * 7
+  # A row is uptrained before it is fine-tuned, from what that made.
+  uptrained = lines.index(next(x for x in lines if 'mqa_alpha_5' in x))
+  tuned = [i for i, x in enumerate(lines) if 'table1_mqa_xxl' in x]
+  assert min(tuned) > uptrained
+  assert all('/b/mqa_xxl/checkpoint_1050000' in lines[i] for i in tuned)
