@@ -39,6 +39,7 @@ from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import launch
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
+from gqa_t5x.experiments import figures
 from gqa_t5x.experiments import results
 
 _DEV_TASK = 'docs_span_corruption'
@@ -198,6 +199,32 @@ def summary(cells: list[dict]) -> str:
   return '\n'.join(lines)
 
 
+def figure(cells: list[dict]) -> str:
+  """Returns an SVG of mean losses along alpha; a curve a method and K."""
+  means = {}
+  for cell in cells:
+    curve = means.setdefault((cell['num_kv_heads'], cell['method']), {})
+    for alpha, loss in cell['losses'].items():
+      curve.setdefault(float(alpha), []).append(loss)
+  most = max(k for k, _ in means)
+  curves = [
+      figures.Line(
+          'MHA' if method == 'none' else f'K={k} {method}',
+          {most: 'mha', 1: 'mqa'}.get(k, 'gqa'),
+          tuple((a, float(np.mean(x))) for a, x in sorted(curve.items())),
+      )
+      for (k, method), curve in sorted(means.items(), reverse=True)
+  ]
+  return figures.standalone(
+      figures.lines(
+          curves,
+          title='Loss along alpha, for each conversion',
+          x_label='alpha, share of pre-training',
+          y_label='loss, nats a token',
+      )
+  )
+
+
 def _numbers(kind):
   return lambda text: [kind(part) for part in text.split(',')]
 
@@ -220,9 +247,16 @@ def main(argv: list[str] | None = None) -> None:
       metavar='A,A',
   )  # pyformat: disable
   parser.add_argument('--calibration_sequences', type=int, default=128)
+  parser.add_argument(
+      '--figure', metavar='SVG', help='draw what OUTPUT holds, run nothing'
+  )
   args = parser.parse_args(argv)
-  partitioning.use_cpu_cores()
   path = pathlib.Path(args.output)
+  if args.figure:
+    svg = figure(json.loads(path.read_text())['cells'])
+    results.write_text(args.figure, svg)
+    return
+  partitioning.use_cpu_cores()
   path.parent.mkdir(parents=True, exist_ok=True)
   report = json.loads(path.read_text()) if path.exists() else {'cells': []}
   report |= {

@@ -14,7 +14,7 @@ def blocks(results: dict) -> list:
   if not times:
     return []
 
-  def bars(seconds):
+  def bars(seconds, written=tables.significant):
     most = max(seconds)
     return [
         figures.Point(
@@ -22,14 +22,14 @@ def blocks(results: dict) -> list:
             {1: 'mqa', most: 'mha'}.get(k, 'gqa'),
             k,
             value,
-            tables.significant(value),
+            written(value),
         )
         for k, value in sorted(seconds.items())
     ]
 
   ours = bars({int(k): t['seconds_per_sample'] for k, t in times.items()})
   steps = bars({int(k): t['ms_per_step'] for k, t in times.items()})
-  theirs = bars(paper.FIGURE_6)
+  theirs = bars(paper.FIGURE_6, '{:.2f}'.format)
   return [
       rendering.Heading('Time'),
       rendering.Figure(

@@ -126,8 +126,10 @@ def scatter(points: Sequence[Point], *, title: str, x_label: str,
 
   parts = _y_axis(y_ticks, to_y, y_label)
   for tick in x_ticks:
-    parts.append(_text(to_x(tick), _BOTTOM + 18, _number(tick),
-                       extra=' class="tick"'))
+    # The last one would stick out if it were long.
+    half = _LETTER * len(_number(tick)) / 2
+    parts.append(_text(min(to_x(tick), WIDTH - half), _BOTTOM + 18,
+                       _number(tick), extra=' class="tick"'))
   parts.append(_text((_LEFT + _RIGHT) / 2, HEIGHT - 6, x_label))
   positions = [(to_x(p.x), to_y(p.y)) for p in points]
   parts += [_mark(p.kind, *xy) for p, xy in zip(points, positions)]
@@ -164,7 +166,8 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str,
           y_label: str) -> str:
   """Returns an SVG of curves; a curve of one point is a level all through.
 
-  Marks tell the kinds of few points apart, and labels stand at the ends.
+  Marks tell the kinds of few points apart; the legend stands on the right,
+  above or below the curves, where there is more room.
   """
   xs = [x for curve in curves for x, _ in curve.points]
   ys = [y for curve in curves for _, y in curve.points]
@@ -183,7 +186,14 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str,
     parts.append(_text(place(tick, 0)[0], _BOTTOM + 18, _number(tick),
                        extra=' class="tick"'))
   parts.append(_text((_LEFT + _RIGHT) / 2, HEIGHT - 6, x_label))
-  ends, named = [], []
+  # Of the right half of each curve.
+  late = [place(x, y)[1] for curve in curves for x, y in curve.points
+          if len(curve.points) == 1 or x >= (x_ticks[0] + max(xs)) / 2]
+  is_above = min(late) - _TOP > _BOTTOM - max(late)
+  step = 15
+  first = _TOP + 12 if is_above else _BOTTOM - step * (len(curves) - 1) - 8
+  letters = max(len(curve.label) for curve in curves)
+  left = _RIGHT - _LETTER * letters
   for i, curve in enumerate(curves):
     points = curve.points
     if len(points) == 1:
@@ -195,14 +205,19 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str,
                  f'stroke-dasharray="{dash or "none"}"/>')
     if 1 < len(curve.points) <= _MARKED:
       parts += [_mark(curve.kind, x, y) for x, y in placed]
-    ends.append(placed[len(placed) // 2])
-    named.append(Point(curve.label, curve.kind, 0, 0))
-  parts += _place_labels(named, ends)
+    y = first + i * step
+    parts.append(f'<path class="curve {curve.kind}" d="M{left - 32:.1f} '
+                 f'{y:.1f}h26" stroke-dasharray="{dash or "none"}"/>')
+    if 1 < len(curve.points) <= _MARKED:
+      parts.append(_mark(curve.kind, left - 19, y))
+    parts.append(_text(left, y + 4, curve.label, 'start'))
   return _svg(title, parts)
 
 
 # Colours for a drawing that is on no page; as the report's.
 _STYLE = """
+path.curve { fill: none; stroke-width: 2; } .curve.mha { stroke: #0072b2; }
+.curve.gqa { stroke: #b85c00; } .curve.mqa { stroke: #007a5a; }
 text { fill: #1a1a1a; font: 12px system-ui, sans-serif; }
 .tick { fill: #555; } .grid { stroke: #d5d5d5; } .mha { fill: #0072b2; }
 .gqa { fill: #b85c00; } .mqa { fill: #007a5a; } .peer { fill: #8a8f98; }

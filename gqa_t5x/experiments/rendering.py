@@ -187,7 +187,7 @@ th { color: var(--soft); font-weight: 600; vertical-align: bottom;
   white-space: normal; }
 th.text, td.text { text-align: left; }
 .cards td:not(:first-child) { white-space: normal;
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
 tr { background: var(--page); }
 tbody tr:nth-child(even) { background: var(--band); }
 th:first-child, td:first-child { position: sticky; left: 0;

@@ -147,6 +147,7 @@ def decode_note(results: dict) -> str:
 
 
 def above_baselines(results: dict) -> str:
+  """Says on which tasks which models learned nothing that shows."""
   below, unknown = [], []
   for column in results_lib.TASK_COLUMNS:
     untrained = results['baselines'].get(column.task, {}).get('untrained')
@@ -155,12 +156,12 @@ def above_baselines(results: dict) -> str:
       unknown.append(column.title)
       continue
     floor = max(untrained, trivial[1])
-    for name, entry in scored(results).items():
-      value = results_lib.main_score(entry, column)
-      if value is None or value <= floor:
-        below.append(f'{name} on {column.title}')
+    names = [name for name, entry in scored(results).items()
+             if (results_lib.main_score(entry, column) or 0.0) <= floor]
+    if names:
+      below.append(f'{column.title} of {"; ".join(names)}')
   if below:
-    return ('**Not above both baselines: ' + ', '.join(below) + '; nothing '
+    return ('**Not above both baselines: ' + '. '.join(below) + '. Nothing '
             'can be read from those scores.**')
   if unknown:
     return f'Baselines not measured on: {", ".join(unknown)}.'
