@@ -77,8 +77,8 @@ def run(devices: int, cases: list[tuple[int, int]]) -> list[list[float]]:
 @pytest.mark.slow
 def test_loss_curve_does_not_depend_on_the_mesh():
   # An axis of 4 or 8 does not divide K = 1 and 2, which are replicated there.
-  cases = [(1, 2), (2, 2), (4, 2), (4, 1), (8, 1), (8, 2), (8, 8)]
-  alone = dict(zip((1, 2, 8), run(1, [(1, k) for k in (1, 2, 8)])))
+  cases = [(2, 2), (4, 1), (8, 2)]
+  alone = dict(zip((1, 2), run(1, [(1, k) for k in (1, 2)])))
   for (model_axis, heads), curve in zip(cases, run(8, cases)):
     np.testing.assert_allclose(
         curve, alone[heads], rtol=2e-4, err_msg=f'{model_axis=} {heads=}'
