@@ -17,6 +17,7 @@ import os
 import sys
 
 import gqa_t5x
+from gqa_t5x.errors import NO_SPACE
 from gqa_t5x.errors import UserError
 
 _TOO_OLD = (
@@ -43,7 +44,6 @@ _EXTRAS = {
     'safetensors': 'hf',
 }
 _T5X_MODULES = ('t5x', 'airio', 'jestimator')
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _BAD_PATH = (
     errno.EACCES,
     errno.EPERM,
@@ -140,7 +140,7 @@ def _user_message(error: BaseException) -> str | None:
   for link in _chain(error):
     code = getattr(link, 'errno', None)
     # TensorStore and TensorFlow have exceptions of their own for this.
-    if code in _NO_SPACE or 'No space left on device' in str(link):
+    if code in NO_SPACE or 'No space left on device' in str(link):
       where = getattr(link, 'filename', None)
       return (
           'no space left on device'

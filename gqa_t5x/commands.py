@@ -9,6 +9,7 @@ command needs the extras of another.
 import argparse
 from collections.abc import Sequence
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -576,15 +577,12 @@ def _convert(args) -> None:
   from gqa_t5x import checkpoints
   from gqa_t5x import conversion
 
-  covariances, calibration = None, None
-  text = args.calibration_data
+  text, covariances = args.calibration_data, None
   if text != 'none' and (text or args.method == 'svd'):
     from gqa_t5x.conversion import calibration_text
 
-    checkpoints.check_target(
-        args.output, args.format or checkpoints.detect_format(args.input)
-    )
-    covariances, calibration = calibration_text.covariances(
+    covariances = functools.partial(
+        calibration_text.covariances,
         args.input,
         text,
         args.vocabulary,
@@ -598,7 +596,6 @@ def _convert(args) -> None:
       seed=args.seed,
       group_by=args.group_by,
       covariances=covariances,
-      calibration=calibration,
       measure=True,
       format=args.format,
       slots=args.slots,
@@ -616,7 +613,7 @@ def _convert(args) -> None:
   step = f'step {metadata.get("step")}'
   verified = ', verified' if args.verify else ''
   print(f'{args.output}: {heads}, {step}{optimizer}{verified}')
-  _print_errors(metadata['errors'], calibration)
+  _print_errors(metadata['errors'], conversion.get('calibration'))
   if checkpoints.detect_format(args.output) == 'hf':
     heads = metadata['config']['num_heads']
     print(

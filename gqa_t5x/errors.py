@@ -1,6 +1,11 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that means: what the user gave us is wrong."""
+"""What is wrong with what the user gave us, and what is no fault of ours."""
+
+import errno
+
+# `errno` of an OSError where a disk, or a user's share of it, is full.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(ValueError):

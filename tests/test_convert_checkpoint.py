@@ -12,6 +12,7 @@ import pytest
 from gqa_t5x import checkpoints
 from gqa_t5x import cli
 from gqa_t5x import conversion
+from gqa_t5x import pretrained
 from gqa_t5x.checkpoints import folders
 from gqa_t5x.errors import UserError
 from tests import hf_reference
@@ -288,3 +289,31 @@ def test_inspect_reads_no_values(tmp_path):
     path.write_bytes(b'\0' * path.stat().st_size)
   assert cli.main(['inspect', str(tmp_path / 'mha')]) == 0
   assert cli.main(['inspect', str(tmp_path / 'mha'), '--verify']) == 2
+
+
+def test_nothing_is_measured_for_a_conversion_that_is_refused(tmp_path):
+  """Calibration runs the whole model, so it comes last."""
+
+  def measure():
+    raise AssertionError('measured')
+
+  for options, message in (
+      ({'num_kv_heads': 3}, 'cannot be split over num_kv_heads=3'),
+      ({'num_kv_heads': 2, 'method': 'magic'}, "method='magic' is unknown"),
+  ):
+    with pytest.raises(UserError, match=message):
+      conversion.convert_checkpoint(
+          pretrained.CHECKPOINT_PATH,
+          str(tmp_path / 'out'),
+          covariances=measure,
+          **{'method': 'svd', **options},
+      )
+  with pytest.raises(AssertionError, match='measured'):
+    conversion.convert_checkpoint(
+        pretrained.CHECKPOINT_PATH,
+        str(tmp_path / 'out'),
+        num_kv_heads=2,
+        method='svd',
+        covariances=measure,
+    )
+  assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from typing import Any
 
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
+from gqa_t5x.errors import NO_SPACE
 from gqa_t5x.errors import UserError
 
 _THREADS = 4
@@ -191,6 +192,9 @@ def reading(folder: pathlib.Path) -> Iterator[None]:
       TypeError,
       AttributeError,
   ) as error:
+    # What is read may be written at once; that disk is not the checkpoint's.
+    if getattr(error, 'errno', None) in NO_SPACE:
+      raise
     reason = str(error).strip().split('\n')[0] or type(error).__name__
     # TensorStore appends the specification of the array.
     reason = reason.split(' [tensorstore_spec=')[0]

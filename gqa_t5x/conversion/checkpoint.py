@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converts a checkpoint on disk: one attention of it is in memory at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import pathlib
 import re
 from typing import Any
@@ -28,7 +28,7 @@ def convert_checkpoint(
     method: str = 'mean',
     seed: int | None = None,
     group_by: str = 'order',
-    covariances: Mapping[Path, Any] | None = None,
+    covariances: Mapping[Path, Any] | Callable[[], tuple] | None = None,
     calibration: Mapping[str, Any] | None = None,
     measure: bool = False,
     format: str | None = None,  # pylint: disable=redefined-builtin
@@ -46,7 +46,8 @@ def convert_checkpoint(
     method: as in `convert_params`.
     seed: as in `convert_params`.
     group_by: as in `convert_params`.
-    covariances: as in `convert_params`.
+    covariances: as in `convert_params`; or a function that measures them and
+      returns them and `calibration`, called when all else is checked.
     calibration: what they were measured on, for the metadata.
     measure: whether errors are worked out; they are in what is returned.
     format: of the target, as `checkpoints.save_checkpoint` names them; None is
@@ -74,6 +75,11 @@ def convert_checkpoint(
   config = metadata['config']
   heads = {'num_heads': config['num_heads'], 'num_kv_heads': num_kv_heads}
   checked = {p: _finite(p, x, source) for p, x in opened.params.items()}
+  if callable(covariances):
+    # Grouping by similarity would already read the kernels.
+    by = 'order' if group_by == 'similarity' else group_by
+    params_lib.Conversion(checked, **heads, method=method, group_by=by)
+    covariances, calibration = covariances()
   conversion = params_lib.Conversion(
       checked,
       **heads,

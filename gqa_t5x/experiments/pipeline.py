@@ -144,14 +144,18 @@ class Pipeline:
 
       shutil.rmtree(target, ignore_errors=True)
       target.parent.mkdir(parents=True, exist_ok=True)
-      source, moments = _checkpoint(origin), {}
+      source, covariances = _checkpoint(origin), None
       if calibrated:
-        moments['covariances'], moments['calibration'] = (
-            calibration_text.covariances(
-                source, None, None, num_sequences=sequences
-            )
+        covariances = functools.partial(
+            calibration_text.covariances,
+            source,
+            None,
+            None,
+            num_sequences=sequences,
         )
-      conversion.convert_checkpoint(source, str(target), **options, **moments)
+      conversion.convert_checkpoint(
+          source, str(target), **options, covariances=covariances
+      )
 
     def command(target):
       words = ['gqa-t5x', 'convert', '--input', _checkpoint(origin)]
