@@ -454,6 +454,7 @@ def _losses(scale: Scale, loaded) -> dict[str, Any]:
   from gqa_t5x.engine import data
   from gqa_t5x.engine import evaluate
   from gqa_t5x.engine import launch
+  from gqa_t5x.tasks import embedded  # noqa: F401  Registers the tasks.
 
   source = launch.Cache(
       mixture_or_task_name=PRETRAINING_TASK,
