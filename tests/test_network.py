@@ -177,7 +177,8 @@ def test_steps_over_the_cache_equal_teacher_forcing(
   )
   cache = _empty_cache(module, variables, inputs, 11)
   shapes = {leaf.shape for leaf in jax.tree.leaves(cache)}
-  assert shapes == {(), (2, num_kv_heads, 11, 5)}  # K heads, not N
+  heads = (2, num_kv_heads)  # K heads, not N.
+  assert shapes == {(), (*heads, 5, 11), (*heads, 11, 5)}
   if has_cross_cache:
     _, cache = _decode(
         module,
