@@ -202,8 +202,24 @@ def _parse(commands, argv: list[str]) -> argparse.Namespace:
     parser.error(f'{argv[0]!r} is not a command' + _nearest(argv[0], known))
   argv = commands.join_gin_flags(argv)
   if argv[0] in known:
-    _check_flags(known[argv[0]], argv[1:])
+    _check_flags(*_innermost(known[argv[0]], argv[1:]))
   return parser.parse_args(argv, argparse.Namespace(words=argv))
+
+
+def _innermost(
+    command: argparse.ArgumentParser, words: list[str]
+) -> tuple[argparse.ArgumentParser, list[str]]:
+  """Returns the command within a command that the words begin with, if any."""
+  for action in command._actions:  # pylint: disable=protected-access
+    if isinstance(action, argparse._SubParsersAction) and words:  # pylint: disable=protected-access
+      if words[0] in action.choices:
+        return _innermost(action.choices[words[0]], words[1:])
+      if not words[0].startswith('-'):
+        command.error(
+            f'{words[0]!r} is not one of {", ".join(action.choices)}'
+            + _nearest(words[0], action.choices)
+        )
+  return command, words
 
 
 def _check_flags(command: argparse.ArgumentParser, words: list[str]) -> None:

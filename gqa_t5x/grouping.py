@@ -21,7 +21,7 @@ def group_size(num_heads: int, num_kv_heads: int) -> int:
     UserError: if K does not divide N.
   """
   if num_kv_heads < 1 or num_heads % num_kv_heads:
-    choices = [str(k) for k in range(1, num_heads + 1) if num_heads % k == 0]
+    choices = [str(k) for k in reversed(num_kv_heads_choices(num_heads))]
     listed = ', '.join(choices[:-1]) + ' or ' + choices[-1]
     raise UserError(
         f'num_heads={num_heads} cannot be split over '
@@ -58,3 +58,8 @@ def repeat_kv_heads(x, num_heads: int, axis: int):
     axis: position of the head axis.
   """
   return x.repeat(group_size(num_heads, x.shape[axis]), axis=axis)
+
+
+def num_kv_heads_choices(num_heads: int) -> list[int]:
+  """Returns the numbers of key/value heads that there may be, MHA's first."""
+  return [k for k in range(num_heads, 0, -1) if num_heads % k == 0]

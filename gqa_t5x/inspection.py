@@ -3,13 +3,13 @@
 """What a checkpoint holds and what it costs to decode with, as numbers."""
 
 import collections
-from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
 import numpy as np
 
 from gqa_t5x import checkpoints
+from gqa_t5x import grouping
 from gqa_t5x import pretrained
 from gqa_t5x.benchmark import decode
 from gqa_t5x.errors import UserError
@@ -66,7 +66,7 @@ def inspect_checkpoint(path: str, verify: bool = False) -> dict[str, Any]:
           str(k): decode.cache_bytes_per_token(
               dataclasses.replace(config, num_kv_heads=k)
           )
-          for k in _divisors(config.num_kv_heads)
+          for k in grouping.num_kv_heads_choices(config.num_kv_heads)
       },
   }
 
@@ -79,29 +79,6 @@ def config_of(path: str | None) -> T5Config:
   """
   opened = checkpoints.open_checkpoint(path or pretrained.CHECKPOINT_PATH)
   return T5Config(**opened.metadata['config'])
-
-
-def configs_by_kv_heads(
-    config: T5Config, num_kv_heads: Sequence[int] | None
-) -> dict[int, T5Config]:
-  """Returns a configuration with other numbers of key/value heads.
-
-  Args:
-    config: of a model.
-    num_kv_heads: wanted; None is all divisors of its query heads.
-
-  Raises:
-    UserError: if the heads do not divide.
-  """
-  return {
-      k: dataclasses.replace(config, num_kv_heads=k)
-      for k in num_kv_heads or _divisors(config.num_heads)
-  }
-
-
-def _divisors(number: int) -> list[int]:
-  """Returns them from the largest to 1."""
-  return [k for k in range(number, 0, -1) if number % k == 0]
 
 
 def to_text(facts: dict[str, Any]) -> str:

@@ -7,10 +7,13 @@ work with our `Transformer` too; those here decode faster, and place key/value
 heads on a mesh that they do not divide over.
 """
 
+import dataclasses
 import functools
 import logging
+import types
 from typing import Any, Callable
 
+from flax import struct
 from flax import traverse_util
 import numpy as np
 from t5x import checkpoints
@@ -208,6 +211,46 @@ def convert_on_restore(
   for path, array in changed.items():
     _at(state_dict, path[:-1])[path[-1]] = np.asarray(array)
   return state_dict
+
+
+def own_network(config: network.T5Config):
+  """Returns t5x's own T5 (t5x/examples/t5) of the same sizes, multi-head.
+
+  Its configuration has `num_kv_heads` as well, which the embedded engine's
+  sharding rules ask for.
+  """
+  from t5x.examples.t5 import network as t5x_network
+
+  @struct.dataclass
+  class Config(t5x_network.T5Config):
+    num_kv_heads: int = 0
+
+  known = {field.name for field in dataclasses.fields(Config)}
+  options = dataclasses.asdict(config) | {'num_kv_heads': config.num_heads}
+  return t5x_network.Transformer(
+      Config(**{name: x for name, x in options.items() if name in known})
+  )
+
+
+def greedy_model(module, model_class=models.EncoderDecoderModel):
+  """Returns a model that decodes greedily and never stops, to be timed.
+
+  Args:
+    module: of its network.
+    model_class: t5x's, or ours.
+  """
+  size = module.config.vocab_size
+  # No token is EOS: every row decodes to the end.
+  vocabulary = types.SimpleNamespace(vocab_size=size, eos_id=size)
+  return model_class(
+      module=module,
+      input_vocabulary=vocabulary,
+      output_vocabulary=vocabulary,
+      optimizer_def=None,
+      decode_fn=functools.partial(
+          decoding.temperature_sample, temperature=0.0, topk=1
+      ),
+  )
 
 
 class _Leaf:

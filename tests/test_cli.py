@@ -113,6 +113,14 @@ def test_every_command_has_help_with_an_example_that_parses(command, run):
         "invalid int value: 'two'",
     ),
     (['train', '--gin.STEPS', '3'], 'expected --gin.STEPS=VALUE'),
+    (['benchmark', 'decode', '--batch_sise', '2'], 'did you mean --batch_size'),
+    (['benchmark', 'convert', '--batch_size', '2'], 'is not an argument'),
+    (['benchmark', 'decoed'], 'did you mean decode'),
+    (['benchmark'], 'WHAT'),
+    (
+        ['benchmark', 'decode', '--against', 'hf'],
+        'expected T5.1.1 in float32 to time peers',
+    ),
     (['benchmark', 'decode', '--batch_size', '0'], 'a number from 1'),
 ])
 def test_wrong_arguments_are_one_line(words, line, run):

@@ -305,7 +305,7 @@ def test_nothing_is_measured_for_a_conversion_that_is_refused(tmp_path):
       conversion.convert_checkpoint(
           pretrained.CHECKPOINT_PATH,
           str(tmp_path / 'out'),
-          covariances=measure,
+          calibrate=measure,
           **{'method': 'svd', **options},
       )
   with pytest.raises(AssertionError, match='measured'):
@@ -314,6 +314,6 @@ def test_nothing_is_measured_for_a_conversion_that_is_refused(tmp_path):
         str(tmp_path / 'out'),
         num_kv_heads=2,
         method='svd',
-        covariances=measure,
+        calibrate=measure,
     )
   assert not list(tmp_path.iterdir())

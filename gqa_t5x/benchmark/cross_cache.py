@@ -31,7 +31,6 @@ import re
 import shlex
 import sys
 import time
-import types
 from typing import Any
 
 import jax
@@ -219,13 +218,6 @@ def _t5x_programs(
     from gqa_t5x import t5x_plugin
   except ImportError:
     return {}
-  # No token is EOS: every row decodes to the end.
-  vocabulary = types.SimpleNamespace(
-      vocab_size=config.vocab_size, eos_id=config.vocab_size
-  )
-  greedy = functools.partial(
-      t5x_plugin.decoding.temperature_sample, temperature=0.0, topk=1
-  )
   modules = {
       'cached': (t5x_plugin.EncoderDecoderModel, network.Transformer),
       'projected': (t5x_plugin.models.EncoderDecoderModel, _NotPrefilled),
@@ -244,13 +236,7 @@ def _t5x_programs(
 
   programs = {}
   for kind, (model_class, module_class) in modules.items():
-    model = model_class(
-        module=module_class(config),
-        input_vocabulary=vocabulary,
-        output_vocabulary=vocabulary,
-        optimizer_def=None,
-        decode_fn=greedy,
-    )
+    model = t5x_plugin.greedy_model(module_class(config), model_class)
     predict = jax.jit(model.predict_batch)
     programs[kind] = (
         functools.partial(seconds, predict),

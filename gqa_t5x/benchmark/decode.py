@@ -9,8 +9,9 @@ attention lowers it by shrinking the cache.
 
 import dataclasses
 import functools
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +20,10 @@ import numpy as np
 from flax import traverse_util
 
 from gqa_t5x import decoding
+from gqa_t5x import grouping
+from gqa_t5x.benchmark import peers as peers_lib
 from gqa_t5x.benchmark.bandwidth import measure_bandwidth
+from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 
 _NO_EOS = -1  # No token has this id: every row decodes the same number.
@@ -239,6 +243,64 @@ def compare_decode(
         'bandwidth_share': limit / row['ms_per_step'],
         'num_kv_heads': ready[same_as][0].config.num_kv_heads}
   return found
+
+
+def configs_by_kv_heads(
+    config: T5Config, num_kv_heads: Sequence[int] | None = None
+) -> dict[int, T5Config]:
+  """Returns a configuration with other numbers of key/value heads.
+
+  Args:
+    config: of a model.
+    num_kv_heads: wanted; None is all divisors of its query heads.
+
+  Raises:
+    UserError: if the heads do not divide.
+  """
+  return {
+      k: dataclasses.replace(config, num_kv_heads=k)
+      for k in num_kv_heads or grouping.num_kv_heads_choices(config.num_heads)}
+
+
+def compare_kv_heads(
+    config: T5Config, num_kv_heads: Sequence[int] | None = None, *,
+    against: Sequence[str] = (), **options) -> dict[str, dict]:
+  """Times a model of random weights with other numbers of key/value heads.
+
+  Args:
+    config: of the model; its dtype is that of weights and cache too.
+    num_kv_heads: wanted; None is all divisors of its query heads.
+    against: peers to time beside it, see `benchmark.peers`; they run the
+      multi-head model, which is then timed too.
+    **options: as in `compare_decode`.
+
+  Returns:
+    'K=...' or the peer's name -> what `compare_decode` returns.
+
+  Raises:
+    UserError: if the heads do not divide, or a peer is unknown, not installed,
+      or cannot run the model.
+  """
+  configs = configs_by_kv_heads(config, num_kv_heads)
+  models = {f'K={k}': (one, None) for k, one in configs.items()}
+  options = {'dtype': config.dtype, **options}
+  if not against:
+    return compare_decode(models, **options)
+  if config.logits_via_embedding or config.dtype != jnp.float32:
+    raise UserError(
+        'expected T5.1.1 in float32 to time peers beside it, got '
+        f'{jnp.dtype(config.dtype).name}'
+        + ', input and output embeddings tied' * config.logits_via_embedding
+        + '; add --model and --dtype=float32')
+  multi_head = f'K={config.num_heads}'
+  params = peers_lib.without_pad_and_eos(
+      random_params(config, config.dtype, options.get('seed', 0)))
+  models = {multi_head: (config, params)} | {
+      name: model for name, model in models.items() if name != multi_head}
+  with tempfile.TemporaryDirectory() as folder:
+    return compare_decode(
+        models, peers=peers_lib.load(against, config, params, folder),
+        same_as=multi_head, **options)
 
 
 def _check_tokens(name, peer, module, params, size, output_length, seed):

@@ -7,7 +7,6 @@ the tokens that it decodes greedily, int [B, steps], without ever stopping.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -168,31 +167,9 @@ def _ctranslate2(config, params, folder) -> Decode:
 
 def _t5x(config, params, folder) -> Decode:
   del folder
-  import functools
-  import types
+  from gqa_t5x import t5x_plugin
 
-  from t5x import decoding
-  from t5x import models
-  from t5x.examples.t5 import network
-
-  known = {field.name for field in dataclasses.fields(network.T5Config)}
-  options = {
-      name: getattr(config, name)
-      for name in known & {f.name for f in dataclasses.fields(config)}
-  }
-  # No token is EOS: every row decodes to the end.
-  vocabulary = types.SimpleNamespace(
-      vocab_size=config.vocab_size, eos_id=config.vocab_size
-  )
-  model = models.EncoderDecoderModel(
-      module=network.Transformer(network.T5Config(**options)),
-      input_vocabulary=vocabulary,
-      output_vocabulary=vocabulary,
-      optimizer_def=None,
-      decode_fn=functools.partial(
-          decoding.temperature_sample, temperature=0.0, topk=1
-      ),
-  )
+  model = t5x_plugin.greedy_model(t5x_plugin.own_network(config))
   predict = jax.jit(model.predict_batch)
 
   def decode(tokens, steps):

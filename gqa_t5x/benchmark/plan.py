@@ -16,6 +16,7 @@ import jax
 
 from gqa_t5x.benchmark import decode
 from gqa_t5x.benchmark.devices import Device
+from gqa_t5x.benchmark.devices import DEVICES
 from gqa_t5x.checkpoints import names
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import paper
@@ -171,8 +172,6 @@ def device_of(name: str | None, **given: float | None) -> Device:
   Raises:
     UserError: if there is no such device, or numbers are missing.
   """
-  from gqa_t5x.benchmark.devices import DEVICES
-
   if name is not None and name not in DEVICES:
     raise UserError(
         f'expected a device of {", ".join(DEVICES)}, got {name!r}; choose one,'

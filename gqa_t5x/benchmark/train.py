@@ -12,7 +12,6 @@ import dataclasses
 import time
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,9 +111,11 @@ def compare_train(
   models = {name: network.Transformer(c) for name, c in configs.items()}
   of = dict(configs)
   if against_t5x:
+    from gqa_t5x import t5x_plugin
+
     first = next(iter(configs.values()))
     of[_T5X] = dataclasses.replace(first, num_kv_heads=first.num_heads)
-    models[_T5X] = _t5x_network(of[_T5X])
+    models[_T5X] = t5x_plugin.own_network(first)
   config = train.TrainConfig(model_dir='', total_steps=0, seed=seed)
   trainers = {
       name: train.trainer_for(model, config) for name, model in models.items()
@@ -167,17 +168,3 @@ def _batch(rng, vocab_size, batch_size, input_length, target_length):
       'decoder_target_tokens': targets,
       'decoder_loss_weights': np.ones(targets.shape, np.float32),
   }
-
-
-def _t5x_network(config: network.T5Config):
-  """Returns t5x's own T5 of the same sizes."""
-  from t5x.examples.t5 import network as t5x_network
-
-  @struct.dataclass
-  class Config(t5x_network.T5Config):
-    num_kv_heads: int = 0  # The engine's sharding rules ask for it.
-
-  known = {field.name for field in dataclasses.fields(Config)}
-  ours = {field.name for field in dataclasses.fields(config)}
-  options = {name: getattr(config, name) for name in known & ours}
-  return t5x_network.Transformer(Config(**options))

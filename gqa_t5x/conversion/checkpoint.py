@@ -28,8 +28,7 @@ def convert_checkpoint(
     method: str = 'mean',
     seed: int | None = None,
     group_by: str = 'order',
-    covariances: Mapping[Path, Any] | Callable[[], tuple] | None = None,
-    calibration: Mapping[str, Any] | None = None,
+    calibrate: Callable[[], tuple[Mapping[Path, Any], Mapping]] | None = None,
     measure: bool = False,
     format: str | None = None,  # pylint: disable=redefined-builtin
     slots: str = 'pool',
@@ -46,9 +45,9 @@ def convert_checkpoint(
     method: as in `convert_params`.
     seed: as in `convert_params`.
     group_by: as in `convert_params`.
-    covariances: as in `convert_params`; or a function that measures them and
-      returns them and `calibration`, called when all else is checked.
-    calibration: what they were measured on, for the metadata.
+    calibrate: measures the covariances of `convert_params`, and returns them
+      and what they were measured on, for the metadata. It is called when all
+      else is checked, since it runs the whole model.
     measure: whether errors are worked out; they are in what is returned.
     format: of the target, as `checkpoints.save_checkpoint` names them; None is
       the source's. Formats of t5x keep t5x's optimizer state, others none.
@@ -75,11 +74,12 @@ def convert_checkpoint(
   config = metadata['config']
   heads = {'num_heads': config['num_heads'], 'num_kv_heads': num_kv_heads}
   checked = {p: _finite(p, x, source) for p, x in opened.params.items()}
-  if callable(covariances):
+  covariances = calibration = None
+  if calibrate is not None:
     # Grouping by similarity would already read the kernels.
     by = 'order' if group_by == 'similarity' else group_by
     params_lib.Conversion(checked, **heads, method=method, group_by=by)
-    covariances, calibration = covariances()
+    covariances, calibration = calibrate()
   conversion = params_lib.Conversion(
       checked,
       **heads,

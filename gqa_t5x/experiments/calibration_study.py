@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
       'original_loss': original,
       'cells': cells,
   } | results.environment()
-  pathlib.Path(args.output).write_text(json.dumps(report, indent=1) + '\n')
+  results.write_text(args.output, json.dumps(report, indent=1) + '\n')
 
 
 if __name__ == '__main__':

@@ -291,9 +291,7 @@ def main(argv: list[str] | None = None) -> None:
             'seconds': time.monotonic() - start,
             'commit': report['commit'],
         })
-        beside = path.with_suffix('.tmp')
-        beside.write_text(json.dumps(report, indent=1) + '\n')
-        beside.replace(path)
+        results.write_text(path, json.dumps(report, indent=1) + '\n')
   print(summary(report['cells']))
 
 

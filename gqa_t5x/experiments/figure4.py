@@ -39,7 +39,7 @@ def blocks(results: dict) -> list:
       rendering.Heading('Conversion methods'),
       rendering.Figure(
           "MQA after 5% of uptraining by conversion, as the paper's Figure 4.",
-          tables.panels(
+          figures.panels(
               figures.bars,
               (('Paper (digitised, ±0.03)', theirs), ('This run', ours)),
               'conversion',

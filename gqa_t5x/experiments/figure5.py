@@ -20,8 +20,7 @@ def blocks(results: dict) -> list:
       continue
     if entry['origin'] != 'shipped':
       continue
-    heads, alpha = entry['num_kv_heads'], entry['alpha']
-    name = {8: 'MHA', 1: 'MQA'}.get(heads, f'GQA-{heads}')
+    name, alpha = Model(entry['num_kv_heads']).name, entry['alpha']
     average = results_lib.average_score(entry)
     if average is not None:
       scores.setdefault(name, {})[alpha] = average
@@ -39,7 +38,7 @@ def blocks(results: dict) -> list:
       rendering.Heading('How much uptraining'),
       rendering.Figure(
           "Average score against alpha, as the paper's Figure 5.",
-          tables.panels(
+          figures.panels(
               figures.lines,
               (
                   ('Paper (digitised, ±0.03)', lines(paper.FIGURE_5)),
@@ -48,7 +47,7 @@ def blocks(results: dict) -> list:
               'alpha, share of pre-training',
               'average score',
           )
-          + tables.panels(
+          + figures.panels(
               figures.lines,
               (('This run, loss', lines(losses)),),
               'alpha, share of pre-training',

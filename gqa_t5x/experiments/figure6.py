@@ -34,13 +34,13 @@ def blocks(results: dict) -> list:
       rendering.Heading('Time'),
       rendering.Figure(
           "Time and the number of key/value heads, as the paper's Figure 6.",
-          tables.panels(
+          figures.panels(
               figures.bars,
               (('Paper (digitised, ±0.02 s)', theirs), ('This run', ours)),
               'key/value heads K',
               'seconds per sample',
           )
-          + tables.panels(
+          + figures.panels(
               figures.bars,
               (('This run, a decode step', steps),),
               'key/value heads K',
@@ -53,8 +53,46 @@ def blocks(results: dict) -> list:
           ('K', *(p.label for p in theirs)),
           (('s per sample', *(p.value for p in theirs)),),
       ),
-      tables.timing_table(results),
+      _timing_table(results),
   ]
+
+
+def _timing_table(results: dict) -> rendering.Table:
+  """Returns where the time of decoding goes, for each K."""
+  rows = []
+  for heads in sorted(results['times'], key=int, reverse=True):
+    decode = results['times'][heads]
+    rows.append((
+        heads, tables.significant(decode.get('seconds_per_sample')),
+        _percent(decode.get('spread')),
+        tables.significant(decode.get('prefill_seconds')),
+        tables.significant(decode.get('ms_per_step')),
+        tables.significant(decode.get('limit_ms_per_step')),
+        _percent(decode.get('bandwidth_share')),
+        tables.whole(decode.get('cache_bytes_allocated'))))
+  return rendering.Table(
+      'Where the time goes', ('K', 's per sample', 'Spread',
+                              'Prefill (s)', 'Step (ms)', 'Limit (ms)',
+                              'Of limit', 'Cache (bytes)'),
+      tuple(rows), note=(
+          'Prefill (encoder and cross-attention keys and values) and step are '
+          'for the whole batch; spread is (longest − shortest) / median of '
+          'the repeats; the limit of a step is the time to read the '
+          'decoder\'s weights and the filled cache once at '
+          f'{_bandwidth(results)}.'))
+
+
+def _bandwidth(results: dict) -> str:
+  for decode in results['times'].values():
+    measured = decode.get('bandwidth')
+    if measured:
+      return (f'{measured["best"] / 1e9:.1f} GB/s, the best bandwidth measured '
+              'in the same run')
+  return 'the best bandwidth measured in the same run'
+
+
+def _percent(value) -> str:
+  return tables.DASH if value is None else f'{100 * value:.0f}%'
 
 
 EXPERIMENT = Experiment(

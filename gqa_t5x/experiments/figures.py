@@ -214,6 +214,14 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str,
   return _svg(title, parts)
 
 
+def panels(draw, data, x_label: str, y_label: str) -> tuple:
+  """Returns a Figure's panels: of (title, points) each, drawn by `draw`."""
+  return tuple(
+      (title, draw(points, title=f'{title}: {y_label} against {x_label}',
+                   x_label=x_label, y_label=y_label))
+      for title, points in data if points)
+
+
 # Colours for a drawing that is on no page; as the report's.
 _STYLE = """
 path.curve { fill: none; stroke-width: 2; } .curve.mha { stroke: #0072b2; }

@@ -20,13 +20,14 @@ from typing import Any
 
 import gqa_t5x
 from gqa_t5x import pretrained
+from gqa_t5x.experiments import paper
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments.scales import Scale
 from gqa_t5x.experiments.stages import Stage
 
 NUM_HEADS = 8  # Of the checkpoint that ships.
 PRETRAIN_STEPS = 7000  # Likewise.
-ALPHA = 0.05  # The paper's main result.
+ALPHA = paper.UPTRAIN_FRACTION
 TASKS = tuple(column.task for column in results_lib.TASK_COLUMNS)
 PRETRAINING_TASK = 'docs_span_corruption'
 NUM_SAMPLES = 5
@@ -34,6 +35,7 @@ SHIPPED, SCRATCH = 'shipped', 'scratch'
 CALIBRATED = ('svd',)  # Methods that are given covariances of text.
 _MODEL_GIN = 'gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
 _LOCAL = 'gqa_t5x/gin_configs/local/'
+_GIN_RUN = 'gin_run'  # In the recipes of training runs.
 _OF_REPRODUCE = '(part of gqa-t5x reproduce)'
 
 
@@ -144,9 +146,9 @@ class Pipeline:
 
       shutil.rmtree(target, ignore_errors=True)
       target.parent.mkdir(parents=True, exist_ok=True)
-      source, covariances = _checkpoint(origin), None
+      source, calibrate = _checkpoint(origin), None
       if calibrated:
-        covariances = functools.partial(
+        calibrate = functools.partial(
             calibration_text.covariances,
             source,
             None,
@@ -154,7 +156,7 @@ class Pipeline:
             num_sequences=sequences,
         )
       conversion.convert_checkpoint(
-          source, str(target), **options, covariances=covariances
+          source, str(target), **options, calibrate=calibrate
       )
 
     def command(target):
@@ -167,10 +169,8 @@ class Pipeline:
         words += ['--calibration_sequences', str(sequences)]
       return shlex.join(words)
 
-    is_seeded = options['seed'] is not None or origin is not None
     return self._stage(
-        f'convert-{_slug(dataclasses.replace(model, alpha=0))}'
-        + f'-seed{seed}' * is_seeded,
+        f'convert-{_slug(dataclasses.replace(model, alpha=0))}',
         f'Convert the multi-head checkpoint to K={model.num_kv_heads} by'
         f' {model.method}',
         self._scale.seconds['convert'],
@@ -179,6 +179,7 @@ class Pipeline:
         command=command,
         needs=[origin],
         has_product=True,
+        seed=options['seed'],
     )
 
   def trained(self, model: Model, seed: int) -> Stage | None:
@@ -193,29 +194,20 @@ class Pipeline:
     steps = round(fraction * origin_steps)
     if not steps:
       return start
-
-    def run(target, start='') -> _GinRun:
-      return self._training(
-          'uptrain.gin',
-          model,
-          seed,
-          target,
-          PRETRAIN_STEPS=origin_steps,
-          UPTRAIN_FRACTION=fraction,
-          DEV_EXAMPLES=self._scale.dev_examples,
-          INITIAL_CHECKPOINT_PATH=start,
-      )
-
-    return self._stage(
-        f'uptrain-{_slug(model)}-seed{seed}',
+    return self._training(
+        f'uptrain-{_slug(model)}',
         f'Uptrain {model.name} for {steps} steps, {fraction:.2%} of'
         ' pre-training',
         steps * self._scale.seconds['step'] + 5,
-        lambda target: run(target, _checkpoint(start)).run(),
-        recipe={'run': run('').command()},
-        command=lambda target: run(target, _checkpoint(start)).command(),
-        needs=[start],
-        has_product=True,
+        'uptrain.gin',
+        {
+            'NUM_KV_HEADS': model.num_kv_heads,
+            'PRETRAIN_STEPS': origin_steps,
+            'UPTRAIN_FRACTION': fraction,
+            'DEV_EXAMPLES': self._scale.dev_examples,
+        },
+        seed=seed,
+        start=start,
     )
 
   def _origin(self, model: Model, seed: int) -> Stage | None:
@@ -225,34 +217,24 @@ class Pipeline:
     return self._pretrained(NUM_HEADS, seed, self._scale.scratch_steps)
 
   def _pretrained(self, num_kv_heads: int, seed: int, steps: int) -> Stage:
-    model = Model(num_kv_heads, None)
-
-    def run(target) -> _GinRun:
-      return self._training(
-          'pretrain.gin',
-          model,
-          seed,
-          target,
-          PRETRAIN_STEPS=steps,
-          **{'train.TrainConfig.log_every': 1},
-      )
-
-    def train(target):
-      run(target).run()
+    def losses(target):
       metrics = (target / 'metrics.jsonl').read_text(encoding='utf-8')
       rows = [json.loads(line) for line in metrics.splitlines()]
-      return {
-          'losses': [row['loss'] for row in rows if 'loss' in row]
-      }
+      return {'losses': [row['loss'] for row in rows if 'loss' in row]}
 
-    return self._stage(
-        f'pretrain-K{num_kv_heads}-{steps}-seed{seed}',
-        f'Train {model.name} for {steps} steps',
+    return self._training(
+        f'pretrain-K{num_kv_heads}-{steps}',
+        f'Train {Model(num_kv_heads, None).name} for {steps} steps',
         steps * self._scale.seconds['step'] + 5,
-        train,
-        recipe={'run': run('').command()},
-        command=lambda target: run(target).command(),
-        has_product=True,
+        'pretrain.gin',
+        {
+            'NUM_KV_HEADS': num_kv_heads,
+            'PRETRAIN_STEPS': steps,
+            'train.TrainConfig.log_every': 1,
+        },
+        seed=seed,
+        from_scratch=True,
+        result=losses,
     )
 
   def loss(self, model: Model, seed: int) -> Stage:
@@ -262,9 +244,8 @@ class Pipeline:
     def measure():
       return _losses(self._scale, _load(_checkpoint(trained)))
 
-    is_seeded = trained is not None and '-seed' in trained.name
     return self._stage(
-        f'loss-{_slug(model)}' + f'-seed{seed}' * is_seeded,
+        f'loss-{_slug(model)}',
         f'Measure the loss of {model.name}',
         self._scale.seconds['loss'],
         measure,
@@ -277,31 +258,21 @@ class Pipeline:
 
   def finetuned(self, model: Model, seed: int, task: str) -> Stage:
     scale = self._scale
-    trained = self.trained(model, seed)
-
-    def run(target, start='') -> _GinRun:
-      return self._training(
-          'finetune.gin',
-          model,
-          seed,
-          target,
-          MIXTURE_OR_TASK_NAME=task,
-          TRAIN_STEPS_RELATIVE=scale.finetune_steps,
-          EVAL_EVERY=max(1, scale.finetune_steps // 2),
-          DEV_EXAMPLES=scale.dev_examples,
-          INITIAL_CHECKPOINT_PATH=start,
-          **scale.finetune_bindings,
-      )
-
-    return self._stage(
-        f'finetune-{_slug(model)}-seed{seed}-{task}',
+    return self._training(
+        f'finetune-{_slug(model)}-{task}',
         f'Fine-tune {model.name} on {task}',
         scale.seconds['finetune'],
-        lambda target: run(target, _checkpoint(trained)).run(),
-        recipe={'run': run('').command()},
-        command=lambda target: run(target, _checkpoint(trained)).command(),
-        needs=[trained],
-        has_product=True,
+        'finetune.gin',
+        {
+            'NUM_KV_HEADS': model.num_kv_heads,
+            'MIXTURE_OR_TASK_NAME': task,
+            'TRAIN_STEPS_RELATIVE': scale.finetune_steps,
+            'EVAL_EVERY': max(1, scale.finetune_steps // 2),
+            'DEV_EXAMPLES': scale.dev_examples,
+            **scale.finetune_bindings,
+        },
+        seed=seed,
+        start=self.trained(model, seed),
     )
 
   def tested(self, model: Model, seed: int, task: str) -> Stage:
@@ -313,7 +284,7 @@ class Pipeline:
       return found | {'best_step': metadata['step']}
 
     return self._stage(
-        f'test-{_slug(model)}-seed{seed}-{task}',
+        f'test-{_slug(model)}-{task}',
         f'Test {model.name} on {task}',
         self._scale.seconds['test'],
         test,
@@ -340,8 +311,7 @@ class Pipeline:
 
       network, params, _ = _load(pretrained.CHECKPOINT_PATH)
       models = {}
-      for k in _divisors(NUM_HEADS):
-        config = dataclasses.replace(network.config, num_kv_heads=k)
+      for k, config in decode.configs_by_kv_heads(network.config).items():
         models[str(k)] = config, conversion.convert_params(
             params, num_heads=NUM_HEADS, num_kv_heads=k
         )
@@ -356,19 +326,77 @@ class Pipeline:
         command='gqa-t5x benchmark decode',
     )
 
+  def _training(
+      self, name, title, seconds, gin_file, bindings, *, seed, start=None,
+      from_scratch=False, result=lambda target: None,
+  ) -> Stage:  # pyformat: disable
+    """A run of a gin file.
+
+    Args:
+      name: as for `_stage`, like the next two.
+      title: as named.
+      seconds: as named.
+      gin_file: of gin_configs/local.
+      bindings: of this run; what all runs share is added.
+      seed: as named.
+      start: whose checkpoint it starts from; None is the one that ships.
+      from_scratch: whether it starts from none.
+      result: what is kept of the folder that the run wrote.
+    """
+    shared = {
+        'SEED': seed,
+        **self._cached(),
+        'BATCH_SIZE': self._scale.batch_size,
+        **bindings,
+    }
+
+    def gin_run(**paths) -> _GinRun:
+      return _GinRun('train', [_MODEL_GIN, _LOCAL + gin_file], shared | paths)
+
+    def of(target) -> _GinRun:
+      paths = {'MODEL_DIR': str(target)}
+      if not from_scratch:
+        paths['INITIAL_CHECKPOINT_PATH'] = _checkpoint(start)
+      return gin_run(**paths)
+
+    def run(target):
+      of(target).run()
+      return result(target)
+
+    return self._stage(
+        name,
+        title,
+        seconds,
+        run,
+        recipe={_GIN_RUN: gin_run().command()},
+        command=lambda target: of(target).command(),
+        needs=[start],
+        has_product=True,
+        seed=seed,
+    )
+
   def _stage(
-      self,
-      name,
-      title,
-      seconds,
-      run,
-      *,
-      recipe,
-      command=_OF_REPRODUCE,
-      needs=(),
-      has_product=False,
-  ) -> Stage:
-    """Makes a stage, unless it is there; `run` gets the product's folder."""
+      self, name, title, seconds, run, *, recipe, command=_OF_REPRODUCE,
+      needs=(), has_product=False, seed=None,
+  ) -> Stage:  # pyformat: disable
+    """Makes a stage, unless it is there.
+
+    Args:
+      name: what it is, but for the seed, which is added if it has any part.
+      title: as for `Stage`, like the next two.
+      seconds: as named.
+      run: as named; gets the product's folder, where there is one.
+      recipe: as for `Stage`, like the next two.
+      command: as named.
+      needs: None among them is nothing.
+      has_product: whether later stages read what it writes.
+      seed: its own; None is that of what it needs.
+    """
+    needs = [stage for stage in needs if stage is not None]
+    seeds = {stage.recipe.get('seed') for stage in needs} | {seed}
+    seed = next((s for s in seeds if s is not None), None)
+    if seed is not None:
+      name, recipe = f'{name}-seed{seed}', recipe | {'seed': seed}
     if name not in self._stages:
       if name != 'data':
         needs = [self.data(), *needs]
@@ -379,24 +407,10 @@ class Pipeline:
           run=run,
           recipe=recipe,
           command=command,
-          needs=tuple(n for n in needs if n is not None),
+          needs=tuple(needs),
           folder=self._folder / 'models' if has_product else None,
       )
     return self._stages[name]
-
-  def _training(self, gin, model, seed, target, **bindings) -> _GinRun:
-    return _GinRun(
-        'train',
-        [_MODEL_GIN, _LOCAL + gin],
-        {
-            'NUM_KV_HEADS': model.num_kv_heads,
-            'SEED': seed,
-            **self._cached(),
-            'BATCH_SIZE': self._scale.batch_size,
-            **bindings,
-            'MODEL_DIR': str(target),
-        },
-    )
 
   def _lengths(self) -> dict[str, int]:
     return _lengths(self._scale)
@@ -409,10 +423,6 @@ class Pipeline:
     }
 
 
-def _divisors(number: int) -> list[int]:
-  return [k for k in range(number, 0, -1) if number % k == 0]
-
-
 def _slug(model: Model) -> str:
   parts = [f'K{model.num_kv_heads}']
   origin = SCRATCH if model.method is None else model.origin
@@ -423,12 +433,15 @@ def _slug(model: Model) -> str:
 
 
 def _checkpoint(stage: Stage | None, best_metric: str | None = None) -> str:
-  """Returns the checkpoint that a stage has made, or would make."""
+  """Returns the checkpoint that a stage has made, or would make.
+
+  What was converted is one; a training run has a folder of them.
+  """
   from gqa_t5x.engine import checkpointing
 
   if stage is None:
     return pretrained.CHECKPOINT_PATH
-  if stage.name.startswith('convert'):
+  if _GIN_RUN not in stage.recipe:
     return str(stage.product)
   path = checkpointing.best_or_latest(str(stage.product), best_metric)
   return path or f'{stage.product}/checkpoints/STEP'

@@ -51,7 +51,7 @@ def blocks(results: dict) -> list:
       ),
       rendering.Figure(
           'Training loss from scratch, seed by seed the first.',
-          tables.panels(
+          figures.panels(
               figures.lines, (('This run', curves),), 'step', 'nats a token'
           ),
       ),

@@ -14,11 +14,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import sys
 import time
 from typing import Any
+
+from gqa_t5x.experiments import results
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,11 +151,9 @@ def show(stages: Sequence[Stage], folder: pathlib.Path) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a file whole or not at all."""
+  """Writes a file whole or not at all, and its folder."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  beside = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  beside.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
-  beside.replace(path)
+  results.write_text(path, json.dumps(value, indent=1) + '\n')
 
 
 def say(line: str) -> None:

@@ -28,7 +28,7 @@ def blocks(results: dict) -> list:
           'This run: the same columns for our tasks (test splits)',
           tables.OUR_HEADER,
           tables.our_rows(results),
-          note=f'{tables.decode_note(results)} Cache: bytes that each input'
+          note=f'{_decode_note(results)} Cache: bytes that each input'
           " token takes in the decoder's cross-attention cache and each output"
           ' token in its self-attention cache, per sample. Untrained: random'
           f' parameters, on the first {results_lib.UNTRAINED_EXAMPLES}'
@@ -39,7 +39,7 @@ def blocks(results: dict) -> list:
           )
           + '.',
       ),
-      rendering.Paragraph(tables.above_baselines(results)),
+      rendering.Paragraph(_above_baselines(results)),
       _figure_3(results),
   ]
 
@@ -57,7 +57,7 @@ def _figure_3(results: dict) -> rendering.Figure:
   ]
   return rendering.Figure(
       "Quality against time, as the paper's Figure 3.",
-      tables.panels(
+      figures.panels(
           figures.scatter,
           (('Paper (printed values)', theirs), ('This run', ours)),
           'seconds per sample',
@@ -68,6 +68,41 @@ def _figure_3(results: dict) -> rendering.Figure:
       ' Circle: MHA, square: GQA, triangle: MQA. The numbers are those of the'
       ' tables above.',
   )
+
+
+def _decode_note(results: dict) -> str:
+  decodes = [entry.get('decode') or {}
+             for entry in results['models'].values()]
+  shapes = {(d.get('batch_size'), d.get('input_length'),
+             d.get('output_length'), d.get('dtype')) for d in decodes}
+  if len(shapes) != 1 or not decodes[0]:
+    return 'The models were timed at different shapes, or not all were timed.'
+  batch, inputs, outputs, dtype = shapes.pop()
+  return (f'T_infer: median seconds per sample at batch {batch}, {inputs} '
+          f'input and {outputs} output tokens, {dtype or "float32"}, the same '
+          'for every model, encoder and prefill included, compilation not.')
+
+
+def _above_baselines(results: dict) -> str:
+  """Says on which tasks which models learned nothing that shows."""
+  below, unknown = [], []
+  for column in results_lib.TASK_COLUMNS:
+    untrained = results['baselines'].get(column.task, {}).get('untrained')
+    trivial = tables.best_trivial(results, column.task)
+    if untrained is None or trivial is None:
+      unknown.append(column.title)
+      continue
+    floor = max(untrained, trivial[1])
+    names = [name for name, entry in tables.scored(results).items()
+             if (results_lib.main_score(entry, column) or 0.0) <= floor]
+    if names:
+      below.append(f'{column.title} of {"; ".join(names)}')
+  if below:
+    return ('**Not above both baselines: ' + '. '.join(below) + '. Nothing '
+            'can be read from those scores.**')
+  if unknown:
+    return f'Baselines not measured on: {", ".join(unknown)}.'
+  return 'Every model is above both baselines on every task.'
 
 
 EXPERIMENT = Experiment(

@@ -3,7 +3,6 @@
 """The paper's Table 1 and ours under it, as cells for any renderer."""
 
 from gqa_t5x.experiments import paper
-from gqa_t5x.experiments import rendering
 from gqa_t5x.experiments import results as results_lib
 
 DASH = '–'
@@ -17,7 +16,8 @@ def kind(model: str) -> str:
 
 def is_of_paper(entry: dict) -> bool:
   """Whether a model is made as those of the paper's Table 1 are."""
-  return (entry.get('method') in (None, 'mean') and entry.get('alpha') == 0.05
+  return (entry.get('method') in (None, 'mean')
+          and entry.get('alpha') == paper.UPTRAIN_FRACTION
           and entry.get('origin') == 'shipped')
 
 
@@ -131,84 +131,3 @@ def format_table(results: dict) -> str:
       '', (f'This run, scale {results["scale"]} (s per sample on '
            f'{results["device"].get("backend", "this machine")})'),
       *_aligned(ours, our_rows(results))])
-
-
-def decode_note(results: dict) -> str:
-  decodes = [entry.get('decode') or {}
-             for entry in results['models'].values()]
-  shapes = {(d.get('batch_size'), d.get('input_length'),
-             d.get('output_length'), d.get('dtype')) for d in decodes}
-  if len(shapes) != 1 or not decodes[0]:
-    return 'The models were timed at different shapes, or not all were timed.'
-  batch, inputs, outputs, dtype = shapes.pop()
-  return (f'T_infer: median seconds per sample at batch {batch}, {inputs} '
-          f'input and {outputs} output tokens, {dtype or "float32"}, the same '
-          'for every model, encoder and prefill included, compilation not.')
-
-
-def above_baselines(results: dict) -> str:
-  """Says on which tasks which models learned nothing that shows."""
-  below, unknown = [], []
-  for column in results_lib.TASK_COLUMNS:
-    untrained = results['baselines'].get(column.task, {}).get('untrained')
-    trivial = best_trivial(results, column.task)
-    if untrained is None or trivial is None:
-      unknown.append(column.title)
-      continue
-    floor = max(untrained, trivial[1])
-    names = [name for name, entry in scored(results).items()
-             if (results_lib.main_score(entry, column) or 0.0) <= floor]
-    if names:
-      below.append(f'{column.title} of {"; ".join(names)}')
-  if below:
-    return ('**Not above both baselines: ' + '. '.join(below) + '. Nothing '
-            'can be read from those scores.**')
-  if unknown:
-    return f'Baselines not measured on: {", ".join(unknown)}.'
-  return 'Every model is above both baselines on every task.'
-
-
-def timing_table(results: dict) -> rendering.Table:
-  """Returns where the time of decoding goes, for each K."""
-  rows = []
-  for heads in sorted(results['times'], key=int, reverse=True):
-    decode = results['times'][heads]
-    rows.append((
-        heads, significant(decode.get('seconds_per_sample')),
-        _percent(decode.get('spread')),
-        significant(decode.get('prefill_seconds')),
-        significant(decode.get('ms_per_step')),
-        significant(decode.get('limit_ms_per_step')),
-        _percent(decode.get('bandwidth_share')),
-        whole(decode.get('cache_bytes_allocated'))))
-  return rendering.Table(
-      'Where the time goes', ('K', 's per sample', 'Spread',
-                              'Prefill (s)', 'Step (ms)', 'Limit (ms)',
-                              'Of limit', 'Cache (bytes)'),
-      tuple(rows), note=(
-          'Prefill (encoder and cross-attention keys and values) and step are '
-          'for the whole batch; spread is (longest − shortest) / median of '
-          'the repeats; the limit of a step is the time to read the '
-          'decoder\'s weights and the filled cache once at '
-          f'{_bandwidth(results)}.'))
-
-
-def _bandwidth(results: dict) -> str:
-  for decode in results['times'].values():
-    measured = decode.get('bandwidth')
-    if measured:
-      return (f'{measured["best"] / 1e9:.1f} GB/s, the best bandwidth measured '
-              'in the same run')
-  return 'the best bandwidth measured in the same run'
-
-
-def _percent(value) -> str:
-  return DASH if value is None else f'{100 * value:.0f}%'
-
-
-def panels(draw, data, x_label: str, y_label: str) -> tuple:
-  """Returns a Figure's panels: of (title, points) each, drawn by `draw`."""
-  return tuple(
-      (title, draw(points, title=f'{title}: {y_label} against {x_label}',
-                   x_label=x_label, y_label=y_label))
-      for title, points in data if points)

@@ -128,7 +128,7 @@ def test_table1_fine_tunes_every_model_on_every_task_the_same_way():
   for task in pipeline.TASKS:
     commands = set()
     for slug, k in (('K8', 8), ('K2-mean', 2), ('K1-mean', 1)):
-      stage = by_name[f'finetune-{slug}-alpha0.05-seed1-{task}']
+      stage = by_name[f'finetune-{slug}-alpha0.05-{task}-seed1']
       line = stage.command_line().replace(f'NUM_KV_HEADS={k}', 'NUM_KV_HEADS=K')
       commands.add(re.sub(r'/out/models/\S+', '/out/models/MODEL', line))
     assert len(commands) == 1, commands
@@ -146,7 +146,7 @@ def test_experiments_share_stages_and_seeds_do_not():
   table1, figure5 = keys('table1'), keys('figure5')
   shared = {key.rsplit('-', 1)[0] for key in table1 & figure5}
   assert 'uptrain-K1-mean-alpha0.05-seed1' in shared
-  assert 'test-K2-mean-alpha0.05-seed1-docs_summarize' in shared
+  assert 'test-K2-mean-alpha0.05-docs_summarize-seed1' in shared
   # The mean has no seed, so its conversion is one for all.
   other = keys('table1', seeds=(2,))
   assert {key.rsplit('-', 1)[0] for key in table1 & other} == {
@@ -154,6 +154,21 @@ def test_experiments_share_stages_and_seeds_do_not():
       'convert-K2-mean-alpha0', 'loss-K8-alpha0', 'loss-K2-mean-alpha0',
       'loss-K1-mean-alpha0',
   }  # pyformat: disable
+
+
+def test_a_seed_is_in_the_name_of_all_that_it_touches():
+  names = [stage.name for stage in _plan('figure4', seeds=(3,))]
+  touched = [name for name in names if name.endswith('-seed3')]
+  # Heads drawn at random, and their loss without uptraining.
+  assert {'convert-K1-random-alpha0-seed3', 'loss-K1-random-alpha0-seed3'} <= (
+      set(touched)
+  )
+  assert all(
+      name in touched
+      for name in names
+      if name.startswith(('uptrain', 'finetune', 'test'))
+  )
+  assert 'convert-K1-svd-alpha0' in names
 
 
 def test_a_plan_does_not_depend_on_where_it_is_made():

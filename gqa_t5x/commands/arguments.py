@@ -1,0 +1,147 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Kinds of arguments, and those that several commands have."""
+
+import argparse
+import dataclasses
+import json
+
+
+class Commands:
+  """Makes commands of one level; calling it adds one.
+
+  Attributes:
+    parsers: by name.
+  """
+
+  def __init__(self, subparsers):
+    self.parsers: dict[str, argparse.ArgumentParser] = {}
+    self._subparsers = subparsers
+
+  def __call__(
+      self, name: str, run, summary: str, example: str
+  ) -> argparse.ArgumentParser:
+    """Adds a command.
+
+    Args:
+      name: as named.
+      run: called with the parsed arguments; None where commands follow.
+      summary: a line without a full stop.
+      example: lines that can be run.
+    """
+    command = self._subparsers.add_parser(
+        name,
+        help=summary,
+        description=f'{summary[0].upper()}{summary[1:]}.',
+        epilog=f'example:\n  {example}',
+    )
+    command.set_defaults(run=run, command=name)
+    self.parsers[name] = command
+    return command
+
+
+def positive(text: str) -> int:
+  """A number from 1, for `type=`."""
+  if not text.isascii() or not text.isdigit() or not int(text):
+    raise argparse.ArgumentTypeError(f'expected a number from 1, got {text!r}')
+  return int(text)
+
+
+def integers(text: str) -> list[int]:
+  """Numbers from 1 with commas between them."""
+  return [positive(part.strip()) for part in text.split(',')]
+
+
+def amount(text: str) -> float:
+  """A finite number above 0."""
+  try:
+    number = float(text)
+  except ValueError:
+    number = 0.0
+  if not 0 < number < float('inf'):
+    raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
+  return number
+
+
+def add_numbers(command, *numbers: tuple[str, int, str]) -> None:
+  """Adds flags for numbers from 1: (flag, default, meaning) each."""
+  for flag, default, meaning in numbers:
+    command.add_argument(
+        f'--{flag}',
+        type=positive,
+        default=default,
+        metavar='N',
+        help=f'{meaning} (default: {default})',
+    )
+
+
+def add_checkpoint(command) -> None:
+  command.add_argument(
+      '--checkpoint', metavar='CKPT', help='(default: the one that ships)'
+  )
+
+
+def add_shapes(command, dtype: str) -> None:
+  """Adds what gives a model's shapes; `config_of` reads it."""
+  add_checkpoint(command)
+  command.add_argument(
+      '--model',
+      metavar='SIZE',
+      help='small, base, large, xl or xxl of T5.1.1, in place of the shapes of'
+      ' --checkpoint',
+  )
+  command.add_argument(
+      '--num_kv_heads',
+      type=integers,
+      metavar='K,K',
+      help='(default: all divisors of the query heads)',
+  )
+  command.add_argument(
+      '--dtype',
+      default=dtype,
+      choices=['float32', 'bfloat16'],
+      help=f'of weights, activations and cache (default: {dtype})',
+  )
+
+
+def config_of(args):
+  """Returns the configuration that `add_shapes` asked for, multi-head."""
+  from gqa_t5x import inspection
+  from gqa_t5x.benchmark import tpu_compile
+
+  config = (
+      tpu_compile.t5_1_1_config(args.model, None)
+      if args.model
+      else inspection.config_of(args.checkpoint)
+  )
+  return dataclasses.replace(
+      config, dtype=args.dtype, num_kv_heads=config.num_heads
+  )
+
+
+def add_num_layers(command) -> None:
+  command.add_argument(
+      '--num_layers',
+      type=positive,
+      metavar='N',
+      help="layers of each stack (default: the model's)",
+  )
+
+
+def with_layers(config, num_layers: int | None):
+  """Returns a configuration with what `add_num_layers` asked for."""
+  if not num_layers:
+    return config
+  return dataclasses.replace(
+      config, num_encoder_layers=num_layers, num_decoder_layers=num_layers
+  )
+
+
+def add_json(command) -> None:
+  command.add_argument(
+      '--json', action='store_true', help='print JSON instead of text'
+  )
+
+
+def print_json(value) -> None:
+  print(json.dumps(value, indent=2))

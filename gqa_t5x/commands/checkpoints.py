@@ -1,0 +1,154 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`convert` and `inspect`."""
+
+import functools
+
+from gqa_t5x.commands import arguments
+
+
+def add_commands(add) -> None:
+  command = add(
+      'convert',
+      _convert,
+      'reduce the key/value heads of a checkpoint',
+      'gqa-t5x convert --input CKPT --output /tmp/gqa2 --num_kv_heads 2',
+  )
+  command.add_argument('--input', required=True, metavar='CKPT')
+  command.add_argument(
+      '--output', required=True, metavar='CKPT', help='must not exist'
+  )
+  command.add_argument(
+      '--num_kv_heads',
+      required=True,
+      type=int,
+      metavar='K',
+      help="a divisor of the input's; 1 is multi-query attention",
+  )
+  command.add_argument(
+      '--method',
+      default='mean',
+      help="mean (default), first or random, the paper's; svd, which loses"
+      ' least; scaled_mean or aligned',
+  )
+  command.add_argument(
+      '--group_by',
+      default='order',
+      help="order (default, the paper's) or similarity: which heads share one",
+  )
+  command.add_argument(
+      '--calibration_data',
+      metavar='FILE',
+      help='UTF-8 text that svd (by default: the language reference of Python)'
+      ' and aligned (by default: none) weigh errors by; none is without',
+  )
+  command.add_argument(
+      '--vocabulary',
+      metavar='FILE',
+      help='SentencePiece model that reads it (default: the one that ships)',
+  )
+  arguments.add_numbers(
+      command, ('calibration_sequences', 128, 'of 256 tokens each')
+  )
+  command.add_argument('--seed', type=int, help='of random heads')
+  command.add_argument(
+      '--format',
+      help='of the output: t5x or t5x-orbax, for t5x, in a folder named'
+      ' checkpoint_STEP; orbax, ours; hf, for Hugging Face, which repeats the'
+      " heads and saves no memory (default: the input's)",
+  )
+  command.add_argument(
+      '--slots',
+      default='pool',
+      help="of t5x's optimizer state, where heads change: pool (default) or"
+      ' reset; orbax and hf keep none',
+  )
+  command.add_argument(
+      '--verify',
+      action='store_true',
+      help='check the input by its manifest, and read the output back',
+  )
+  arguments.add_json(command)
+
+  command = add(
+      'inspect',
+      _inspect,
+      'show parameters, heads, sizes and cache bytes of a checkpoint',
+      'gqa-t5x inspect CKPT',
+  )
+  command.add_argument('checkpoint', metavar='CKPT')
+  command.add_argument(
+      '--verify', action='store_true', help='read all of it, by its manifest'
+  )
+  arguments.add_json(command)
+
+
+def _convert(args) -> None:
+  from gqa_t5x import checkpoints
+  from gqa_t5x import conversion
+
+  text, calibrate = args.calibration_data, None
+  if text != 'none' and (text or args.method == 'svd'):
+    from gqa_t5x.conversion import calibration_text
+
+    calibrate = functools.partial(
+        calibration_text.covariances,
+        args.input,
+        text,
+        args.vocabulary,
+        num_sequences=args.calibration_sequences,
+    )
+  metadata = conversion.convert_checkpoint(
+      args.input,
+      args.output,
+      num_kv_heads=args.num_kv_heads,
+      method=args.method,
+      seed=args.seed,
+      group_by=args.group_by,
+      calibrate=calibrate,
+      measure=True,
+      format=args.format,
+      slots=args.slots,
+      verify=args.verify,
+  )
+  if args.json:
+    arguments.print_json(metadata)
+    return
+  conversion = metadata['conversion'] or {}
+  before, slots = conversion.get('from_num_kv_heads'), conversion.get('slots')
+  heads = f'{args.num_kv_heads} key/value heads'
+  if before:
+    heads = f'{before} -> {heads} ({conversion["method"]})'
+  optimizer = f', optimizer slots: {slots}' if slots else ''
+  step = f'step {metadata.get("step")}'
+  verified = ', verified' if args.verify else ''
+  print(f'{args.output}: {heads}, {step}{optimizer}{verified}')
+  _print_errors(metadata['errors'], conversion.get('calibration'))
+  if checkpoints.detect_format(args.output) == 'hf':
+    heads = metadata['config']['num_heads']
+    print(
+        f'in this form the key/value heads are repeated to {heads}, as Hugging'
+        ' Face needs them: the same outputs, but no memory saved'
+    )
+
+
+def _print_errors(errors, calibration) -> None:
+  """Prints a line for each attention, before any training."""
+  if not errors:
+    return
+  on = 'calibration text' if calibration else 'random inputs'
+  print(f'error relative to the multi-head attention, on {on}, no training:')
+  width = max(map(len, errors))
+  print(f'{"":<{width}}  logits  outputs')
+  for name, row in sorted(errors.items()):
+    print(f'{name:<{width}}  {row["logits"]:6.1%}  {row["outputs"]:7.1%}')
+
+
+def _inspect(args) -> None:
+  from gqa_t5x import inspection
+
+  facts = inspection.inspect_checkpoint(args.checkpoint, args.verify)
+  if args.json:
+    arguments.print_json(facts)
+  else:
+    print(inspection.to_text(facts))

@@ -1,0 +1,108 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`reproduce`, `report` and `figure`."""
+
+import json
+
+from gqa_t5x.commands import arguments
+from gqa_t5x.errors import UserError
+
+
+def add_commands(add) -> None:
+  command = add(
+      'reproduce',
+      _reproduce,
+      'run experiments of the paper, from checkpoint to report',
+      'gqa-t5x reproduce --scale smoke --output_dir /tmp/gqa_smoke',
+  )
+  command.add_argument(
+      '--scale',
+      default='laptop',
+      help='smoke or laptop (default); paper with --dry_run shows commands for'
+      ' a pod',
+  )
+  command.add_argument(
+      '--experiment',
+      default='table1',
+      metavar='E,E',
+      help='table1 (default), figure4, figure5, figure6, stability or all',
+  )
+  command.add_argument(
+      '--seeds',
+      type=arguments.integers,
+      default=[1],
+      metavar='N,N',
+      help='of data order, dropout and random heads (default: 1)',
+  )
+  command.add_argument(
+      '--dry_run',
+      action='store_true',
+      help='show the stages, their commands and how long each takes',
+  )
+  command.add_argument(
+      '--output_dir',
+      metavar='DIR',
+      help='of stages and report; a run that is there is continued (default:'
+      ' ./reproduce_SCALE)',
+  )
+  command = add(
+      'report',
+      _report,
+      'write report.md and report.html again from results.json',
+      'gqa-t5x report reproduce_laptop',
+  )
+  command.add_argument('dir', metavar='DIR', help="a run's output folder")
+  command = add(
+      'figure',
+      _figure,
+      "draw a decoding benchmark as the paper's Figure 6",
+      'gqa-t5x benchmark decode --json > decode.json\n'
+      '  gqa-t5x figure decode.json --output figure6.svg',
+  )
+  command.add_argument(
+      'benchmark', help='what `gqa-t5x benchmark decode --json` printed'
+  )
+  command.add_argument(
+      '--output', metavar='SVG', help='(default: standard output)'
+  )
+
+
+def _reproduce(args) -> None:
+  from gqa_t5x.experiments import runner
+
+  runner.reproduce(
+      scale=args.scale,
+      experiment=args.experiment,
+      output_dir=args.output_dir,
+      seeds=args.seeds,
+      dry_run=args.dry_run,
+  )
+
+
+def _report(args) -> None:
+  from gqa_t5x.experiments import report
+
+  for path in report.write_report(args.dir):
+    print(path)
+
+
+def _figure(args) -> None:
+  from gqa_t5x.experiments import figures
+  from gqa_t5x.experiments import results
+
+  try:
+    with open(args.benchmark, encoding='utf-8') as file:
+      svg = figures.of_benchmark(json.load(file))
+  except OSError as error:
+    raise UserError(
+        f'{args.benchmark} cannot be read: {error.strerror}; check the path'
+    ) from error
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
+    raise UserError(
+        f'expected in {args.benchmark} what `gqa-t5x benchmark decode --json`'
+        ' printed, got something else; make it again'
+    ) from error
+  if args.output:
+    results.write_text(args.output, svg)
+  else:
+    print(svg, end='')

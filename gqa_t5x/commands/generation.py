@@ -1,0 +1,70 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`generate`."""
+
+import sys
+
+from gqa_t5x.commands import arguments
+
+
+# Arguments of `gqa_t5x.decoding.temperature_sample` and `beam_search`, which
+# have their defaults.
+_DECODING_OPTIONS = {
+    'temperature': float,
+    'top_k': int,
+    'top_p': float,
+    'seed': int,
+    'num_beams': int,
+    'length_penalty': float,
+}
+
+
+def add_commands(add) -> None:
+  command = add(
+      'generate',
+      _generate,
+      'read lines, write the output of each as a line',
+      "echo 'translate English to German: 5 May 2021' | gqa-t5x generate",
+  )
+  arguments.add_checkpoint(command)
+  command.add_argument(
+      '--input', metavar='FILE', help='UTF-8 text (default: standard input)'
+  )
+  command.add_argument(
+      '--vocabulary',
+      metavar='FILE',
+      help='SentencePiece model (default: the one that ships)',
+  )
+  arguments.add_numbers(
+      command,
+      ('max_decode_len', 64, 'longest output, in tokens'),
+      ('batch_size', 16, 'lines decoded together'),
+  )
+  command.add_argument(
+      '--method',
+      default='greedy',
+      help='greedy (default), sample or beam; the flags below are theirs',
+  )
+  for flag, kind in _DECODING_OPTIONS.items():
+    command.add_argument(f'--{flag}', type=kind)
+
+
+def _generate(args) -> None:
+  from gqa_t5x import text_generation
+
+  options = {
+      name: getattr(args, name)
+      for name in _DECODING_OPTIONS
+      if getattr(args, name) is not None
+  }
+  write_line = text_generation.line_generator(
+      args.checkpoint,
+      args.vocabulary,
+      max_decode_len=args.max_decode_len,
+      method=args.method,
+      **options,
+  )
+  lines = text_generation.read_lines(args.input)
+  is_typed = args.input is None and sys.stdin.isatty()
+  for output in write_line(lines, 1 if is_typed else args.batch_size):
+    print(output, flush=True)
