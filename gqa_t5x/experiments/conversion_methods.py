@@ -283,7 +283,12 @@ def main(argv: list[str] | None = None) -> None:
         for alpha, loss in comparison.losses(method, k, seed, args.alphas):
           losses_by_alpha[str(alpha)] = loss
           print(method, k, seed, alpha, f'{loss:.4f}', flush=True)
-        report['cells'].append({
+        cells = [
+            c for c in report['cells']
+            if (c['method'], c['num_kv_heads'], c['seed']) != (method, k, seed)
+        ]
+        report['cells'] = cells
+        cells.append({
             'method': method,
             'num_kv_heads': k,
             'seed': seed,
