@@ -294,17 +294,35 @@ _METHODS = {
 
 
 @functools.partial(jax.jit, static_argnames=('model',))
-def prefill(
+def encode(
     model: nn.Module, params: Mapping[str, Any], input_tokens: Array
+) -> Array:
+  """Encodes int32 [B, S] to [B, S, D]."""
+  return model.apply(
+      {'params': params}, input_tokens, enable_dropout=False, method='encode'
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('model',))
+def prefill(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    input_tokens: Array,
+    encoded: Array | None = None,
 ) -> Prefilled:
   """Encodes int32 [B, S] and projects the cross-attention's keys and values.
 
   This happens once per input: beams share it and steps only read it.
+
+  Args:
+    model: a `Transformer`.
+    params: its parameters.
+    input_tokens: int [B, S].
+    encoded: what `encode` made of them, where that is timed apart.
   """
   input_tokens = input_tokens.astype(jnp.int32)
-  encoded = model.apply(
-      {'params': params}, input_tokens, enable_dropout=False, method='encode'
-  )
+  if encoded is None:
+    encoded = encode(model, params, input_tokens)
   # No prompt, so the self-attention's cache stays empty and is not kept.
   prompt = jnp.zeros((input_tokens.shape[0], 0), jnp.int32)
   cache = _nest(empty_cache(model, params, prompt, 1))

@@ -96,8 +96,12 @@ def step_weight_bytes(params: Mapping[str, Any]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Timed:
-  """Seconds of one repeat for the whole batch."""
+  """Seconds of one repeat for the whole batch.
 
+  A prefill has the encoder in it. Of a peer the encoder alone is not known.
+  """
+
+  encode: float | None
   prefill: float
   steps: float
 
@@ -147,16 +151,57 @@ def random_tokens(config: T5Config, size, seed) -> jax.Array:
   return jnp.asarray(rng.integers(2, config.vocab_size, size, np.int32))
 
 
-def _time_once(module, params, tokens, output_length) -> _Timed:
-  start = time.perf_counter()
-  prefilled = jax.block_until_ready(decoding.prefill(module, params, tokens))
-  middle = time.perf_counter()
-  decoded = jax.block_until_ready(decoding.decode_loop(
-      module, params, prefilled, max_decode_len=output_length,
-      eos_id=_NO_EOS))
-  end = time.perf_counter()
-  assert int(decoded.num_steps) == output_length
-  return _Timed(middle - start, end - middle)
+class _Program:
+  """A model's decoding, compiled for one shape, as `decoding` writes it.
+
+  Attributes:
+    compile_seconds: of its three parts.
+    peak_memory_bytes: all weights, and what the part that needs most has
+      besides: arguments, results, and what XLA allots for the time between.
+  """
+
+  def __init__(self, module, params, size, output_length):
+    """Compiles; the parameters may be ShapeDtypeStructs."""
+    start = time.perf_counter()
+    tokens = jax.ShapeDtypeStruct(size, jnp.int32)
+    self._output_length = output_length
+    self._encode = decoding.encode.lower(module, params, tokens).compile()
+    encoded = jax.eval_shape(
+        functools.partial(decoding.encode, module), params, tokens)
+    prefill = functools.partial(decoding.prefill, module)
+    prefilled = jax.eval_shape(prefill, params, tokens, encoded)
+    self._prefill = decoding.prefill.lower(
+        module, params, tokens, encoded).compile()
+    self._loop = decoding.decode_loop.lower(
+        module, params, prefilled, max_decode_len=output_length,
+        eos_id=_NO_EOS).compile()
+    self.compile_seconds = time.perf_counter() - start
+    self.peak_memory_bytes = tree_bytes(params) + max(
+        tree_bytes(arguments) + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+        for arguments, memory in (
+            (tokens, self._encode.memory_analysis()),
+            ((tokens, encoded), self._prefill.memory_analysis()),
+            (prefilled, self._loop.memory_analysis())))
+
+  def run(self, params, tokens) -> tuple[_Timed, jax.Array]:
+    """Returns times, and the tokens [B, output_length] that it decodes."""
+    start = time.perf_counter()
+    encoded = jax.block_until_ready(self._encode(params, tokens))
+    middle = time.perf_counter()
+    prefilled = jax.block_until_ready(self._prefill(params, tokens, encoded))
+    del encoded
+    before = time.perf_counter()
+    decoded = jax.block_until_ready(
+        self._loop(params, prefilled, eos_id=_NO_EOS))
+    end = time.perf_counter()
+    assert int(decoded.num_steps) == self._output_length
+    return _Timed(middle - start, before - start, end - before), decoded.tokens
+
+
+def tree_bytes(tree: Any) -> int:
+  """Returns the bytes of a tree's arrays, or of what has their shape."""
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def compare_decode(
@@ -191,11 +236,14 @@ def compare_decode(
       seconds_per_sample: (prefill + all steps) / batch_size.
       seconds_per_sample_repeats: the same of each repeat.
       spread: (longest - shortest repeat) / median.
+      encode_seconds: encoder.
       prefill_seconds: encoder and cross-attention keys and values.
       ms_per_step: milliseconds of one decode step.
       ms_per_step_repeats: the same of each repeat.
       tokens_per_second: decoded tokens, without prefill.
-      warm_up_seconds: of the first run, with compilation.
+      compile_seconds: once; the run that warms up comes after.
+      peak_memory_bytes: on one device, by XLA's account: weights, and what the
+        encoder, the prefill or the steps need most besides.
       cache_bytes_per_token, cache_bytes_computed, cache_bytes_allocated.
       step_weight_bytes: see there.
       step_bytes: weights and the cache filled so far, read by a mean step.
@@ -210,21 +258,22 @@ def compare_decode(
   """
   size = batch_size, input_length
   peers = peers or {}
-  ready, times, warm_up = {}, {}, {}
+  ready, programs, times = {}, {}, {}
   for name, (config, params) in models.items():
-    ready[name] = _prepare(config, params, dtype, seed)
-    tokens = random_tokens(ready[name][0].config, size, (seed, 0))
-    start = time.perf_counter()
-    _time_once(*ready[name], tokens, output_length)
-    warm_up[name] = time.perf_counter() - start
+    module, params = ready[name] = _prepare(config, params, dtype, seed)
+    programs[name] = _Program(module, params, size, output_length)
+    # Warms up.
+    programs[name].run(params, random_tokens(module.config, size, (seed, 0)))
     times[name] = []
   for name, peer in peers.items():
-    _check_tokens(name, peer, *ready[same_as], size, output_length, seed)
+    tokens = random_tokens(ready[same_as][0].config, size, (seed, 0))
+    _, ours = programs[same_as].run(ready[same_as][1], tokens)
+    _check_tokens(name, peer, np.asarray(tokens), np.asarray(ours))
     times[name] = []
   for repeat in range(1, num_repeats + 1):
     for name, (module, params) in ready.items():
       tokens = random_tokens(module.config, size, (seed, repeat))
-      times[name].append(_time_once(module, params, tokens, output_length))
+      times[name].append(programs[name].run(params, tokens)[0])
     for name, peer in peers.items():
       tokens = random_tokens(ready[same_as][0].config, size, (seed, repeat))
       times[name].append(_time_peer(peer, np.asarray(tokens), output_length))
@@ -233,7 +282,8 @@ def compare_decode(
            'output_length': output_length}
   found = {
       name: {**_summary(times[name], module.config, params, bandwidth, shape),
-             'warm_up_seconds': warm_up[name]}
+             'compile_seconds': programs[name].compile_seconds,
+             'peak_memory_bytes': programs[name].peak_memory_bytes}
       for name, (module, params) in ready.items()}
   for name in peers:
     row = _times(times[name], shape) | shape | {'num_repeats': num_repeats}
@@ -299,23 +349,91 @@ def compare_kv_heads(
       name: model for name, model in models.items() if name != multi_head}
   with tempfile.TemporaryDirectory() as folder:
     return compare_decode(
-        models, peers=peers_lib.load(against, config, params, folder),
+        models, peers=peers_lib.load(
+            peers_lib.DECODE, against, config, params, folder),
         same_as=multi_head, **options)
 
 
-def _check_tokens(name, peer, module, params, size, output_length, seed):
-  """Raises RuntimeError unless a peer decodes what the module does.
+def largest_batch(config: T5Config, memory_bytes: float, *, input_length: int,
+                  output_length: int) -> int:
+  """Returns the most samples that can be decoded together, to some 3%.
+
+  It is found by compiling for several batches; nothing is allotted.
+
+  Args:
+    config: of the model; its dtype is that of weights and cache too.
+    memory_bytes: what `peak_memory_bytes` of `compare_decode` may be.
+    input_length: input tokens a sample.
+    output_length: decoded tokens a sample.
+
+  Raises:
+    UserError: if not even one sample fits.
+  """
+  params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.dtype),
+                        parameter_shapes(config))
+
+  def peak(batch_size):
+    return _Program(Transformer(config), params, (batch_size, input_length),
+                    output_length).peak_memory_bytes
+
+  one = peak(1)
+  if one > memory_bytes:
+    raise UserError(
+        f'expected memory for one sample, {one / 2**30:.2f} GiB with'
+        f' {config.num_kv_heads} key/value heads, got'
+        f' {memory_bytes / 2**30:.2f}; give more, or take a smaller model')
+  fits, too_many, guess = 1, None, 8
+  while too_many is None or too_many - fits > max(1, fits // 32):
+    found = peak(guess)
+    if found <= memory_bytes:
+      fits = guess
+    else:
+      too_many = guess
+    if too_many is not None:
+      guess = (fits + too_many) // 2
+    else:  # Memory grows by about as much with each sample.
+      sample = (found - one) / (guess - 1)
+      guess = max(fits + max(1, fits // 32),
+                  int((memory_bytes - one) / sample) + 1)
+  return fits
+
+
+def compare_largest_batches(
+    config: T5Config, num_kv_heads: Sequence[int] | None,
+    memory_bytes: float, **options) -> dict[str, dict]:
+  """Times each number of key/value heads at the largest batch that fits.
+
+  One after another, since each may need all of the memory.
+
+  Args:
+    config: of the model; its dtype is that of weights and cache too.
+    num_kv_heads: wanted; None is all divisors of its query heads.
+    memory_bytes: as in `largest_batch`.
+    **options: as in `compare_decode`.
+
+  Returns:
+    'K=...' -> what `compare_decode` returns.
+
+  Raises:
+    UserError: if the heads do not divide, or not even one sample fits.
+  """
+  lengths = {k: options[k] for k in ('input_length', 'output_length')}
+  found = {}
+  for k, one in configs_by_kv_heads(config, num_kv_heads).items():
+    size = largest_batch(one, memory_bytes, **lengths)
+    found |= compare_decode({f'K={k}': (one, None)}, batch_size=size,
+                            **{'dtype': config.dtype, **options})
+  return found
+
+
+def _check_tokens(name, peer, tokens, ours):
+  """Raises RuntimeError unless a peer decodes the same from the same inputs.
 
   Nearly: where two logits are as good as equal, rounding decides, and the rest
   of that row differs.
   """
-  tokens = random_tokens(module.config, size, (seed, 0))
-  prefilled = decoding.prefill(module, params, tokens)
-  ours = np.asarray(decoding.decode_loop(
-      module, params, prefilled, max_decode_len=output_length,
-      eos_id=_NO_EOS).tokens)
-  theirs = peer(np.asarray(tokens), output_length)
-  peer(np.asarray(tokens), 1)  # It may have to be compiled too.
+  theirs = peer(tokens, ours.shape[1])
+  peer(tokens, 1)  # It may have to be compiled too.
   same = (ours == theirs).all(axis=1) if ours.shape == theirs.shape else [0]
   if np.mean(same) < 0.75:
     raise RuntimeError(
@@ -330,7 +448,7 @@ def _time_peer(peer, tokens, output_length) -> _Timed:
   peer(tokens, output_length)
   whole, first = time.perf_counter() - middle, middle - start
   steps = (whole - first) * output_length / (output_length - 1)
-  return _Timed(whole - steps, steps)
+  return _Timed(None, whole - steps, steps)
 
 
 def _times(times, shape) -> dict:
@@ -358,6 +476,7 @@ def _summary(times, config, params, bandwidth, shape) -> dict:
   measured = _times(times, shape)
   return {
       **measured,
+      'encode_seconds': float(np.median([t.encode for t in times])),
       'cache_bytes_per_token': cache_bytes_per_token(config),
       'cache_bytes_computed': cache_bytes(config, **shape),
       'cache_bytes_allocated': allocated_cache_bytes(config, **shape),

@@ -1,9 +1,10 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Other programs that decode T5, on the same weights and inputs.
+"""Other programs that run T5, on the same weights and inputs.
 
-Each peer is a function from input tokens int32 [B, S] and a number of steps to
-the tokens that it decodes greedily, int [B, steps], without ever stopping.
+Each that decodes is a function from input tokens int32 [B, S] and a number of
+steps to the tokens that it decodes greedily, int [B, steps], without ever
+stopping. What they do in training is in `benchmark.train`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,13 +38,19 @@ def without_pad_and_eos(params: PyTree) -> PyTree:
 
 
 def load(
-    names: Sequence[str], config: T5Config, params: PyTree, folder: str
-) -> dict[str, Decode]:
-  """Returns the peers named.
+    table: Mapping[str, Callable[..., Any]],
+    names: Sequence[str],
+    config: T5Config,
+    params: PyTree,
+    folder: str,
+) -> dict[str, Any]:
+  """Returns the peers named, as their functions in a table make them.
 
   Args:
-    names: of 'hf' (PyTorch), 'ctranslate2' and 't5x' (its own network).
-    config: of the multi-head model, in float32.
+    table: `DECODE`, or another by name; functions of the next three and the
+      folder's path.
+    names: of the table.
+    config: of the multi-head model.
     params: its parameters.
     folder: where their files go.
 
@@ -52,12 +59,12 @@ def load(
   """
   made = {}
   for name in names:
-    if name not in _PEERS:
+    if name not in table:
       raise UserError(
-          f'expected peers of {", ".join(_PEERS)}, got {name!r}; choose one'
+          f'expected peers of {", ".join(table)}, got {name!r}; choose one'
       )
     try:
-      made[name] = _PEERS[name](config, params, pathlib.Path(folder))
+      made[name] = table[name](config, params, pathlib.Path(folder))
     except ImportError as error:
       raise UserError(
           f'{name} cannot be timed: {error}; pip install "gqa_t5x[bench]", or'
@@ -81,24 +88,33 @@ def versions(names: Sequence[str]) -> dict[str, str]:
   }
 
 
-def _hf_folder(config: T5Config, params: PyTree, folder: pathlib.Path) -> str:
+def hf_model(config: T5Config, params: PyTree, folder: pathlib.Path):
+  """Returns Hugging Face's model in float32, which is to use all cores."""
+  import torch
+  import transformers
+
+  if config.dtype != jnp.float32:
+    raise UserError(
+        'expected float32 to time Hugging Face beside it, got'
+        f' {jnp.dtype(config.dtype).name}; add --dtype=float32'
+    )
+  torch.set_num_threads(cores())
   path = folder / 'hf'
   if not path.exists():
     metadata = {'config': config.to_dict(), 'step': 0}
     checkpoints.save_checkpoint(
         str(path), params, format='hf', metadata=metadata
     )
-  return str(path)
+  return transformers.T5ForConditionalGeneration.from_pretrained(
+      path, dtype=torch.float32
+  )
 
 
 def _hf(config, params, folder) -> Decode:
   import torch
   import transformers
 
-  torch.set_num_threads(_cores())
-  model = transformers.T5ForConditionalGeneration.from_pretrained(
-      _hf_folder(config, params, folder), dtype=torch.float32
-  ).eval()
+  model = hf_model(config, params, folder).eval()
   model.generation_config = transformers.GenerationConfig(
       decoder_start_token_id=0, pad_token_id=0, do_sample=False, num_beams=1
   )
@@ -120,13 +136,10 @@ def _hf(config, params, folder) -> Decode:
 def _ctranslate2(config, params, folder) -> Decode:
   import ctranslate2
   from ctranslate2.converters import transformers as converter
-  import transformers
 
   path = folder / 'ctranslate2'
   if not path.exists():
-    model = transformers.T5ForConditionalGeneration.from_pretrained(
-        _hf_folder(config, params, folder)
-    )
+    model = hf_model(config, params, folder)
     # Its own converter wants a tokenizer; here tokens are numbers.
     loader = converter._MODEL_LOADERS['T5Config']  # pylint: disable=protected-access
     spec = loader.get_model_spec(model)
@@ -143,7 +156,7 @@ def _ctranslate2(config, params, folder) -> Decode:
     path.mkdir()
     spec.save(str(path))
   translator = ctranslate2.Translator(
-      str(path), device='cpu', compute_type='float32', intra_threads=_cores()
+      str(path), device='cpu', compute_type='float32', intra_threads=cores()
   )
 
   def decode(tokens, steps):
@@ -188,12 +201,13 @@ def _t5x(config, params, folder) -> Decode:
   return decode
 
 
-def _cores() -> int:
+def cores() -> int:
+  """Returns how many this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
 
-_PEERS: Mapping[str, Callable[..., Decode]] = {
+DECODE: Mapping[str, Callable[..., Decode]] = {
     'hf': _hf, 'ctranslate2': _ctranslate2, 't5x': _t5x,
 }  # pyformat: disable

@@ -80,7 +80,7 @@ def plan(
       path: jax.ShapeDtypeStruct(array.shape, config.dtype)
       for path, array in names.arrays(config).items()
   })
-  weight_bytes = _bytes(shapes)
+  weight_bytes = decode.tree_bytes(shapes)
   cache = decode.cache_bytes(config, batch_size=batch_size, **shape)
   memory = device.memory_gib * 2**30 * num_devices
   one = decode.cache_bytes(config, batch_size=1, **shape)
@@ -92,7 +92,7 @@ def plan(
   step_flops = batch_size * (
       2 * _step_params(shapes) + _attention_flops(config, filled)
   )
-  prefill_bytes = _bytes(shapes['encoder']) + _bytes(_cross_kv(shapes))
+  prefill_bytes = decode.tree_bytes([shapes['encoder'], _cross_kv(shapes)])
   prefill_flops = (
       2 * batch_size * input_length
       * (_size(shapes['encoder']) + _size(_cross_kv(shapes)))
@@ -126,10 +126,6 @@ def plan(
           paper.FIGURE_6.get(config.num_kv_heads) if is_figure_6 else None
       ),
   )
-
-
-def _bytes(shapes: Any) -> int:
-  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
 
 
 def _size(shapes: Any) -> int:

@@ -1,14 +1,16 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Times training steps: MHA, GQA and MQA, and t5x's own network beside them.
+"""Times training steps: MHA, GQA and MQA, and other programs beside them.
 
-All run in the embedded engine's loop, with its optimizer, on the same batches
-without padding. Utilisation is the share of what a large matrix product reaches
-in the same run.
+Ours and t5x's own network run in the embedded engine's loop, with its
+optimizer; Hugging Face's in PyTorch, with PyTorch's Adafactor. All on the same
+batches without padding. Utilisation is the share of what a large matrix product
+of JAX reaches in the same run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import tempfile
 import time
 from typing import Any
 
@@ -17,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gqa_t5x import network
+from gqa_t5x.benchmark import peers as peers_lib
 from gqa_t5x.checkpoints import names
 from gqa_t5x.engine import train
 
-_T5X = 't5x'
+_Step = Callable[[Mapping[str, np.ndarray]], float]
 
 
 def model_flops(
@@ -79,7 +82,7 @@ def compare_train(
     input_length: int,
     target_length: int,
     num_repeats: int = 5,
-    against_t5x: bool = False,
+    against: Sequence[str] = (),
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
   """Times steps of several models, in turn within each repeat.
@@ -90,8 +93,9 @@ def compare_train(
     input_length: tokens of a row, none of them padding.
     target_length: likewise.
     num_repeats: steps that count, after one that compiles and one more.
-    against_t5x: whether t5x's own network is timed too, with the first
-      configuration, as multi-head attention.
+    against: peers to time too: 't5x', its own network, and 'hf', PyTorch. They
+      have the multi-head model, which is then timed in any case, and its first
+      step has to have the same loss.
     seed: of batches and parameters.
 
   Returns:
@@ -101,39 +105,50 @@ def compare_train(
     batch_size, input_length, target_length, dtype. All models are in memory.
 
   Raises:
-    ImportError: if t5x is wanted and not installed.
+    UserError: if there is no such peer, it is not installed, or it cannot run
+      the model.
+    RuntimeError: if a peer's first loss is another.
   """
   shape = {
       'batch_size': batch_size,
       'input_length': input_length,
       'target_length': target_length,
   }
-  models = {name: network.Transformer(c) for name, c in configs.items()}
   of = dict(configs)
-  if against_t5x:
-    from gqa_t5x import t5x_plugin
-
+  if against:
     first = next(iter(configs.values()))
-    of[_T5X] = dataclasses.replace(first, num_kv_heads=first.num_heads)
-    models[_T5X] = t5x_plugin.own_network(first)
-  config = train.TrainConfig(model_dir='', total_steps=0, seed=seed)
-  trainers = {
-      name: train.trainer_for(model, config) for name, model in models.items()
+    multi_head = f'K={first.num_heads}'
+    of.setdefault(
+        multi_head, dataclasses.replace(first, num_kv_heads=first.num_heads)
+    )
+    of |= {name: of[multi_head] for name in against}
+  steps = {
+      name: _step(network.Transformer(config), seed)
+      for name, config in of.items()
+      if name not in against
   }
-  states = {name: t.initial_state() for name, t in trainers.items()}
+  if against:
+    steps |= _peers(against, of[multi_head], seed)
   rng = np.random.default_rng(seed)
-  times, warm_up = {name: [] for name in models}, {}
+  times, warm_up = {name: [] for name in steps}, {}
   for repeat in range(num_repeats + 2):
     batch = _batch(rng, next(iter(configs.values())).vocab_size, **shape)
-    for name, trainer in trainers.items():
+    losses = {}
+    for name, step in steps.items():
       start = time.perf_counter()
-      states[name], metrics = trainer.step(states[name], batch)
-      jax.block_until_ready((states[name].params, metrics))
+      losses[name] = step(batch)
       seconds = time.perf_counter() - start
       if repeat == 0:
         warm_up[name] = seconds
       elif repeat > 1:
         times[name].append(seconds)
+    for name in against:
+      ours, theirs = losses[multi_head], losses[name]
+      if repeat == 0 and abs(ours - theirs) > 1e-3 * ours:
+        raise RuntimeError(
+            f'{name} has a loss of {theirs:.4f} where ours has {ours:.4f};'
+            ' timing it would compare different work'
+        )
   peak = measure_flops()
   found = {}
   for name, seconds in times.items():
@@ -154,6 +169,77 @@ def compare_train(
         **shape,
     }
   return found
+
+
+def _step(model: Any, seed: int, params: Any = None) -> _Step:
+  """Returns what takes a step from a batch to its loss, nats a token."""
+  config = train.TrainConfig(model_dir='', total_steps=0, seed=seed)
+  trainer = train.trainer_for(model, config)
+  if params is None:
+    state = trainer.initial_state()
+  else:
+    state = trainer.state_from(params, 0)
+
+  def step(batch):
+    nonlocal state
+    state, metrics = trainer.step(state, batch)
+    jax.block_until_ready((state.params, metrics))
+    return float(metrics['loss']) / batch['decoder_target_tokens'].size
+
+  return step
+
+
+def _peers(
+    against: Sequence[str], config: network.T5Config, seed: int
+) -> dict[str, _Step]:
+  """Returns the peers' steps, from the parameters that ours starts with."""
+  trainer = train.trainer_for(
+      network.Transformer(config),
+      train.TrainConfig(model_dir='', total_steps=0, seed=seed),
+  )
+  params = jax.device_get(trainer.initial_state().params)
+  with tempfile.TemporaryDirectory() as folder:
+    return peers_lib.load(_PEERS, against, config, params, folder)
+
+
+def _t5x(config, params, folder) -> _Step:
+  del folder
+  from gqa_t5x import t5x_plugin
+
+  return _step(t5x_plugin.own_network(config), 0, params)
+
+
+def _hf(config, params, folder) -> _Step:
+  """PyTorch's Adafactor has T5's defaults but for the rate, which it scales."""
+  import torch
+
+  model = peers_lib.hf_model(config, params, folder).train()
+  optimizer = torch.optim.Adafactor(model.parameters(), lr=1e-2)
+
+  def step(batch):
+    inputs, decoder_inputs, targets = (
+        torch.from_numpy(batch[name].astype(np.int64))
+        for name in (
+            'encoder_input_tokens',
+            'decoder_input_tokens',
+            'decoder_target_tokens',
+        )
+    )
+    loss = model(
+        input_ids=inputs,
+        attention_mask=torch.ones_like(inputs),
+        decoder_input_ids=decoder_inputs,
+        labels=targets,
+    ).loss
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+  return step
+
+
+_PEERS = {'hf': _hf, 't5x': _t5x}
 
 
 def _batch(rng, vocab_size, batch_size, input_length, target_length):

@@ -6,7 +6,6 @@ import dataclasses
 import shlex
 
 from gqa_t5x.commands import arguments
-from gqa_t5x.errors import UserError
 
 
 def add_commands(add) -> None:
@@ -50,6 +49,12 @@ def _add_decode(add) -> None:
       metavar='PEER,PEER',
       help='of hf, ctranslate2 and t5x: time these too, on the same weights',
   )
+  command.add_argument(
+      '--largest_batch_in',
+      type=arguments.amount,
+      metavar='GIB',
+      help='time for each K also the largest batch that so much memory holds',
+  )
   arguments.add_json(command)
 
 
@@ -70,7 +75,12 @@ def _add_train(add) -> None:
       ('num_repeats', 5, 'steps, of which the median counts'),
   )
   command.add_argument(
-      '--against', choices=['t5x'], help="time t5x's own network too"
+      '--against',
+      type=lambda text: text.split(','),
+      default=[],
+      metavar='PEER,PEER',
+      help="of hf and t5x: time Hugging Face's training and t5x's own network"
+      ' too',
   )
   arguments.add_json(command)
 
@@ -219,42 +229,65 @@ def _decode(args) -> None:
           args, 'batch_size', 'input_length', 'output_length', 'num_repeats'
       ),
   )
+  largest = {}
+  if args.largest_batch_in:
+    largest = decode.compare_largest_batches(
+        config,
+        args.num_kv_heads,
+        args.largest_batch_in * 2**30,
+        bandwidth=next(iter(rows.values()))['bandwidth'],
+        **_shape(args, 'input_length', 'output_length', 'num_repeats'),
+    )
   if args.json:
-    _print_rows(args, config, rows, peers=peers.versions(args.against))
+    _print_rows(
+        args,
+        config,
+        rows,
+        largest_batch=largest,
+        peers=peers.versions(args.against),
+    )
     return
-  print('model        s/sample  prefill s  ms/step  of limit  cache MB')
+  _print_decode(rows)
+  if largest:
+    print(f'the largest batch in {args.largest_batch_in:g} GiB:')
+    _print_decode(largest)
+
+
+def _print_decode(rows) -> None:
+  print(
+      'model        batch  s/sample  encode s  prefill s  ms/step  of limit'
+      '  cache MB  peak MB'
+  )
   for name, row in rows.items():
-    cache = row.get('cache_bytes_allocated')
+    is_ours = 'cache_bytes_allocated' in row
+    encode = f'{row["encode_seconds"]:8.3f}' if is_ours else f'{"":8}'
+    memory = ('cache_bytes_allocated', 'peak_memory_bytes') if is_ours else ()
     print(
-        f'{name:<11}  {row["seconds_per_sample"]:8.4f}'
-        f'  {row["prefill_seconds"]:9.3f}  {row["ms_per_step"]:7.2f}'
-        f'  {row["bandwidth_share"]:8.0%}'
-        + ('' if cache is None else f'  {cache / 1e6:8.1f}')
+        f'{name:<11}  {row["batch_size"]:5}  {row["seconds_per_sample"]:8.4f}'
+        f'  {encode}  {row["prefill_seconds"]:9.3f}'
+        f'  {row["ms_per_step"]:7.2f}  {row["bandwidth_share"]:8.0%}'
+        + ''.join(f'  {row[m] / 1e6:8,.1f}' for m in memory)
     )
 
 
 def _train(args) -> None:
   from gqa_t5x.benchmark import decode
+  from gqa_t5x.benchmark import peers
   from gqa_t5x.benchmark import train
   from gqa_t5x.engine import partitioning
 
   partitioning.use_cpu_cores()
   config = arguments.with_layers(arguments.config_of(args), args.num_layers)
   configs = decode.configs_by_kv_heads(config, args.num_kv_heads)
-  try:
-    rows = train.compare_train(
-        {f'K={k}': one for k, one in configs.items()},
-        against_t5x=args.against == 't5x',
-        **_shape(
-            args, 'batch_size', 'input_length', 'target_length', 'num_repeats'
-        ),
-    )
-  except ImportError as error:
-    raise UserError(
-        f't5x cannot be timed: {error}; install it from its repository'
-    ) from error
+  rows = train.compare_train(
+      {f'K={k}': one for k, one in configs.items()},
+      against=args.against,
+      **_shape(
+          args, 'batch_size', 'input_length', 'target_length', 'num_repeats'
+      ),
+  )
   if args.json:
-    _print_rows(args, config, rows)
+    _print_rows(args, config, rows, peers=peers.versions(args.against))
     return
   print('model  s/step  tokens/s  utilisation')
   for name, row in rows.items():

@@ -11,7 +11,8 @@ import pytest
 from gqa_t5x import decoding
 from gqa_t5x.benchmark import bandwidth as bandwidth_lib
 from gqa_t5x.benchmark import decode
-from gqa_t5x.network import T5Config
+from gqa_t5x.errors import UserError
+from gqa_t5x.network import T5Config, Transformer
 
 TINY = T5Config(vocab_size=61, emb_dim=10, num_heads=4, num_kv_heads=2,
                 num_encoder_layers=1, num_decoder_layers=3, head_dim=7,
@@ -72,18 +73,18 @@ def test_step_weight_bytes_by_hand():
 
 
 def test_benchmark_of_several_models(monkeypatch):
-  seen = []
-  prefill, loop = decoding.prefill, decoding.decode_loop
+  seen, run = [], decode._Program.run
 
-  def watched_prefill(module, params, tokens):
-    seen.append((module.config.num_kv_heads, np.asarray(tokens)))
-    return prefill(module, params, tokens)
-
-  def watched_loop(*arguments, **options):
-    assert options == {'max_decode_len': 5, 'eos_id': -1}
-    return loop(*arguments, **options)
-  monkeypatch.setattr(decoding, 'prefill', watched_prefill)
-  monkeypatch.setattr(decoding, 'decode_loop', watched_loop)
+  def watched(program, params, tokens):
+    kernel = params['decoder']['layers_0']['self_attention']['key']['kernel']
+    seen.append((kernel.shape[1] // TINY.head_dim, np.asarray(tokens)))
+    times, decoded = run(program, params, tokens)
+    module = Transformer(dataclasses.replace(TINY, num_kv_heads=seen[-1][0]))
+    # It is the decoder that users get, and never stops.
+    np.testing.assert_array_equal(decoded, decoding.generate(
+        module, params, tokens, max_decode_len=5, eos_id=-1))
+    return times, decoded
+  monkeypatch.setattr(decode._Program, 'run', watched)
   models = {'GQA-2': (TINY, None),
             'MQA': (dataclasses.replace(TINY, num_kv_heads=1), None)}
   results = decode.compare_decode(models, **SHAPE, num_repeats=3,
@@ -102,6 +103,10 @@ def test_benchmark_of_several_models(monkeypatch):
   assert gqa['seconds_per_sample'] == sorted(repeats)[1]
   assert gqa['spread'] == pytest.approx(
       (max(repeats) - min(repeats)) / sorted(repeats)[1])
+  assert 0 < gqa['encode_seconds'] < gqa['prefill_seconds']
+  # Weights, and a full cache of both attentions, are the least it can be.
+  assert gqa['peak_memory_bytes'] > (
+      gqa['step_weight_bytes'] + gqa['cache_bytes_allocated'])
   assert gqa['cache_bytes_allocated'] == 2 * results['MQA'][
       'cache_bytes_allocated']
   # A mean step reads 13 + (1 + ... + 5) / 5 = 16 tokens of cache a row.
@@ -117,6 +122,26 @@ def test_benchmark_of_several_models(monkeypatch):
   assert len(gqa['ms_per_step_repeats']) == 3
   assert gqa['ms_per_step'] == pytest.approx(
       sorted(gqa['ms_per_step_repeats'])[1])
+
+
+def test_the_largest_batch_fits_and_few_more_do_not():
+  # Inputs so long that the cache decides.
+  config = dataclasses.replace(TINY, num_kv_heads=4, num_encoder_layers=1)
+  shape = {'input_length': 64, 'output_length': 32}
+  memory = 2**20
+  size = decode.largest_batch(config, memory, **shape)
+
+  def peak(batch_size):
+    return decode.decode_benchmark(
+        config, None, batch_size=batch_size, **shape, num_repeats=1,
+        bandwidth=BANDWIDTH)['peak_memory_bytes']
+  assert size > 1
+  assert peak(size) <= memory < peak(size + max(1, size // 16))
+
+
+def test_memory_for_no_sample_is_refused():
+  with pytest.raises(UserError, match='expected memory for one sample, 0.0'):
+    decode.largest_batch(TINY, 1024, input_length=13, output_length=5)
 
 
 def test_dtype_holds_for_cache_and_weights():

@@ -44,7 +44,7 @@ def test_a_peer_decodes_our_tokens(params, name, tmp_path):
   if name != 't5x':
     for package in ('torch', 'transformers', 'ctranslate2'):
       pytest.importorskip(package)
-  peer = peers.load([name], CONFIG, params, str(tmp_path))[name]
+  peer = peers.load(peers.DECODE, [name], CONFIG, params, str(tmp_path))[name]
   inputs = decode.random_tokens(CONFIG, (3, 17), 0)
   ours = np.asarray(_tokens(params, inputs))
   assert (ours > 1).all()
@@ -86,4 +86,4 @@ def test_a_peer_of_other_weights_is_not_timed(params):
 
 def test_unknown_peers_are_refused(params):
   with pytest.raises(UserError, match="got 'vllm'; choose one"):
-    peers.load(['vllm'], CONFIG, params, '/nowhere')
+    peers.load(peers.DECODE, ['vllm'], CONFIG, params, '/nowhere')

@@ -60,13 +60,28 @@ def test_rows(monkeypatch):
   assert found['K=1']['model_flops'] < row['model_flops']
 
 
-@pytest.mark.t5x
-def test_t5x_network_trains_in_the_same_loop(monkeypatch):
+@pytest.mark.parametrize(
+    'name', ['hf', pytest.param('t5x', marks=pytest.mark.t5x)]
+)
+def test_a_peer_takes_the_same_first_step(name, monkeypatch):
+  if name == 'hf':
+    for package in ('torch', 'transformers'):
+      pytest.importorskip(package)
   monkeypatch.setattr(train, 'measure_flops', lambda: 1e9)
+  # Raises unless the first losses are equal.
   found = train.compare_train(
       {'K=1': dataclasses.replace(CONFIG, num_kv_heads=1)},
       **SHAPE,
       num_repeats=1,
-      against_t5x=True,
+      against=[name],
   )
-  assert found['t5x']['num_kv_heads'] == 4
+  # The peer is multi-head, so ours is timed as such too.
+  assert list(found) == ['K=1', 'K=4', name]
+  assert found[name]['num_kv_heads'] == 4
+  assert found[name]['model_flops'] == found['K=4']['model_flops']
+
+
+def test_a_peer_of_another_loss_is_not_timed(monkeypatch):
+  monkeypatch.setitem(train._PEERS, 'hf', lambda *_: lambda batch: 3.0)
+  with pytest.raises(RuntimeError, match='hf has a loss of 3.0000 where ours'):
+    train.compare_train({'K=4': CONFIG}, **SHAPE, against=['hf'])
