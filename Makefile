@@ -15,7 +15,8 @@ INSTALLED = $(VENV)/installed
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
   -c constraints.txt
 
-.PHONY: help reproduce test fast-test lint wheel-test install clean distclean
+.PHONY: help reproduce test fast-test lint wheel-test install \
+  torture readme-figures clean distclean
 .DEFAULT_GOAL := help
 
 help: ## Show this.
@@ -57,6 +58,12 @@ $(INSTALLED): constraints.txt setup.py
 	$(PIP) editdistance 2>/dev/null || $(PIP) ./.ci/editdistance
 	$(PIP) -e '.[all]'
 	@touch $@
+
+torture: $(INSTALLED) ## Kill commands at random moments; about half an hour.
+	$(BIN)/python -m tests.torture --output results/torture.json
+
+readme-figures: $(INSTALLED) ## Fill README's and docs' tables from results/.
+	$(BIN)/python -m gqa_t5x.experiments.documents
 
 clean: ## Remove what tests and builds leave.
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

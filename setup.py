@@ -74,7 +74,12 @@ _T5X = ['cached_property', 'fiddle', 'grain', 'jaxtyping', 'tensorboard']
 _BENCH = ['ctranslate2', 'torch', 'transformers']
 # The compiler of a TPU, 700 MB installed; a machine with TPUs has its own.
 _COMPILE = ['libtpu', 'optax']
-_DEV = ['pytest', 'pytest-xdist', 'ruff', 'setuptools>=77']
+_COMPLETION = ['shtab']
+_DOCS = ['mkdocs']
+_DEV = [
+    'hypothesis', 'ipykernel', 'nbmake', 'pytest', 'pytest-xdist', 'ruff',
+    'setuptools>=77',
+]  # pyformat: disable
 
 setuptools.setup(
     name='gqa-t5x',
@@ -108,9 +113,11 @@ setuptools.setup(
         't5x': _T5X,
         'bench': _BENCH,
         'compile': _COMPILE,
+        'completion': _COMPLETION,
+        'docs': _DOCS,
         'dev': _DEV,
         # What the Makefile installs: all that this repository's tests use.
-        'all': _TRAIN + _HF + _DEV,
+        'all': _TRAIN + _HF + _COMPLETION + _DOCS + _DEV,
     },
     classifiers=[
         'Programming Language :: Python :: 3.11',

@@ -3,7 +3,8 @@
 """The command `gqa-t5x`: parses arguments, runs one command, reports errors.
 
 Results go to standard output, logs to standard error. Exit status: 0 done, 2
-the user's input is wrong (one line, nothing written), 1 anything else.
+the user's input is wrong (one line, nothing written), 75 stopped by SIGTERM
+after saving (the same command goes on), 1 anything else.
 
 This file has to parse on Pythons that are too old to run it, to say so.
 """
@@ -17,7 +18,10 @@ import os
 import sys
 
 import gqa_t5x
+from gqa_t5x import extras
+from gqa_t5x.errors import EXIT_PREEMPTED
 from gqa_t5x.errors import NO_SPACE
+from gqa_t5x.errors import Preempted
 from gqa_t5x.errors import UserError
 
 _TOO_OLD = (
@@ -25,25 +29,6 @@ _TOO_OLD = (
     ' environment with a newer one, such as: python3.12 -m venv .venv'
 )
 
-# The extra that brings a module; see setup.py.
-_EXTRAS = {
-    'babel': 'data',
-    'importlib_resources': 'data',
-    'rouge_score': 'data',
-    'sacrebleu': 'data',
-    'sentencepiece': 'data',
-    'seqio': 'data',
-    'tensorflow': 'data',
-    'tensorflow_datasets': 'data',
-    'tensorflow_text': 'data',
-    'clu': 'train',
-    'gin': 'train',
-    'optax': 'train',
-    'tensorboard': 'train',
-    'tqdm': 'train',
-    'safetensors': 'hf',
-}
-_T5X_MODULES = ('t5x', 'airio', 'jestimator')
 _BAD_PATH = (
     errno.EACCES,
     errno.EPERM,
@@ -83,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
   except KeyboardInterrupt:
     print('gqa-t5x: interrupted', file=sys.stderr)
     return 1
+  except Preempted as stop:
+    print(f'gqa-t5x: {stop}', file=sys.stderr)
+    return EXIT_PREEMPTED
   except BrokenPipeError:  # `gqa-t5x ... | head`
     _close_stdout()
     return 1
@@ -148,17 +136,15 @@ def _user_message(error: BaseException) -> str | None:
           + '; free some or write elsewhere, then run the same command again'
       )
     module = (getattr(link, 'name', None) or '').split('.')[0]
-    if isinstance(link, ImportError) and module in _T5X_MODULES:
+    if isinstance(link, ImportError) and module in extras.T5X:
       return (
-          f'this needs {module}, which is not on the package index; pip install'
-          f' "{module} @ git+https://github.com/google-research/{module}"'
+          f'this needs {module}, which is not on the package index; '
+          + extras.install_t5x_command(module)
       )
-    if isinstance(link, ImportError) and module in _EXTRAS:
-      extra = _EXTRAS[module]
+    if isinstance(link, ImportError) and extras.extra_of(module):
       return (
-          f'this needs the package {module}, which is not installed; pip'
-          f" install 'gqa-t5x[{extra}]' (in a checkout: pip install -c"
-          f" constraints.txt '.[{extra}]')"
+          f'this needs the package {module}, which is not installed; '
+          + extras.install_command(extras.extra_of(module))
       )
   if isinstance(error, UserError):
     return ' '.join(str(error).split())
@@ -183,7 +169,8 @@ class _Parser(argparse.ArgumentParser):
     self.exit(2, f'{self.prog}: {message}; see {self.prog} --help\n')
 
 
-def _parse(commands, argv: list[str]) -> argparse.Namespace:
+def _parser(commands):
+  """Returns the parser, and those of the commands by name."""
   parser = _Parser(
       prog='gqa-t5x',
       description='Grouped-query attention for T5: convert a multi-head'
@@ -194,7 +181,11 @@ def _parse(commands, argv: list[str]) -> argparse.Namespace:
       '--version', action='version', version=gqa_t5x.__version__
   )
   subparsers = parser.add_subparsers(metavar='COMMAND', required=True)
-  known = commands.add_commands(subparsers)
+  return parser, commands.add_commands(subparsers)
+
+
+def _parse(commands, argv: list[str]) -> argparse.Namespace:
+  parser, known = _parser(commands)
   if not argv:
     parser.print_help(sys.stderr)
     parser.exit(2)
@@ -203,7 +194,9 @@ def _parse(commands, argv: list[str]) -> argparse.Namespace:
   argv = commands.join_gin_flags(argv)
   if argv[0] in known:
     _check_flags(*_innermost(known[argv[0]], argv[1:]))
-  return parser.parse_args(argv, argparse.Namespace(words=argv))
+  return parser.parse_args(
+      argv, argparse.Namespace(words=argv, parser=parser)
+  )
 
 
 def _innermost(

@@ -14,3 +14,14 @@ class UserError(ValueError):
   The message is one line: what was expected, what came, what to do. The
   command line prints it and exits with status 2; nothing has been written.
   """
+
+
+class Preempted(Exception):
+  """The program was told to stop, and has saved what it had.
+
+  The command line prints the message and exits with `EXIT_PREEMPTED`.
+  """
+
+
+# Of sysexits.h: try again. The same command goes on where this one stopped.
+EXIT_PREEMPTED = 75

@@ -4,6 +4,7 @@
 
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -121,7 +122,72 @@ CASES = [
     ('cache --gin_file={list_jsonl}', 'line 1'),
     ('cache --gin_file={field_jsonl}', "expected the field 'summary'"),
     ('cache --gin_file={missing_jsonl}', 'check the path'),
+    ('cache --gin_file={utf16_jsonl}', 'UTF-8'),
+    ('cache --gin_file={nul_jsonl}', 'line 1'),
+    ('cache --gin_file={number_jsonl}', 'line 1'),
+    ('cache --gin_file={folder_jsonl}', 'readable file'),
+    # Hostile files where a checkpoint is expected, and odd paths.
+    ('inspect {pickle}', 'not a checkpoint'),
+    ('inspect {pickle_hf}', 'safetensors'),
+    ('inspect {pickle_t5x}', 'cannot be read'),
+    ('inspect {loop}', 'does not exist'),
+    ('inspect {dangling}', 'does not exist'),
+    ('inspect {long}', 'check the path'),
+    (
+        'convert --input {ckpt} --output {ckpt} --num_kv_heads 2',
+        'is the source',
+    ),
+    (
+        'convert --input {ckpt} --output {ckpt}/../mha/new --num_kv_heads 2',
+        'lies in the source',
+    ),
+    (
+        'convert --input {ckpt} --output {link}/new --num_kv_heads 2',
+        'lies in the source',
+    ),
+    (
+        'convert --input {ckpt} --output {file}/new --num_kv_heads 2',
+        'check the path',
+    ),
+    (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2 --method svd'
+        ' --calibration_data {new}',
+        'check',
+    ),
+    (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2 --method svd'
+        ' --calibration_data {bytes}',
+        'UTF-8',
+    ),
+    (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2 --group_by x',
+        'order',
+    ),
+    (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2 --format t5x',
+        'checkpoint_STEP',
+    ),
+    ('convert --input {ckpt} --output {new} --num_kv_heads 1e3', '1e3'),
+    ('plan --model xxl', '--device'),
+    ('plan --model xxl --device tpu-v9', 'tpu-v5p'),
+    ('plan --model huge --device h100', 'xxl'),
+    ('plan --model xxl --device h100 --bandwidth nan', "got 'nan'"),
+    ('benchmark decode --model small --against vllm', "got 'vllm'"),
+    (
+        'benchmark decode --checkpoint {ckpt} --num_kv_heads 6'
+        ' --batch_size 99999999999999999999',
+        'batch_size',
+    ),
+    ('figure {new}', 'check the path'),
+    ('figure {file}', 'got something else'),
+    ('figure {bytes}', 'got something else'),
+    ('generate --checkpoint {ckpt} --input {folder}', 'check --input'),
+    ('completion fish', 'fish'),
     # Runs and reports.
+    ('report {broken_run}', 'results.json'),
+    ('reproduce --seeds 1,1 --output_dir {new}', 'seeds that differ'),
+    ('reproduce --seeds 0 --output_dir {new}', "got '0'"),
+    ('reproduce --scale paper --output_dir {new}', '--dry_run'),
     ('report {new}', 'results.json'),
     ('report {folder}', 'results.json'),
     ('reproduce --scale huge --output_dir {new}', 'smoke'),
@@ -150,6 +216,10 @@ _JSONL = {
     'list': '["document"]\n',
     'field': '{"document": "a"}\n',
     'missing': None,
+    'nul': '\0\0\0\n',
+    'number': '{"document": 3, "summary": {}}\n',
+    'utf16': b'\xff\xfe{\x00"\x00',
+    'folder': 'folder',
 }
 
 
@@ -170,7 +240,27 @@ def places(checkpoint, tmp_path_factory):
   proto = sentencepiece_model_pb2.ModelProto.FromString(other)
   del proto.pieces[-1]
   (root / 'other.model').write_bytes(proto.SerializeToString())
+  (root / 'pickle.pkl').write_bytes(pickle.dumps({'a': 1}))
+  for name, inside in (
+      ('pickle_hf', 'pytorch_model.bin'), ('pickle_t5x', 'checkpoint')
+  ):  # pyformat: disable
+    (root / name).mkdir()
+    (root / name / inside).write_bytes(pickle.dumps({'a': 1}))
+    (root / name / 'config.json').write_text('{}')
+  (root / 'loop').symlink_to(root / 'loop')
+  (root / 'dangling').symlink_to(root / 'nowhere')
+  (root / 'link').symlink_to(checkpoint)
+  (root / 'broken_run').mkdir()
+  (root / 'broken_run' / 'results.json').write_text('{"scale": [')
   found = {
+      'pickle': str(root / 'pickle.pkl'),
+      'pickle_hf': str(root / 'pickle_hf'),
+      'pickle_t5x': str(root / 'pickle_t5x'),
+      'loop': str(root / 'loop'),
+      'dangling': str(root / 'dangling'),
+      'link': str(root / 'link'),
+      'long': str(root / ('x' * 5000)),
+      'broken_run': str(root / 'broken_run'),
       'ckpt': checkpoint,
       'new': str(root / 'new'),
       'folder': str(root / 'folder'),
@@ -182,7 +272,11 @@ def places(checkpoint, tmp_path_factory):
   }
   for name, text in _JSONL.items():
     path = root / f'{name}.jsonl'
-    if text is not None:
+    if name == 'folder':
+      path.mkdir()
+    elif isinstance(text, bytes):
+      path.write_bytes(text)
+    elif text is not None:
       path.write_text(text)
     gin = root / f'{name}_jsonl.gin'
     gin.write_text(_FILE_TASK.format(path=path, cache=root / 'cache'))

@@ -3,8 +3,11 @@
 """The command line: exit status, one line an error, results that are right."""
 
 import errno
+import importlib.util
 import io
 import json
+import pathlib
+import re
 import sys
 import types
 import xml.etree.ElementTree
@@ -18,6 +21,7 @@ import gqa_t5x
 from gqa_t5x import checkpoints
 from gqa_t5x import cli
 from gqa_t5x import commands
+from gqa_t5x import extras
 from gqa_t5x import pretrained
 from gqa_t5x import text_generation
 from gqa_t5x.errors import UserError
@@ -25,7 +29,8 @@ from gqa_t5x.network import T5Config, Transformer
 
 COMMANDS = [
     'reproduce', 'report', 'train', 'eval', 'infer', 'cache', 'convert',
-    'inspect', 'generate', 'benchmark', 'figure', 'plan',
+    'inspect', 'generate', 'benchmark', 'figure', 'plan', 'compile', 'doctor',
+    'completion',
 ]
 
 
@@ -337,3 +342,38 @@ def test_figure_of_a_benchmark(run, tmp_path):
   assert [b.get('class') for b in bars] == ['mha', 'mqa', 'peer']
   heights = [float(b.get('height')) for b in bars]
   np.testing.assert_allclose(heights[2] / heights[1], 4.0, rtol=0.01)
+
+
+def test_doctor_tells_what_is_missing_for_what(run, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'safetensors', None)
+  monkeypatch.setitem(sys.modules, 't5x', None)
+  real = importlib.util.find_spec
+
+  def find_spec(name, *args):
+    return None if name in ('safetensors', 't5x') else real(name, *args)
+
+  monkeypatch.setattr(importlib.util, 'find_spec', find_spec)
+  status, out, _ = run('doctor', '--json')
+  facts = json.loads(out)
+  assert status == 0
+  assert facts['features']['core']['missing'] == []
+  assert facts['features']['core']['versions']['jax'] == jax.__version__
+  assert facts['features']['hf']['missing'] == ['safetensors']
+  assert 'cpu' in facts['devices'][0]
+  _, out, _ = run('doctor')
+  assert "without: safetensors; pip install 'gqa-t5x[hf]'" in out
+  assert 'google-research/t5x' in out
+
+
+def test_every_extra_is_known_to_doctor():
+  text = (pathlib.Path(gqa_t5x.__file__).parents[1] / 'setup.py').read_text()
+  known = set(re.findall(r"^        '(\w+)': _", text, re.M))
+  assert known - {'all', 'dev', 'docs', 't5x'} == set(extras.FEATURES) - {''}
+
+
+@pytest.mark.parametrize('shell', ['bash', 'zsh'])
+def test_completion_knows_commands_and_flags(run, shell):
+  pytest.importorskip('shtab')
+  status, out, _ = run('completion', shell)
+  assert status == 0
+  assert 'convert' in out and '--num_kv_heads' in out

@@ -159,7 +159,7 @@ def test_constraints_pin_all_that_an_installation_brings(wheel):
 
 @pytest.mark.parametrize('name', [
     'setup.py', 'gqa_t5x/__init__.py', 'gqa_t5x/__main__.py', 'gqa_t5x/cli.py',
-    'gqa_t5x/errors.py',
+    'gqa_t5x/errors.py', 'gqa_t5x/extras.py',
 ])
 def test_old_pythons_can_read_what_refuses_them(name):
   ast.parse((ROOT / name).read_text(), feature_version=(3, 7))

@@ -34,7 +34,25 @@ def write(
     about: JSON values on where the checkpoint comes from.
   """
   entries = sorted(entries, key=lambda e: (e['file'], e['begin']))
-  (folder / NAME).write_text(_text({'about': dict(about), 'entries': entries}))
+  beside = folder / f'{NAME}.tmp'
+  beside.write_text(_text({'about': dict(about), 'entries': entries}))
+  beside.replace(folder / NAME)
+
+
+def write_for_files(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
+  """Writes the manifest of a folder that another program has written."""
+  entries = [
+      {
+          'array': '',
+          'file': path.relative_to(folder).as_posix(),
+          'begin': 0,
+          'end': path.stat().st_size,
+          'sha256': hash_range(path),
+      }
+      for path in folder.rglob('*')
+      if path.is_file() and path.name not in (NAME, f'{NAME}.tmp')
+  ]
+  write(folder, entries, about)
 
 
 def _text(body: dict[str, Any]) -> str:

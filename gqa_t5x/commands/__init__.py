@@ -14,6 +14,7 @@ from gqa_t5x.commands import arguments
 from gqa_t5x.commands import benchmarks
 from gqa_t5x.commands import checkpoints
 from gqa_t5x.commands import engine
+from gqa_t5x.commands import environment
 from gqa_t5x.commands import experiments
 from gqa_t5x.commands import generation
 
@@ -21,7 +22,9 @@ from gqa_t5x.commands import generation
 def add_commands(subparsers) -> dict[str, argparse.ArgumentParser]:
   """Adds all commands, each with `run(args)` as a default; returns them."""
   add = arguments.Commands(subparsers)
-  for group in (experiments, engine, checkpoints, generation, benchmarks):
+  for group in (
+      experiments, engine, checkpoints, generation, benchmarks, environment
+  ):  # pyformat: disable
     group.add_commands(add)
   return add.parsers
 

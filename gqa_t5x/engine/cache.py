@@ -20,11 +20,11 @@ import hashlib
 import json
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
 import numpy as np
 
+from gqa_t5x import locks
 from gqa_t5x.errors import UserError
 
 FEATURES = ('inputs', 'targets')
@@ -105,41 +105,49 @@ def _cache_task(
       'vocab_size': vocabulary.vocab_size,
       'vocabulary_sha256': vocabulary_hash(vocabulary),
   }
-  if folder.exists():
-    meta = read_meta(folder)
-    for name, value in made_from.items():
-      if meta.get(name) != value:
-        raise UserError(
-            f'{folder} was cached with {name}={meta.get(name)}, not {value};'
-            ' remove it or choose another cache folder'
-        )
-    return
   folder.parent.mkdir(parents=True, exist_ok=True)
-  beside = pathlib.Path(
-      tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent)
-  )
-  try:
-    arrays = _read_task(
-        task, split, feature_lengths, num_epochs, seed, max_examples
+  # Who comes second waits, and finds it made.
+  with locks.locked(folder.parent / f'.{folder.name}.lock', wait=True):
+    if folder.exists():
+      meta = read_meta(folder)
+      for name, value in made_from.items():
+        if meta.get(name) != value:
+          raise UserError(
+              f'{folder} was cached with {name}={meta.get(name)}, not {value};'
+              ' remove it or choose another cache folder'
+          )
+      return
+    beside = folder.parent / f'.{folder.name}.part'
+    try:
+      shutil.rmtree(beside, ignore_errors=True)  # What a kill left.
+      beside.mkdir()
+      arrays = _read_task(
+          task, split, feature_lengths, num_epochs, seed, max_examples
+      )
+      _write(beside, arrays, made_from)
+      beside.rename(folder)
+    except BaseException:
+      shutil.rmtree(beside, ignore_errors=True)
+      raise
+
+
+def _write(folder, arrays, made_from):
+  """Writes the arrays of a task, and what they were made from."""
+  num_examples = len(arrays['targets_offsets']) - 1
+  if not num_examples:
+    raise UserError(
+        f'{made_from["task"]} has no examples in its {made_from["split"]} split'
     )
-    num_examples = len(arrays['targets_offsets']) - 1
-    if not num_examples:
-      raise UserError(f'{task.name} has no examples in its {split} split')
-    digest = hashlib.sha256()
-    for name, array in arrays.items():
-      np.save(beside / f'{name}.npy', array)
-      digest.update(array.tobytes())
-    meta = made_from | {
-        'num_examples': num_examples,
-        'sha256': digest.hexdigest(),
-        'complete': True,
-    }
-    (beside / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n')
-    beside.chmod(0o755)
-    beside.rename(folder)
-  except BaseException:
-    shutil.rmtree(beside, ignore_errors=True)
-    raise
+  digest = hashlib.sha256()
+  for name, array in arrays.items():
+    np.save(folder / f'{name}.npy', array)
+    digest.update(array.tobytes())
+  meta = made_from | {
+      'num_examples': num_examples,
+      'sha256': digest.hexdigest(),
+      'complete': True,
+  }
+  (folder / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n')
 
 
 def _read_task(task, split, feature_lengths, num_epochs, seed, max_examples):

@@ -3,17 +3,26 @@
 """A run's checkpoints: MODEL_DIR/checkpoints/STEP, written by Orbax.
 
 Each step has the items `params` and `metadata`, which make it a checkpoint
-that `gqa_t5x.load_checkpoint` reads, and `optimizer`.
+that `gqa_t5x.load_checkpoint` reads, and `optimizer`; and a manifest over all
+files. A step that is damaged is set aside in MODEL_DIR/damaged.
 """
 
+import logging
 import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+import gqa_t5x
+from gqa_t5x.checkpoints import manifest
+from gqa_t5x.errors import UserError
+
 PyTree = Any
+
+_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -48,8 +57,9 @@ class Checkpoints:
               keep_checkpoints_without_metrics=False,
           )
       )
+    self._folder = pathlib.Path(model_dir).expanduser().absolute()
     self._manager = ocp.CheckpointManager(
-        pathlib.Path(model_dir).expanduser().absolute() / 'checkpoints',
+        self._folder / 'checkpoints',
         options=ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 policies
@@ -63,6 +73,51 @@ class Checkpoints:
 
   def latest_step(self) -> int | None:
     return self._manager.latest_step()
+
+  def latest_good_step(self) -> int | None:
+    """Returns the latest step whose files are those that were written.
+
+    Damaged steps after it are set aside.
+
+    Raises:
+      UserError: if there are steps, and all of them are damaged.
+    """
+    step = -1
+    if jax.process_index() == 0:
+      step = self._set_damaged_aside()
+    if jax.process_count() > 1:
+      from jax.experimental import multihost_utils  # pylint: disable=g-import-not-at-top
+
+      step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+    self._manager.reload()
+    return None if step < 0 else step
+
+  def _set_damaged_aside(self) -> int:
+    """Returns the latest good step, -1 if there never was any."""
+    damaged = {}
+    good = -1
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      folder = self._folder / 'checkpoints' / str(step)
+      try:
+        manifest.Reading(folder).check_all()
+        good = step
+        break
+      except UserError as error:
+        damaged[folder] = error
+    if damaged and good < 0:
+      raise UserError(
+          f'no checkpoint of {self._folder} is whole: '
+          + '; '.join(map(str, damaged.values()))
+          + f'; or remove {self._folder} to begin anew'
+      )
+    for folder, error in damaged.items():
+      aside = self._folder / 'damaged' / folder.name
+      while aside.exists():
+        aside = aside.with_name(f'{aside.name}-again')
+      aside.parent.mkdir(exist_ok=True)
+      folder.rename(aside)
+      _log.warning('%s; set aside in %s, going on at %d', error, aside, good)
+    return good
 
   def best_step(self) -> int | None:
     """Returns the best step by the metric, None if none was measured."""
@@ -87,6 +142,11 @@ class Checkpoints:
         metrics=metrics,
         force=True,
     )
+    if jax.process_index() == 0:
+      manifest.write_for_files(
+          self._folder / 'checkpoints' / str(step),
+          {'gqa_t5x': gqa_t5x.__version__},
+      )
 
   def metadata(self, step: int) -> dict[str, Any]:
     args = ocp.args.Composite(metadata=ocp.args.JsonRestore())

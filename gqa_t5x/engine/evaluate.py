@@ -9,6 +9,8 @@ read seqio tasks, and import seqio and TensorFlow.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
+import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -18,6 +20,7 @@ import jax
 import numpy as np
 
 from gqa_t5x import decoding
+from gqa_t5x import locks
 from gqa_t5x import network
 from gqa_t5x.engine import losses
 from gqa_t5x.errors import UserError
@@ -26,6 +29,8 @@ PyTree = Any
 
 # Inputs are padded to a multiple of this, so that few lengths are compiled.
 _BUCKET = 64
+# Batches of examples that are read, sorted by length and written together.
+_CHUNK = 16
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -233,51 +238,78 @@ def infer(
     batch_size: int,
     split: str = 'test',
     max_examples: int | None = None,
+    identity: str = '',
     **options: Any,
 ) -> int:
   """Writes a JSON line for each example: its inputs, prediction, targets.
 
-  The file appears when all lines are written. Arguments are those of
-  `task_evaluator`.
+  Lines go to a file beside, as they are made, which becomes `output_path` when
+  all are written. What an interrupted call has written is kept and not made
+  again, if nothing but `batch_size` differs. Memory does not grow with the
+  examples. Arguments are those of `task_evaluator`, and
+
+  Args:
+    identity: stands for the parameters.
 
   Returns:
     The number of lines.
+
+  Raises:
+    UserError: if the task is unknown, or another program writes the file.
   """
   task = _provider(mixture_or_task)
   vocabulary = task.output_features['targets'].vocabulary
-  rows = []
-  for row in task.get_dataset(
-      dict(feature_lengths), split=split, shuffle=False
-  ).as_numpy_iterator():
-    if max_examples is not None and len(rows) == max_examples:
-      break
-    rows.append(row)
-  outputs = predict(
-      model,
-      params,
-      [row['inputs'] for row in rows],
-      batch_size=batch_size,
-      max_decode_len=feature_lengths['targets'],
-      **options,
-  )
   path = pathlib.Path(output_path).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
-  beside = path.with_name(path.name + '.tmp')
-  with open(beside, 'w', encoding='utf-8') as f:
-    for row, output in zip(rows, outputs):
-      f.write(
-          json.dumps(
-              {
-                  'inputs': _text(row, 'inputs', vocabulary),
-                  'prediction': vocabulary.decode(_unpadded(output).tolist()),
-                  'targets': _text(row, 'targets', vocabulary),
-              },
-              ensure_ascii=False,
-          )
-          + '\n'
+  what = [
+      identity, mixture_or_task, sorted(feature_lengths.items()), split,
+      max_examples, sorted(options.items()),
+  ]  # pyformat: disable
+  digest = hashlib.sha256(repr(what).encode()).hexdigest()[:12]
+  beside = path.with_name(f'{path.name}.{digest}.part')
+  with locks.locked(beside) as lines:
+    done = _whole_lines(lines)
+    rows = itertools.islice(
+        task.get_dataset(
+            dict(feature_lengths), split=split, shuffle=False
+        ).as_numpy_iterator(),
+        done,
+        max_examples,
+    )
+    while chunk := list(itertools.islice(rows, _CHUNK * batch_size)):
+      outputs = predict(
+          model,
+          params,
+          [row['inputs'] for row in chunk],
+          batch_size=batch_size,
+          max_decode_len=feature_lengths['targets'],
+          **options,
       )
-  os.replace(beside, path)
-  return len(rows)
+      for row, output in zip(chunk, outputs, strict=True):
+        line = {
+            'inputs': _text(row, 'inputs', vocabulary),
+            'prediction': vocabulary.decode(_unpadded(output).tolist()),
+            'targets': _text(row, 'targets', vocabulary),
+        }
+        text = json.dumps(line, ensure_ascii=False) + '\n'
+        lines.write(text.encode())
+      lines.flush()
+      done += len(chunk)
+    os.replace(beside, path)
+  return done
+
+
+def _whole_lines(file) -> int:
+  """Returns how many lines a file has, and cuts off one that is not whole."""
+  count, end = 0, 0
+  file.seek(0)
+  for line in file:
+    if not line.endswith(b'\n'):
+      break
+    count, end = count + 1, end + len(line)
+  file.truncate(end)
+  file.seek(end)
+  return count
 
 
 def _provider(mixture_or_task: str):

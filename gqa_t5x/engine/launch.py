@@ -227,7 +227,7 @@ class Infer:
 
   def run(self) -> str:
     """Returns the file's path."""
-    params, _ = load_for(self.model, self.checkpoint_path)
+    params, metadata = load_for(self.model, self.checkpoint_path)
     evaluate.infer(
         self.model,
         params,
@@ -237,6 +237,7 @@ class Infer:
         batch_size=self.batch_size,
         split=self.split,
         max_examples=self.max_examples,
+        identity=f'{self.checkpoint_path} {metadata}',
         **self.decoding,
     )
     return self.output_path

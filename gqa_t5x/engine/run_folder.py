@@ -13,12 +13,14 @@ from typing import Any
 
 import jax
 
+from gqa_t5x import locks
 from gqa_t5x.errors import UserError
 
 # May differ when a run is continued: they do not change what it computes.
 _FREE = (
     'model_dir', 'total_steps', 'relative_steps', 'log_every', 'eval_every',
-    'checkpoint_every', 'keep', 'model_axis', 'tensorboard',
+    'checkpoint_every', 'keep', 'model_axis', 'tensorboard', 'max_loss',
+    'skip_bad_steps',
 )
 
 
@@ -30,6 +32,7 @@ class RunFolder:
     self._is_writer = jax.process_index() == 0
     self._use_tensorboard = tensorboard
     self._config = None
+    self._open = contextlib.ExitStack()
     self._metrics = None
     self._tensorboard = None
 
@@ -55,11 +58,15 @@ class RunFolder:
               ' another MODEL_DIR or remove that run'
           )
 
+  def lock(self) -> None:
+    """Makes the folder; raises UserError if another program writes to it."""
+    if self._is_writer:
+      self._open.enter_context(locks.locked_folder(self.path))
+
   def open(self, step: int | None) -> None:
     """Starts writing; lines of metrics after `step` are made again."""
     if not self._is_writer:
       return
-    self.path.mkdir(parents=True, exist_ok=True)
     _replace(
         self.path / 'config.json', json.dumps(self._config, indent=2) + '\n'
     )
@@ -97,6 +104,7 @@ class RunFolder:
       self._metrics.close()
     if self._tensorboard is not None:
       self._tensorboard.close()
+    self._open.close()
 
 
 class Progress:

@@ -22,7 +22,9 @@ from gqa_t5x.engine import checkpointing
 from gqa_t5x.engine import losses
 from gqa_t5x.engine import optimizer as optimizers
 from gqa_t5x.engine import partitioning
+from gqa_t5x.engine import preemption
 from gqa_t5x.engine import run_folder
+from gqa_t5x.errors import Preempted
 from gqa_t5x.errors import UserError
 
 Array = jax.Array
@@ -43,6 +45,7 @@ _MODEL_FEATURES = (
 # Fields of TrainConfig that the compiled step depends on.
 _OF_THE_STEP = (
     'schedule', 'loss', 'clip_norm', 'num_microbatches', 'seed', 'model_axis',
+    'max_loss', 'skip_bad_steps',
 )  # pyformat: disable
 
 
@@ -63,6 +66,10 @@ class TrainConfig:
     loss: as named.
     clip_norm: largest global gradient norm, or None.
     num_microbatches: parts of a batch whose gradients are added up.
+    max_loss: nats a token above which a step is bad, as one is whose loss or
+      gradients are not finite; None is no limit.
+    skip_bad_steps: whether a bad step changes nothing and training goes on;
+      otherwise it stops.
     seed: of parameters and dropout.
     model_axis: devices that share one model.
     log_every: steps between lines of metrics.
@@ -84,12 +91,14 @@ class TrainConfig:
   loss: losses.LossConfig = losses.LossConfig()
   clip_norm: float | None = None
   num_microbatches: int = 1
+  max_loss: float | None = None
+  skip_bad_steps: bool = False
   seed: int = 0
   model_axis: int = 1
   log_every: int = 50
   eval_every: int = 1000
   checkpoint_every: int = 1000
-  keep: int | None = 1
+  keep: int | None = 2
   best_metric: str | None = None
   best_mode: str = 'min'
   vocabulary_sha256: str = ''
@@ -169,7 +178,8 @@ def make_train_step(
   """Returns the function of one step; it is pure, and not yet compiled.
 
   It maps a state and a batch to the next state and sums of metrics, with the
-  gradient's norm and the learning rate.
+  gradient's norm, the learning rate, and whether the step is bad. What is
+  skipped leaves sums of 0.
   """
   gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
@@ -212,7 +222,18 @@ def make_train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     updates = jax.tree.map(lambda u: rate * u, updates)
     params = optax.apply_updates(state.params, updates)
-    metrics |= {'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
+    metrics['grad_norm'] = optax.tree.norm(grads)
+    is_bad = ~jnp.isfinite(metrics['loss'] + metrics['grad_norm'])
+    if config.max_loss is not None:
+      is_bad |= metrics['loss'] > config.max_loss * metrics['target_tokens']
+    if config.skip_bad_steps:
+      params, opt_state = jax.tree.map(
+          functools.partial(jnp.where, is_bad),
+          (state.params, state.opt_state),
+          (params, opt_state),
+      )
+      metrics = jax.tree.map(lambda x: jnp.where(is_bad, 0.0, x), metrics)
+    metrics |= {'learning_rate': rate, 'bad_steps': is_bad.astype(jnp.float32)}
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return train_step
@@ -339,8 +360,10 @@ def train(
     The last state.
 
   Raises:
-    UserError: if the folder holds another run, the initial checkpoint does not
-      fit, or the loss is no longer finite.
+    UserError: if the folder holds another run, or one that another program is
+      writing to; the initial checkpoint does not fit; all checkpoints of the
+      run are damaged; or a step is bad and is not to be skipped.
+    Preempted: if SIGTERM came; the last step is saved.
   """
   folder = run_folder.RunFolder(config.model_dir, config.tensorboard)
   folder.check(
@@ -348,12 +371,13 @@ def train(
       | {'data': dict(describe or {})}
   )
   params, origin = _load_initial(model, config)
+  folder.lock()
   saved = checkpointing.Checkpoints(
       config.model_dir, config.keep, config.best_metric, config.best_mode
   )
   trainer = trainer_for(model, config)
   try:
-    latest = saved.latest_step()
+    latest = saved.latest_good_step()
     if latest is not None:
       metadata = saved.metadata(latest)
       restored = saved.restore(
@@ -378,15 +402,19 @@ def train(
       )
     del params
     folder.open(latest)
-    return _loop(
-        trainer, config, state, batches, evaluate, saved, metadata, folder
-    )
+    with preemption.Watch() as watch:
+      return _loop(
+          trainer, config, state, batches, evaluate, saved, metadata, folder,
+          watch,
+      )  # pyformat: disable
   finally:
     folder.close()
     saved.close()
 
 
-def _loop(trainer, config, state, batches, evaluate, saved, metadata, folder):
+def _loop(
+    trainer, config, state, batches, evaluate, saved, metadata, folder, watch
+):
   """Runs the steps that are left; see `train`."""
   step, start = int(state.step), metadata['start_step']
   last = config.total_steps
@@ -401,10 +429,13 @@ def _loop(trainer, config, state, batches, evaluate, saved, metadata, folder):
       if len(window) > 2:
         # Keeps the host two steps ahead of the device, and no further.
         jax.block_until_ready(window[-3])
-      is_saved = step % config.checkpoint_every == 0 or step == last
+      is_stopping = watch.is_noted(step)
+      is_saved = (
+          step % config.checkpoint_every == 0 or step == last or is_stopping
+      )
       is_evaluated = step % config.eval_every == 0 or step == last
       if step % config.log_every == 0 or is_saved or is_evaluated:
-        summary = _summarize(window, step, saved.latest_step())
+        summary = _summarize(window, step, config, saved.latest_step())
         progress.update(len(window), summary)
         folder.write(step, summary)
         window = []
@@ -426,33 +457,46 @@ def _loop(trainer, config, state, batches, evaluate, saved, metadata, folder):
         progress.restart_clock()
       if step == last:
         break
+      if is_stopping:
+        raise Preempted(
+            f'stopped by SIGTERM, step {step} of {last} is saved in'
+            f' {config.model_dir}; the same command goes on from there'
+        )
   return state
 
 
 def _summarize(
-    window: list[dict[str, Array]], step: int, last_saved: int | None
+    window: list[dict[str, Array]],
+    step: int,
+    config: TrainConfig,
+    last_saved: int | None,
 ) -> dict[str, float]:
   """Means over the steps since the last line, which end at `step`."""
   window = jax.device_get(window)
   first = step - len(window) + 1
-  bad = [
-      first + n
-      for n, metrics in enumerate(window)
-      if not np.isfinite([metrics['loss'], metrics['grad_norm']]).all()
-  ]
-  if bad:
+  bad = [first + n for n, metrics in enumerate(window) if metrics['bad_steps']]
+  if bad and not config.skip_bad_steps:
+    limit = '' if config.max_loss is None else f' up to {config.max_loss:g}'
     kept = 'none was saved' if last_saved is None else f'step {last_saved}'
     raise UserError(
-        f'expected a finite loss, but that of step {bad[0]} is not; lower the'
-        f' learning rate or clip gradients (last checkpoint: {kept})'
+        f'expected a finite loss{limit}, but that of step {bad[0]} is not; the'
+        f' last good checkpoint: {kept}; go on from there with'
+        ' --gin.train.TrainConfig.skip_bad_steps=True, or begin another run'
+        ' with a lower learning rate or with clip_norm'
+    )
+  if len(bad) == len(window) > 1:
+    raise UserError(
+        f'every step from {first} to {step} was bad and skipped; begin another'
+        ' run with a lower learning rate or with clip_norm'
     )
   sums = {name: float(sum(m[name] for m in window)) for name in window[0]}
   tokens = sums['target_tokens'] or 1.0
-  return {
+  skipped = {'skipped_steps': len(bad)} if config.skip_bad_steps else {}
+  return skipped | {
       'loss': sums['loss'] / tokens,
       'z_loss': sums['z_loss'] / tokens,
       'accuracy': sums['accuracy'] / tokens,
-      'grad_norm': sums['grad_norm'] / len(window),
+      'grad_norm': sums['grad_norm'] / max(1, len(window) - len(bad)),
       'learning_rate': float(window[-1]['learning_rate']),
       'tokens': sums['target_tokens'] + sums['input_tokens'],
   }

@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 
+from gqa_t5x import locks
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import experiment as experiment_lib
@@ -43,7 +44,8 @@ def reproduce(
       takes.
 
   Raises:
-    UserError: if an argument is unknown, or the folder holds another run.
+    UserError: if an argument is unknown, or the folder holds another run or is
+      being written to.
   """
   known = catalog.EXPERIMENTS
   names = list(known) if experiment == 'all' else experiment.split(',')
@@ -77,28 +79,29 @@ def reproduce(
     for stage in stages:
       print(f'# {stage.title}\n{stage.command_line()}')
     return
-  stages_lib.write_json(folder / _RUN_FILE, {'scale': scale})
-  flags = [os.environ.get('XLA_FLAGS', ''), settings.xla_flags]
-  os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
-  done = stages_lib.run(stages, folder)
-  options = [f'--scale {scale}', f'--experiment {",".join(names)}']
-  if tuple(seeds) != (1,):
-    options.append('--seeds ' + ','.join(map(str, seeds)))
-  found = experiment_lib.collect(experiments, pipeline, seeds, done)
-  results = {
-      'scale': scale,
-      'experiment': ','.join(names),
-      'command': ' '.join(['gqa-t5x reproduce', *options]),
-      **results_lib.environment(),
-      'seeds': list(seeds),
-      'model': experiment_lib.shipped_config(),
-      'pretrain_steps': pipeline_lib.PRETRAIN_STEPS,
-      'uptrain_fraction': pipeline_lib.ALPHA * settings.alpha_unit,
-      'stages': experiment_lib.stage_lines(stages, done, folder),
-      **found,
-  }
-  results_lib.save_results(folder, results)
-  _write_report(folder, results)
+  with locks.locked_folder(folder):
+    stages_lib.write_json(folder / _RUN_FILE, {'scale': scale})
+    flags = [os.environ.get('XLA_FLAGS', ''), settings.xla_flags]
+    os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
+    done = stages_lib.run(stages, folder)
+    options = [f'--scale {scale}', f'--experiment {",".join(names)}']
+    if tuple(seeds) != (1,):
+      options.append('--seeds ' + ','.join(map(str, seeds)))
+    found = experiment_lib.collect(experiments, pipeline, seeds, done)
+    results = {
+        'scale': scale,
+        'experiment': ','.join(names),
+        'command': ' '.join(['gqa-t5x reproduce', *options]),
+        **results_lib.environment(),
+        'seeds': list(seeds),
+        'model': experiment_lib.shipped_config(),
+        'pretrain_steps': pipeline_lib.PRETRAIN_STEPS,
+        'uptrain_fraction': pipeline_lib.ALPHA * settings.alpha_unit,
+        'stages': experiment_lib.stage_lines(stages, done, folder),
+        **found,
+    }
+    results_lib.save_results(folder, results)
+    _write_report(folder, results)
 
 
 def _show_pod(names: Sequence[str], dry_run: bool) -> None:
@@ -131,7 +134,9 @@ def _check_folder(folder: pathlib.Path, scale: str) -> None:
           f'{folder} holds another run: its scale is {other!r}, not {scale!r};'
           ' choose another --output_dir or remove it'
       )
-  elif folder.exists() and any(folder.iterdir()):
+  elif folder.exists() and any(
+      path.name != locks.NAME for path in folder.iterdir()
+  ):
     raise UserError(
         f'{folder} is not empty and holds no run of this program; choose'
         ' another --output_dir'

@@ -131,3 +131,13 @@ def format_table(results: dict) -> str:
       '', (f'This run, scale {results["scale"]} (s per sample on '
            f'{results["device"].get("backend", "this machine")})'),
       *_aligned(ours, our_rows(results))])
+
+
+def format_headline(results: dict) -> str:
+  """Returns our rows that are the paper's or had no uptraining and svd."""
+  models = {
+      name: entry for name, entry in results['models'].items()
+      if is_of_paper(entry)
+      or (entry.get('method') == 'svd' and entry.get('alpha') == 0)}
+  header = ('Model', 'K', 'T(s)', 'B/token', 'Avg') + OUR_HEADER[5:]
+  return '\n'.join(_aligned(header, our_rows({**results, 'models': models})))

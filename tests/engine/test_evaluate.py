@@ -1,8 +1,12 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions in their order; dev loss over padded last batches."""
+"""Predictions in their order and on disk; dev loss over padded batches."""
 
+import json
+
+import jax
 import numpy as np
+import pytest
 
 from gqa_t5x import decoding
 from gqa_t5x.engine import data
@@ -52,3 +56,91 @@ def test_dev_loss_does_not_depend_on_the_batch_size(tmp_path):
   )
   np.testing.assert_allclose(whole['loss'], parts['loss'], rtol=1e-5)
   assert whole['accuracy'] == parts['accuracy']
+
+
+@pytest.fixture(scope='module', name='task')
+def fixture_task():
+  """A seqio task of 50 short texts, which is its own answer."""
+  seqio = pytest.importorskip('seqio')
+  tf = pytest.importorskip('tensorflow')
+
+  def dataset(split, shuffle_files, seed=None):
+    del split, shuffle_files, seed
+    texts = [f'text {"x" * (i % 7)}{i}' for i in range(50)]
+    return tf.data.Dataset.from_tensor_slices(
+        {'inputs': texts, 'targets': texts}
+    )
+
+  feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+  seqio.TaskRegistry.add(
+      'toy_echo',
+      source=seqio.FunctionDataSource(dataset, splits=['test']),
+      preprocessors=[
+          seqio.preprocessors.tokenize,
+          seqio.preprocessors.append_eos,
+      ],
+      output_features={'inputs': feature, 'targets': feature},
+  )
+  yield 'toy_echo'
+  seqio.TaskRegistry.remove('toy_echo')
+
+
+def test_inference_that_was_interrupted_goes_on(task, tmp_path, monkeypatch):
+  model = conftest.make_model(vocab_size=384)
+  params = make_params(model)
+
+  def infer(name, **changes):
+    options = {'batch_size': 1, 'split': 'test', 'identity': 'p'} | changes
+    lengths = {'inputs': 16, 'targets': 6}
+    path = tmp_path / name
+    count = evaluate.infer(model, params, task, lengths, str(path), **options)
+    return count, path.read_bytes()
+
+  count, whole = infer('whole')
+  assert count == 50
+  lines = [json.loads(line) for line in whole.splitlines()]
+  assert [x['targets'] for x in lines[:2]] == ['text 0', 'text x1']
+  assert all(x['inputs'] == x['targets'] for x in lines)
+
+  predict, sizes = evaluate.predict, []
+
+  def interrupted(model, params, inputs, **options):
+    if len(sizes) == 2:
+      raise KeyboardInterrupt
+    sizes.append(len(inputs))
+    return predict(model, params, inputs, **options)
+
+  monkeypatch.setattr(evaluate, 'predict', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    infer('part')
+  assert not (tmp_path / 'part').exists()
+  (kept,) = tmp_path.glob('part.*')
+  assert len(kept.read_bytes().splitlines()) == 32
+  with kept.open('ab') as file:
+    file.write(b'{"inputs": "cut o')
+  sizes.clear()
+  monkeypatch.setattr(
+      evaluate,
+      'predict',
+      lambda m, p, inputs, **options: sizes.append(len(inputs))
+      or predict(m, p, inputs, **options),
+  )
+  assert infer('part') == (50, whole)
+  assert sum(sizes) == 18  # And those alone.
+  assert not list(tmp_path.glob('part.*'))
+
+
+def test_inference_of_other_parameters_does_not_go_on(task, tmp_path):
+  model = conftest.make_model(vocab_size=384)
+  first, second = (
+      jax.tree.map(lambda x, n=n: x * n, make_params(model)) for n in (1, 3)
+  )
+  lengths, path = {'inputs': 16, 'targets': 6}, str(tmp_path / 'out')
+  options = {'batch_size': 8, 'max_examples': 3}
+  assert evaluate.infer(
+      model, first, task, lengths, path, identity='1', **options
+  ) == 3
+  before = (tmp_path / 'out').read_bytes()
+  assert before.count(b'\n') == 3
+  evaluate.infer(model, second, task, lengths, path, identity='3', **options)
+  assert (tmp_path / 'out').read_bytes() != before

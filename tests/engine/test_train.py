@@ -168,6 +168,7 @@ def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches):
       total_steps=4,
       eval_every=1,
       checkpoint_every=1,
+      keep=1,
       best_metric='f1',
       best_mode='max',
   )

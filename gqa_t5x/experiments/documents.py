@@ -1,0 +1,237 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Fills the tables and figures of README and docs/ from results/.
+
+Where a document has
+
+  <!-- made: NAME FILE... -->
+  <!-- end -->
+
+what stands between becomes what NAME makes of the JSON files, whose paths are
+relative to the repository. `make readme-figures` does it for all documents, so
+no figure in them is copied by hand.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import json
+import os
+import pathlib
+import re
+
+from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import conversion_methods
+from gqa_t5x.experiments import figures
+from gqa_t5x.experiments import results as results_lib
+from gqa_t5x.experiments import tables
+
+_BLOCK = re.compile(
+    r'(<!-- made: (?P<name>\S+) (?P<files>[^>]+?) -->\n).*?(<!-- end -->)',
+    re.DOTALL,
+)
+_PEERS = {'ctranslate2': 'CTranslate2', 't5x': 't5x', 'hf': 'Hugging Face'}
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  lines = [header, ['---'] * len(header), *rows]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def _table1(results: dict) -> str:
+  """The paper's rows, ours without uptraining, and the baselines."""
+  return f'```\n{tables.format_headline(results)}\n```'
+
+
+def _decoding(*benchmarks: dict) -> str:
+  """Milliseconds of a decode step; a row a benchmark, a column a model."""
+  names = list(dict.fromkeys(n for b in benchmarks for n in b['rows']))
+  ours = [n for n in names if n not in _PEERS]
+  peers = [n for n in _PEERS if n in names]
+
+  def cells(rows, columns, write):
+    return [write(rows[n]) if n in rows else tables.DASH for n in columns]
+
+  lines = []
+  for rows in (b['rows'] for b in benchmarks):
+    one = rows[ours[0]]
+    lines.append([
+        f'{one["batch_size"]}, {one["input_length"]}',
+        *cells(rows, ours + peers, lambda r: f'{r["ms_per_step"]:.1f}'),
+        *cells(rows, ours, lambda r: f'{r["limit_ms_per_step"]:.1f}'),
+        *cells(
+            rows,
+            [ours[0], *peers],
+            lambda r: f'{r["prefill_seconds"]:.2f}',
+        ),
+    ])
+  return _table(
+      [
+          'batch, input',
+          *ours,
+          *(_PEERS[n] for n in peers),
+          *(f'limit {n}' for n in ours),
+          *(f'prefill s, {_PEERS.get(n, n)}' for n in [ours[0], *peers]),
+      ],
+      lines,
+  )
+
+
+def _largest_batch(*benchmarks: dict) -> str:
+  """Each number of heads at the largest batch that fits."""
+  lines = []
+  for rows in (b['largest_batch'] for b in benchmarks):
+    for name, row in rows.items():
+      lines.append([
+          name,
+          f'{row["input_length"]:,}',
+          f'{row["batch_size"]:,}',
+          f'{row["peak_memory_bytes"] / 2**30:.2f}',
+          f'{row["cache_bytes_allocated"] / 2**30:.2f}',
+          tables.significant(row['seconds_per_sample']),
+          f'{row["ms_per_step"] / row["batch_size"]:.2f}',
+      ])
+  header = [
+      'model', 'input', 'batch', 'peak GiB', 'cache GiB', 's/sample',
+      'ms/step and sample',
+  ]  # pyformat: disable
+  return _table(header, lines)
+
+
+def _training(benchmark: dict) -> str:
+  """Seconds of a training step, a row a model."""
+  names = _PEERS | {'t5x': "t5x's own network"}
+  return _table(
+      ['network', 's/step', 'utilisation'],
+      [
+          [
+              names.get(name, name),
+              f'{row["seconds_per_step"]:.2f}',
+              f'{row["utilisation"]:.0%}',
+          ]
+          for name, row in benchmark['rows'].items()
+      ],
+  )
+
+
+def _conversion(report: dict) -> str:
+  """Losses of conversion methods along alpha."""
+  return f'```\n{conversion_methods.summary(report["cells"])}\n```'
+
+
+def _calibration_text(report: dict) -> str:
+  """Loss of svd by the text that it was calibrated on."""
+  cells = [c for c in report['cells'] if 'sequences' in c]
+  sequences = sorted({c['sequences'] for c in cells})
+  loss = {
+      (c['text'], c['num_kv_heads'], c['sequences']): c['loss'] for c in cells
+  }
+  columns = [(4, 128), (2, 128), (1, 128), (1, sequences[0])]
+  columns.append((1, sequences[-1]))
+  return _table(
+      ['text'] + [
+          f'K={k}' + (f', {n:,} sequences' if n != 128 else '')
+          for k, n in columns
+      ],
+      [
+          [text] + [f'{loss[text, *column]:.3f}' for column in columns]
+          for text in dict.fromkeys(c['text'] for c in cells)
+      ],
+  )  # pyformat: disable
+
+
+def _attention_kinds(report: dict) -> str:
+  """Loss with one kind of the decoder's attentions converted."""
+  rows = {}
+  for cell in report['cells']:
+    if 'attention' in cell:
+      method = cell['method'] + (', calibrated' if cell['text'] else '')
+      row = rows.setdefault((method, cell['num_kv_heads']), {})
+      row[cell['attention']] = f'{cell["loss"]:.3f}'
+  kinds = ['self_attention', 'encoder_decoder_attention', 'both']
+  return _table(
+      ['method', 'K', 'self-attention', 'cross-attention', 'both'],
+      [
+          [method, str(k), *(row[kind] for kind in kinds)]
+          for (method, k), row in rows.items()
+      ],
+  )
+
+
+_TABLES: Mapping[str, Callable[..., str]] = {
+    'table1': _table1,
+    'decoding': _decoding,
+    'largest-batch': _largest_batch,
+    'training': _training,
+    'conversion': _conversion,
+    'calibration-text': _calibration_text,
+    'attention-kinds': _attention_kinds,
+}
+# Drawn beside their JSON, and shown.
+_FIGURES: Mapping[str, tuple[str, Callable[[dict], str]]] = {
+    'figure6': (
+        'time per sample against key/value heads', figures.of_benchmark
+    ),
+    'conversion-figure': (
+        'loss along alpha',
+        lambda report: conversion_methods.figure(report['cells']),
+    ),
+}  # pyformat: disable
+
+
+def fill(text: str, folder: str, root: pathlib.Path) -> tuple[str, dict]:
+  """Returns a document with its blocks filled, and the figures that it shows.
+
+  Args:
+    text: of the document.
+    folder: that it lies in, relative to the repository.
+    root: of the repository.
+
+  Returns:
+    The text, and {path of a figure in the repository: its SVG}.
+
+  Raises:
+    UserError: if a block has an unknown name, or a file cannot be read.
+  """
+  drawn = {}
+
+  def made(match):
+    name, files = match['name'], match['files'].split()
+    if name not in _TABLES | _FIGURES:
+      known = ', '.join(_TABLES | _FIGURES)
+      raise UserError(f'expected a block of {known}, got {name!r}')
+    try:
+      found = [json.loads((root / f).read_text('utf-8')) for f in files]
+    except (OSError, ValueError) as error:
+      raise UserError(f'the block {name} needs {files}: {error}') from error
+    if name in _TABLES:
+      inside = _TABLES[name](*found)
+    else:
+      title, draw = _FIGURES[name]
+      svg = files[0].removesuffix('.json') + '.svg'
+      drawn[svg] = draw(*found)
+      inside = f'![{title}]({os.path.relpath(svg, folder or ".")})'
+    return f'{match[1]}{inside}\n{match[4]}'
+
+  return _BLOCK.sub(made, text), drawn
+
+
+def documents(root: pathlib.Path) -> list[pathlib.Path]:
+  """Returns README and all of docs/."""
+  return [root / 'README.md', *sorted((root / 'docs').glob('*.md'))]
+
+
+def main() -> None:
+  root = pathlib.Path.cwd()
+  for path in documents(root):
+    before = path.read_text('utf-8')
+    folder = str(path.parent.relative_to(root))
+    after, drawn = fill(before, folder, root)
+    if after != before:
+      results_lib.write_text(path, after)
+      print(path.relative_to(root))
+    for name, svg in drawn.items():
+      results_lib.write_text(root / name, svg)
+      print(name)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,223 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a run when its machine, its disk or its loss fails."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from gqa_t5x import checkpoints
+from gqa_t5x import locks
+from gqa_t5x.checkpoints import manifest
+from gqa_t5x.engine import checkpointing
+from gqa_t5x.engine import optimizer
+from gqa_t5x.engine import train
+from gqa_t5x.errors import Preempted
+from gqa_t5x.errors import UserError
+from tests.engine import conftest
+from tests.engine.test_train import make_config
+from tests.engine.test_train import read_metrics
+from tests.engine.test_train import same
+
+
+def flip(path: pathlib.Path, at: int | None = None) -> None:
+  """Changes one bit of a file; in its middle, if nothing else is said."""
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2 if at is None else at] ^= 1
+  path.write_bytes(content)
+
+
+def largest_file(folder: pathlib.Path) -> pathlib.Path:
+  files = (p for p in folder.rglob('*') if p.is_file())
+  return max(files, key=lambda p: (p.stat().st_size, p))
+
+
+def test_sigterm_saves_and_the_same_call_goes_on(tmp_path, batches):
+  model = conftest.make_model(dropout_rate=0.2)
+  whole = train.train(model, make_config(tmp_path / 'whole'), batches)
+
+  def preempted(start):
+    for n, batch in enumerate(batches(start)):
+      if n == 4:  # Twice: the second comes before the first was acted upon.
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+
+  config = make_config(tmp_path / 'stopped', best_metric='x')
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(Preempted, match='step 5 of 7 is saved'):
+    train.train(model, config, preempted, lambda *_: {'x': 1.0})
+  assert signal.getsignal(signal.SIGTERM) is before
+  assert (tmp_path / 'stopped' / 'checkpoints' / '5').exists()
+  resumed = train.train(model, config, batches, lambda *_: {'x': 1.0})
+  same(whole.params, resumed.params)
+  same(whole.opt_state, resumed.opt_state)
+  losses = [
+      [m['loss'] for m in read_metrics(tmp_path / run) if 'loss' in m]
+      for run in ('whole', 'stopped')
+  ]
+  assert losses[0] == losses[1]
+
+
+def test_goes_on_from_the_step_before_a_damaged_one(tmp_path, batches, caplog):
+  model = conftest.make_model()
+  whole = train.train(
+      model, make_config(tmp_path / 'whole', total_steps=9), batches
+  )
+  run = tmp_path / 'run'
+  train.train(model, make_config(run, total_steps=6), batches)
+  flip(largest_file(run / 'checkpoints' / '6'))
+  resumed = train.train(model, make_config(run, total_steps=9), batches)
+  assert 'set aside in' in caplog.text and 'going on at 3' in caplog.text
+  same(whole.params, resumed.params)
+  assert os.listdir(run / 'damaged') == ['6']  # Nothing is lost.
+  assert read_metrics(run) == read_metrics(tmp_path / 'whole')
+
+
+def test_a_run_without_a_whole_step_is_left_alone(tmp_path, batches):
+  model, config = conftest.make_model(), make_config(tmp_path, total_steps=6)
+  train.train(model, config, batches)
+  for step in ('3', '6'):
+    flip(largest_file(tmp_path / 'checkpoints' / step))
+  files = sorted(tmp_path.rglob('*'))
+  with pytest.raises(UserError, match='no checkpoint of .* is whole'):
+    train.train(model, config, batches)
+  assert sorted(tmp_path.rglob('*')) == files
+
+
+def test_a_changed_bit_in_any_file_of_a_step_is_found(tmp_path, batches):
+  model = conftest.make_model()
+  train.train(model, make_config(tmp_path, total_steps=1), batches)
+  folder = tmp_path / 'checkpoints' / '1'
+  files = [p for p in folder.rglob('*') if p.is_file() and p.stat().st_size]
+  assert len(files) > 5
+  for path in files:
+    for at in (0, None, -1):
+      flip(path, at)
+      with pytest.raises(UserError, match='damaged'):
+        manifest.Reading(folder).check_all()
+      flip(path, at)
+  manifest.Reading(folder).check_all()
+  # Whoever reads the step as a checkpoint is told as well.
+  flip(largest_file(folder / 'params'))
+  with pytest.raises(UserError, match='damaged'):
+    checkpoints.load_checkpoint(str(folder))
+
+
+def test_a_step_from_before_there_were_manifests_is_taken(tmp_path, batches):
+  model = conftest.make_model()
+  train.train(model, make_config(tmp_path, total_steps=3), batches)
+  (tmp_path / 'checkpoints' / '3' / manifest.NAME).unlink()
+  state = train.train(model, make_config(tmp_path, total_steps=4), batches)
+  assert int(state.step) == 4
+
+
+def test_a_second_program_in_the_folder_is_refused(tmp_path, batches):
+  code = (
+      'import pathlib, sys; from gqa_t5x import locks\n'
+      'with locks.locked_folder(pathlib.Path(sys.argv[1])):\n'
+      '  print("held", flush=True); sys.stdin.read()'
+  )
+  with subprocess.Popen(
+      [sys.executable, '-c', code, str(tmp_path)],
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+  ) as other:  # pyformat: disable
+    assert other.stdout.readline() == 'held\n'
+    files = sorted(tmp_path.rglob('*'))
+    with pytest.raises(UserError, match='another program is writing'):
+      train.train(conftest.make_model(), make_config(tmp_path), batches)
+    assert sorted(tmp_path.rglob('*')) == files
+    other.kill()
+  # However it ended, the folder is free again.
+  with locks.locked_folder(tmp_path):
+    pass
+  train.train(
+      conftest.make_model(), make_config(tmp_path, total_steps=1), batches
+  )
+
+
+def _poisoned(batches, bad):
+  """Batches of which number `bad` has a loss that is not finite."""
+
+  def from_step(start):
+    for n, batch in enumerate(batches(start), start):
+      if n == bad:
+        weights = np.full_like(batch['decoder_loss_weights'], np.inf)
+        batch = batch | {'decoder_loss_weights': weights}
+      yield batch
+
+  return from_step
+
+
+def _without(batches, left_out):
+  def from_step(start):
+    del start
+    return (b for n, b in enumerate(batches(0)) if n != left_out)
+
+  return from_step
+
+
+def test_a_bad_step_is_skipped_where_that_is_asked(tmp_path, batches):
+  model = conftest.make_model()
+  config = make_config(tmp_path / 'skip', skip_bad_steps=True, log_every=2)
+  skipped = train.train(model, config, _poisoned(batches, 3))
+  assert int(skipped.step) == 7
+  clean = train.train(
+      model,
+      make_config(tmp_path / 'clean', total_steps=6),
+      _without(batches, 3),
+  )
+  same(clean.params, skipped.params)
+  same(clean.opt_state, skipped.opt_state)
+  lines = read_metrics(tmp_path / 'skip')
+  assert {m['step']: m['skipped_steps'] for m in lines} == {
+      2: 0, 3: 0, 4: 1, 6: 0, 7: 0,
+  }  # pyformat: disable
+  assert all(np.isfinite(m['loss']) for m in lines)
+
+
+def test_a_bad_step_stops_and_the_same_run_may_skip_it(tmp_path, batches):
+  model, poisoned = conftest.make_model(), _poisoned(batches, 4)
+  with pytest.raises(UserError, match='that of step 5 .* checkpoint: step 3'):
+    train.train(model, make_config(tmp_path), poisoned)
+  assert os.listdir(tmp_path / 'checkpoints') == ['3']
+  config = make_config(tmp_path, skip_bad_steps=True)
+  state = train.train(model, config, poisoned)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+
+
+def test_a_loss_above_the_limit_is_bad(tmp_path, batches):
+  config = make_config(tmp_path, max_loss=0.5)
+  with pytest.raises(UserError, match='loss up to 0.5, but that of step 1'):
+    train.train(conftest.make_model(), config, batches)
+
+
+def test_steps_that_are_all_bad_stop_the_run(tmp_path, batches):
+  config = make_config(
+      tmp_path, skip_bad_steps=True, log_every=3,
+      schedule=optimizer.Schedule('constant', float('inf')),
+  )  # pyformat: disable
+  # Its first step is finite, and takes the parameters away.
+  with pytest.raises(UserError, match='every step from 4 to 6 was bad'):
+    train.train(conftest.make_model(), config, batches)
+
+
+def test_a_step_that_is_cut_off_is_not_taken_for_one(tmp_path, batches):
+  model = conftest.make_model()
+  whole = train.train(model, make_config(tmp_path / 'whole'), batches)
+  run = tmp_path / 'run'
+  train.train(model, make_config(run, total_steps=3), batches)
+  saved = checkpointing.Checkpoints(str(run), 2)
+  # What a kill leaves, by Orbax's own naming.
+  (run / 'checkpoints' / '6.orbax-checkpoint-tmp').mkdir()
+  (run / 'checkpoints' / '6.orbax-checkpoint-tmp' / 'params').write_bytes(b'x')
+  assert saved.latest_good_step() == 3
+  saved.close()
+  resumed = train.train(model, make_config(run), batches)
+  same(whole.params, resumed.params)

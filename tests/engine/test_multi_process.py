@@ -1,0 +1,141 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Two processes train together as one does, and neither waits for the dead.
+
+Run as a program this file is one of the processes.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from gqa_t5x import checkpoints
+from tests.engine import conftest
+from tests.engine.test_train import make_config
+from tests.engine.test_train import read_metrics
+from tests.engine.test_train import same
+
+
+def _train(folder, arrays, index, count, port, steps, signals):
+  """Trains as process `index`; at step n of `signals` it gets signal s."""
+  import jax
+
+  from gqa_t5x.engine import data
+  from gqa_t5x.engine import train
+
+  jax.config.update('jax_num_cpu_devices', 2 // count)
+  if count > 1:
+    jax.distributed.initialize(f'localhost:{port}', count, index)
+  config = data.BatchConfig(8, 11, 7, seed=5)
+
+  def batches(start):
+    rows = data.train_batches(
+        {arrays: 1.0},
+        config,
+        start_step=start,
+        process_index=index,
+        process_count=count,
+    )
+    for n, batch in enumerate(rows, start):
+      if str(n) in signals:
+        os.kill(os.getpid(), signals[str(n)])
+      yield batch
+
+  train.train(
+      conftest.make_model(dropout_rate=0.1),
+      make_config(folder, total_steps=steps),
+      batches,
+  )
+
+
+def _start(folder, arrays, count, steps=7, signals=None):
+  """Starts the processes; `signals` are those of the last one."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  return [
+      subprocess.Popen(
+          [
+              sys.executable, '-m', __name__,
+              json.dumps([
+                  str(folder), arrays, index, count, port, steps,
+                  signals or {} if index == count - 1 else {},
+              ]),
+          ],
+          stderr=subprocess.PIPE,
+          text=True,
+          env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+      )
+      for index in range(count)
+  ]  # pyformat: disable
+
+
+def _end(processes, timeout=120):
+  """Returns [(status, the end of standard error)]."""
+  try:
+    texts = [p.communicate(timeout=timeout)[1] for p in processes]
+  finally:
+    for p in processes:
+      p.kill()
+  return [(p.returncode, t[-2000:]) for p, t in zip(processes, texts)]
+
+
+@pytest.fixture(scope='module', name='arrays')
+def fixture_arrays(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('arrays')
+  return conftest.write_arrays(folder / 'toy' / 'train')
+
+
+def _params(run, step):
+  path = str(run / 'checkpoints' / str(step))
+  return checkpoints.load_checkpoint(path)[0]
+
+
+@pytest.mark.slow
+def test_two_processes_train_save_and_restore_as_one(arrays, tmp_path):
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  assert _end(_start(one, arrays, 1))[0][0] == 0
+  for steps in (4, 7):  # The second time they restore.
+    ended = _end(_start(two, arrays, 2, steps))
+    assert [status for status, _ in ended] == [0, 0], ended
+  assert [m for m in read_metrics(two) if m['step'] > 4] == [
+      m for m in read_metrics(one) if m['step'] > 4
+  ]
+  same(_params(one, 7), _params(two, 7))
+
+
+@pytest.mark.slow
+def test_sigterm_of_one_stops_both_after_the_same_step(arrays, tmp_path):
+  ended = _end(
+      _start(tmp_path / 'run', arrays, 2, 400, {'3': signal.SIGTERM})
+  )
+  assert all('Preempted: stopped by SIGTERM' in text for _, text in ended)
+  (last,) = (
+      int(m['step']) for m in read_metrics(tmp_path / 'run')[-1:]
+  )
+  assert (tmp_path / 'run' / 'checkpoints' / str(last)).exists()
+  assert 3 < last < 400
+  _, metadata = checkpoints.load_checkpoint(
+      str(tmp_path / 'run' / 'checkpoints' / str(last))
+  )
+  assert metadata['step'] == last
+
+
+@pytest.mark.slow
+def test_when_one_dies_the_other_ends_with_an_error(arrays, tmp_path):
+  ended = _end(
+      _start(tmp_path / 'run', arrays, 2, 400, {'5': signal.SIGKILL})
+  )
+  assert ended[1][0] == -signal.SIGKILL
+  status, text = ended[0]
+  assert status != 0
+  assert 'another process of this run has ended' in text, text
+
+
+if __name__ == '__main__':
+  _train(*json.loads(sys.argv[1]))

@@ -1,0 +1,74 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""README and docs/ show what results/ hold, and their links lead somewhere."""
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import documents
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PATHS = [p for p in documents.documents(ROOT) if p.exists()]
+
+pytestmark = pytest.mark.skipif(
+    not PATHS, reason='not a source checkout'
+)
+
+
+@pytest.mark.parametrize('path', PATHS, ids=lambda p: p.name)
+def test_documents_show_the_results(path):
+  text = path.read_text()
+  folder = str(path.parent.relative_to(ROOT))
+  filled, drawn = documents.fill(text, folder, ROOT)
+  assert filled == text, 'run `make readme-figures`'
+  for name, svg in drawn.items():
+    assert (ROOT / name).read_text() == svg, 'run `make readme-figures`'
+
+
+def test_a_block_is_filled_from_its_files(tmp_path):
+  row = {
+      'batch_size': 8, 'input_length': 512, 'ms_per_step': 12.34,
+      'limit_ms_per_step': 5.0, 'prefill_seconds': 1.5, 'num_kv_heads': 4,
+      'seconds_per_sample': 0.5,
+  }  # pyformat: disable
+  rows = {'K=4': row, 'hf': row | {'ms_per_step': 50.0}}
+  (tmp_path / 'results').mkdir()
+  (tmp_path / 'results' / 'd.json').write_text(json.dumps({'rows': rows}))
+  text = (
+      'Before.\n<!-- made: decoding results/d.json -->\nold\n<!-- end -->\n'
+      '<!-- made: figure6 results/d.json -->\n<!-- end -->\nAfter.\n'
+  )
+  filled, drawn = documents.fill(text, 'docs', tmp_path)
+  assert '| 8, 512 | 12.3 | 50.0 | 5.0 | 1.50 | 1.50 |' in filled
+  assert 'Hugging Face' in filled and 'old' not in filled
+  assert '](../results/d.svg)' in filled
+  assert list(drawn) == ['results/d.svg']
+  assert documents.fill(filled, 'docs', tmp_path)[0] == filled
+  with pytest.raises(UserError, match="got 'tabel'"):
+    documents.fill(text.replace('decoding', 'tabel'), 'docs', tmp_path)
+  with pytest.raises(UserError, match='the block decoding needs'):
+    documents.fill(text.replace('d.json', 'e.json'), 'docs', tmp_path)
+
+
+@pytest.mark.parametrize('path', PATHS, ids=lambda p: p.name)
+def test_links_lead_to_files(path):
+  for link in re.findall(r'\]\(\s*([^)#\s]+)', path.read_text()):
+    if '://' not in link:
+      assert (path.parent / link).exists(), f'{link} in {path.name}'
+
+
+def test_the_site_builds(tmp_path):
+  pytest.importorskip('mkdocs')
+  from mkdocs.commands import build
+  from mkdocs import config
+
+  settings = config.load_config(
+      str(ROOT / 'mkdocs.yml'), site_dir=str(tmp_path / 'site')
+  )
+  build.build(settings)  # Strict: a broken link is an error.
+  pages = {p.stem for p in (ROOT / 'docs').glob('*.md')} - {'index'}
+  assert all((tmp_path / 'site' / p / 'index.html').exists() for p in pages)

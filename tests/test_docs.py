@@ -1,0 +1,115 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What README and docs/ tell to type is typed here.
+
+Each `gqa-t5x` command of theirs, and of each command's own --help, has to be
+understood by the parser; those of a quick start are run one after another.
+"""
+
+import argparse
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from gqa_t5x import cli
+from gqa_t5x import commands
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+pytestmark = pytest.mark.skipif(
+    not DOCUMENTS[0].exists(), reason='not a source checkout'
+)
+
+
+def _shell_lines(text: str) -> list[str]:
+  """Returns the lines of blocks without a language, continued ones joined."""
+  blocks = re.findall(r'^```(?:sh)?\n(.*?)^```', text, re.M | re.S)
+  blocks += re.findall(r'(?:^    .*\n)+', text, re.M)
+  lines = []
+  for block in blocks:
+    lines += re.sub(r'\\\n', ' ', block).splitlines()
+  return [line.strip() for line in lines]
+
+
+def _words(line: str) -> list[str] | None:
+  """Returns the words after `gqa-t5x`, up to what a shell would take."""
+  found = re.search(r'(?:^|\| |; )gqa-t5x (.*)', line)
+  if not found:
+    return None
+  words = shlex.split(found[1].split(' #')[0], comments=True)
+  for stop in ('>', '|', '&&', '&'):
+    if stop in words:
+      words = words[: words.index(stop)]
+  return words
+
+
+COMMANDS = [
+    (path.name, words)
+    for path in DOCUMENTS
+    if path.exists()
+    for line in _shell_lines(path.read_text())
+    if (words := _words(line))
+]
+
+
+def test_there_are_commands():
+  assert len(COMMANDS) > 30
+
+
+@pytest.mark.parametrize(
+    'name, words', COMMANDS, ids=[f'{n}-{w[0]}' for n, w in COMMANDS]
+)
+def test_commands_of_documents_are_understood(name, words):
+  del name
+  if words[-1] == '--help':
+    words = words[:-1] + ['--help']
+  try:
+    args = cli._parse(commands, [w for w in words if w != '...'])  # pylint: disable=protected-access
+  except SystemExit as stop:
+    assert stop.code == 0, words  # --help
+  else:
+    assert isinstance(args, argparse.Namespace)
+    for file in getattr(args, 'gin_file', []):
+      if file.startswith('gqa_t5x/'):
+        assert (ROOT / file.removeprefix('gqa_t5x/')).exists(), file
+
+
+def test_code_of_the_readme_runs(tmp_path):
+  """With a checkpoint in place of the reader's, and some tokens."""
+  from gqa_t5x import pretrained
+
+  (code,) = re.findall(
+      r'^```python\n(.*?)^```', (ROOT / 'README.md').read_text(), re.M | re.S
+  )
+  code = code.replace("'CKPT'", repr(pretrained.CHECKPOINT_PATH))
+  before = 'import numpy as np\ninput_tokens = np.array([[5, 6, 1]])\n'
+  after = '\nassert tokens.shape == (1, 64)\n'
+  subprocess.run(
+      [sys.executable, '-c', before + code + after], check=True, cwd=tmp_path
+  )
+
+
+@pytest.mark.slow
+def test_the_quick_start_runs(tmp_path):
+  """Line by line, as it stands, in a folder that has the checkout's files."""
+  pytest.importorskip('seqio')
+  for name in ('gqa_t5x', 'gin_configs', 'tasks'):
+    (tmp_path / name).symlink_to(ROOT / name)
+  lines = _shell_lines((ROOT / 'docs' / 'quick_start.md').read_text())
+  wanted = [x for x in lines if 'gqa-t5x' in x and 'completion' not in x]
+  assert len(wanted) == 8
+  script = '\n'.join(wanted).replace(
+      'gqa-t5x ', f'{shlex.quote(sys.executable)} -m gqa_t5x '
+  )
+  done = subprocess.run(
+      ['bash', '-euo', 'pipefail', '-c', script],
+      cwd=tmp_path, capture_output=True, text=True, check=False,
+  )  # pyformat: disable
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert '2 key/value heads' in done.stdout
+  assert (tmp_path / 'smoke' / 'report.html').exists()
