@@ -21,6 +21,7 @@ import gqa_t5x
 from gqa_t5x import extras
 from gqa_t5x.errors import EXIT_PREEMPTED
 from gqa_t5x.errors import NO_SPACE
+from gqa_t5x.errors import PeerLostError
 from gqa_t5x.errors import Preempted
 from gqa_t5x.errors import UserError
 
@@ -33,6 +34,7 @@ _BAD_PATH = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
+    errno.EEXIST,
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ENAMETOOLONG,
@@ -71,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
   except Preempted as stop:
     print(f'gqa-t5x: {stop}', file=sys.stderr)
     return EXIT_PREEMPTED
+  except PeerLostError as error:
+    leave(error)
   except BrokenPipeError:  # `gqa-t5x ... | head`
     _close_stdout()
     return 1
@@ -81,6 +85,15 @@ def main(argv: list[str] | None = None) -> int:
     print(f'gqa-t5x: {line}', file=sys.stderr)
     _close_stdout()
     return 2
+
+
+def leave(error: PeerLostError) -> None:
+  """Ends the process with an error, and waits for no other.
+
+  JAX would wait at the exit for the process that is lost.
+  """
+  print(f'gqa-t5x: {error}', file=sys.stderr, flush=True)
+  os._exit(1)  # pylint: disable=protected-access
 
 
 def _use_huge_pages() -> None:

@@ -23,5 +23,9 @@ class Preempted(Exception):
   """
 
 
+class PeerLostError(RuntimeError):
+  """Another process of a run has ended, and this one cannot go on."""
+
+
 # Of sysexits.h: try again. The same command goes on where this one stopped.
 EXIT_PREEMPTED = 75

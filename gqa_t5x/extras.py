@@ -11,6 +11,10 @@ FEATURES = {
         'convert, inspect, plan, benchmark; the network in your own code',
         ('jax', 'flax', 'numpy'),
     ),
+    'train': (
+        'train and reproduce, with data',
+        ('clu', 'gin', 'optax', 'orbax.checkpoint', 'tensorboard', 'tqdm'),
+    ),
     'data': (
         'generate, cache, eval, infer, and tasks for t5x',
         (
@@ -18,10 +22,6 @@ FEATURES = {
             'sentencepiece', 'seqio', 'tensorflow', 'tensorflow_datasets',
             'tensorflow_text',
         ),
-    ),
-    'train': (
-        'train and reproduce, with data',
-        ('clu', 'optax', 'orbax.checkpoint', 'tensorboard', 'tqdm'),
     ),
     'hf': ("Hugging Face's format of checkpoints", ('safetensors',)),
     'bench': (

@@ -181,7 +181,7 @@ CASES = [
     ('figure {new}', 'check the path'),
     ('figure {file}', 'got something else'),
     ('figure {bytes}', 'got something else'),
-    ('generate --checkpoint {ckpt} --input {folder}', 'check --input'),
+    ('generate --checkpoint {ckpt} --input {folder}', 'check the path'),
     ('completion fish', 'fish'),
     # Runs and reports.
     ('report {broken_run}', 'results.json'),
@@ -246,7 +246,10 @@ def places(checkpoint, tmp_path_factory):
   ):  # pyformat: disable
     (root / name).mkdir()
     (root / name / inside).write_bytes(pickle.dumps({'a': 1}))
-    (root / name / 'config.json').write_text('{}')
+    (root / name / 'config.json').write_text(
+        '{"vocab_size": 8, "d_model": 8, "num_heads": 2, "num_layers": 1,'
+        ' "d_kv": 4, "d_ff": 8}'
+    )
   (root / 'loop').symlink_to(root / 'loop')
   (root / 'dangling').symlink_to(root / 'nowhere')
   (root / 'link').symlink_to(checkpoint)

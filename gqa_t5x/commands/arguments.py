@@ -41,9 +41,11 @@ class Commands:
 
 
 def positive(text: str) -> int:
-  """A number from 1, for `type=`."""
-  if not text.isascii() or not text.isdigit() or not int(text):
-    raise argparse.ArgumentTypeError(f'expected a number from 1, got {text!r}')
+  """A number from 1 that fits in 31 bits, for `type=`."""
+  if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
+    raise argparse.ArgumentTypeError(
+        f'expected a number from 1 to {2**31 - 1}, got {text[:40]!r}'
+    )
   return int(text)
 
 

@@ -24,6 +24,7 @@ from gqa_t5x.engine import optimizer as optimizers
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import preemption
 from gqa_t5x.engine import run_folder
+from gqa_t5x.errors import PeerLostError
 from gqa_t5x.errors import Preempted
 from gqa_t5x.errors import UserError
 
@@ -364,6 +365,7 @@ def train(
       writing to; the initial checkpoint does not fit; all checkpoints of the
       run are damaged; or a step is bad and is not to be skipped.
     Preempted: if SIGTERM came; the last step is saved.
+    PeerLostError: if another process of the run has ended.
   """
   folder = run_folder.RunFolder(config.model_dir, config.tensorboard)
   folder.check(
@@ -407,6 +409,13 @@ def train(
           trainer, config, state, batches, evaluate, saved, metadata, folder,
           watch,
       )  # pyformat: disable
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    raise PeerLostError(
+        'another process of this run has ended, or cannot be reached; start all'
+        f' of them again, they go on from the last save ({str(error)[:200]})'
+    ) from error
   finally:
     folder.close()
     saved.close()

@@ -15,6 +15,8 @@ import sys
 import pytest
 
 from gqa_t5x import checkpoints
+from gqa_t5x import cli
+from gqa_t5x.errors import PeerLostError
 from tests.engine import conftest
 from tests.engine.test_train import make_config
 from tests.engine.test_train import read_metrics
@@ -131,11 +133,14 @@ def test_when_one_dies_the_other_ends_with_an_error(arrays, tmp_path):
   ended = _end(
       _start(tmp_path / 'run', arrays, 2, 400, {'5': signal.SIGKILL})
   )
-  assert ended[1][0] == -signal.SIGKILL
+  assert ended[1][0] == -signal.SIGKILL, ended
   status, text = ended[0]
   assert status != 0
   assert 'another process of this run has ended' in text, text
 
 
 if __name__ == '__main__':
-  _train(*json.loads(sys.argv[1]))
+  try:
+    _train(*json.loads(sys.argv[1]))
+  except PeerLostError as lost:
+    cli.leave(lost)  # As the command does.
