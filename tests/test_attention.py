@@ -127,3 +127,47 @@ def test_shapes_that_do_not_fit_are_named():
   query, key, value, _, _ = _inputs(4)
   with pytest.raises(ValueError, match=r'\[B, K, S, H\], with B=2 and H=3'):
     _attend(query, key, value[..., :2])
+
+
+@pytest.mark.parametrize('num_kv_heads', [1, 2, 4])
+@pytest.mark.parametrize('bias_batch, mask_len', [(1, 1), (3, 12), (1, 12)])
+def test_blocks_of_queries_change_nothing(
+    num_kv_heads, bias_batch, mask_len, monkeypatch
+):
+  rng = np.random.default_rng(0)
+
+  def normal(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  query, bias = normal(3, 12, 4, 5), normal(bias_batch, 4, 12, 7)
+  key, value = normal(3, num_kv_heads, 5, 7), normal(3, num_kv_heads, 7, 5)
+  mask = jnp.asarray(rng.random((3, 1, mask_len, 7)) < 0.8).at[..., 0].set(True)
+
+  def total(query, key, value, bias):
+    out = attention.dot_product_attention(
+        query, key, value, bias=bias, mask=mask, dropout_rate=0.3,
+        dropout_rng=jax.random.key(1),
+    )  # pyformat: disable
+    return (out**2).sum(), out
+
+  found = []
+  for block_bytes in (2**30, 4 * 3 * 4 * 7 * 3):  # All, and 3 at a time.
+    monkeypatch.setattr(attention, '_BLOCK_BYTES', block_bytes)
+    grads = jax.jit(jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True))
+    jaxpr = str(jax.make_jaxpr(grads)(query, key, value, bias))
+    assert ('scan' in jaxpr) == (block_bytes < 2**30)
+    found.append(grads(query, key, value, bias))
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+      *found,
+  )
+
+
+def test_number_of_blocks():
+  limit = attention._BLOCK_BYTES
+  assert attention._num_blocks(2048, limit // 2048) == 1
+  assert attention._num_blocks(2048, limit // 64) == 32
+  # Eight are needed; ten is the next number that divides.
+  assert attention._num_blocks(1210, limit // 160) == 10
+  # None divides, so they stay together.
+  assert attention._num_blocks(1009, limit // 100) == 1

@@ -99,6 +99,7 @@ def _largest_batch(*benchmarks: dict) -> str:
 def _training(benchmark: dict) -> str:
   """Seconds of a training step, a row a model."""
   names = _PEERS | {'t5x': "t5x's own network"}
+  names |= {'hf': 'Hugging Face, PyTorch'}
   return _table(
       ['network', 's/step', 'utilisation'],
       [

@@ -135,8 +135,10 @@ def format_table(results: dict) -> str:
 
 def format_headline(results: dict) -> str:
   """Returns our rows that are the paper's or had no uptraining and svd."""
+  by_heads = sorted(
+      results['models'].items(), key=lambda item: -item[1]['num_kv_heads'])
   models = {
-      name: entry for name, entry in results['models'].items()
+      name: entry for name, entry in by_heads
       if is_of_paper(entry)
       or (entry.get('method') == 'svd' and entry.get('alpha') == 0)}
   header = ('Model', 'K', 'T(s)', 'B/token', 'Avg') + OUR_HEADER[5:]
