@@ -15,12 +15,12 @@ INSTALLED = $(VENV)/installed
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
   -c constraints.txt
 
-.PHONY: help reproduce test fast-test lint wheel-test install \
-  torture readme-figures clean distclean
+.PHONY: help reproduce test fast-test test-all-pythons lint wheel-test install \
+  torture site readme-figures clean distclean
 .DEFAULT_GOAL := help
 
 help: ## Show this.
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 29
 	@echo 'Variables: SCALE=smoke|laptop OUTPUT_DIR=DIR PYTHON=python3.12'
 
 reproduce: $(INSTALLED) ## Run the paper's pipeline and write its report.
@@ -28,11 +28,20 @@ reproduce: $(INSTALLED) ## Run the paper's pipeline and write its report.
 	  --output_dir $(OUTPUT_DIR)
 
 test: lint ## Lint, all tests, and the wheel from an empty directory.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbmake tests notebooks
 	$(MAKE) wheel-test
 
 fast-test: $(INSTALLED) ## The tests that are not marked slow.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+test-all-pythons: ## The fast tests with each Python that is here.
+	@for version in 3.11 3.12 3.13; do \
+	  if python$$version -c '$(IS_GOOD)' 2>/dev/null; then \
+	    $(MAKE) fast-test VENV=.venv-$$version PYTHON=python$$version || exit; \
+	  else \
+	    echo "no python$$version here"; \
+	  fi; \
+	done
 
 lint: $(INSTALLED) ## Check the style.
 	$(BIN)/python -m ruff check .
@@ -62,11 +71,14 @@ $(INSTALLED): constraints.txt setup.py
 torture: $(INSTALLED) ## Kill commands at random moments; about half an hour.
 	$(BIN)/python -m tests.torture --output results/torture.json
 
+site: $(INSTALLED) ## Build docs/ as a web site in site/.
+	$(BIN)/python -m mkdocs build --quiet
+
 readme-figures: $(INSTALLED) ## Fill README's and docs' tables from results/.
 	$(BIN)/python -m gqa_t5x.experiments.documents
 
 clean: ## Remove what tests and builds leave.
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environment too.

@@ -1,0 +1,148 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Breaks the code in many places, one at a time, and sees that tests fail.
+
+Each line of MUTATIONS is a file, what stands there once, what is put in its
+place, and the tests that have to notice. It works on a copy.
+
+  python -m tests.mutations --output results/mutations.json
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from gqa_t5x.experiments import results
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+_ATTENTION, _DECODING = 'test_attention.py', 'test_decoding.py'
+_METHODS, _NETWORK = 'test_conversion_methods.py', 'test_network.py'
+_CONVERSION, _MANIFEST = 'test_conversion.py', 'test_manifest.py'
+
+MUTATIONS = (
+    ('grouping.py', 'x.repeat(group_size(num_heads, x.shape[axis]), axis=axis)',
+     'np.concatenate([x] * group_size(num_heads, x.shape[axis]), axis)',
+     _ATTENTION),
+    ('attention.py', 'weights = jax.nn.softmax(logits).astype(dtype)',
+     'weights = jax.nn.softmax(logits * 0.99).astype(dtype)', _ATTENTION),
+    ('attention.py', 'jnp.where(mask[:, :, None], 0.0, _MASKED)',
+     'jnp.where(mask[:, :, None], 0.0, -1.0)', _ATTENTION),
+    ('attention.py', 'return jnp.moveaxis(out, 0, 1).reshape(query.shape)',
+     'return jnp.moveaxis(out[::-1], 0, 1).reshape(query.shape)', _ATTENTION),
+    ('attention.py', "return grad, jnp.einsum('b,b...->...', ones, grad)[None]",
+     'return grad, grad[:1]', _ATTENTION),
+    ('layers.py', 'outputs = inputs.astype(self.dtype).reshape(-1,',
+     'outputs = 1.001 * inputs.astype(self.dtype).reshape(-1,', _NETWORK),
+    ('layers.py', 'epsilon: float = 1e-6', 'epsilon: float = 1e-2', _NETWORK),
+    ('layers.py', 'side = num_buckets // 2 if bidirectional',
+     'side = num_buckets if bidirectional', _NETWORK),
+    ('layers.py', 'relative = key_positions - query_positions',
+     'relative = key_positions + query_positions', _NETWORK),
+    ('network.py', 'causal = key_positions <= query_positions[..., None]',
+     'causal = key_positions <= query_positions[..., None] + 1', _NETWORK),
+    ('network.py', 'self.shared_embedding.attend(y) / jnp.sqrt(cfg.emb_dim)',
+     'self.shared_embedding.attend(y)', _NETWORK),
+    ('network.py', 'cross_mask = cross_mask & _same_segment(',
+     'cross_mask = cross_mask | _same_segment(', _NETWORK),
+    ('decoding.py', 'return step + 1, tokens, current, ended | (current',
+     'return step + 1, tokens, current, ended & (current', _DECODING),
+    ('decoding.py', 'keep = (before < sampling.top_p)',
+     'keep = (before <= sampling.top_p + 0.2)', _DECODING),
+    ('decoding.py', 'logits /= sampling.temperature',
+     'logits *= sampling.temperature', _DECODING),
+    ('decoding.py', 'return ((5.0 + length) / 6.0) ** length_penalty',
+     'return length ** length_penalty', _DECODING),
+    ('decoding.py', 'parents, new = chosen // vocab_size, chosen % vocab_size',
+     'parents, new = chosen // vocab_size * 0, chosen % vocab_size', _DECODING),
+    ('decoding.py', 'may_end = ends & (jnp.arange(2 * num_beams) < num_beams)',
+     'may_end = ends', _DECODING),
+    ('decoding.py', 'cache={k: v[rows] if v.ndim else v for',
+     'cache={k: v for', _DECODING),
+    ('conversion/mean.py', '.mean(axis=2)', '.sum(axis=2)', _CONVERSION),
+    ('conversion/scaled_mean.py', '.mean(axis=1))', '.sum(axis=1))', _METHODS),
+    ('conversion/svd.py', 'energy[::-1][:head_dim], vectors[:, ::-1]',
+     'energy[:head_dim], vectors[:, :]', _METHODS),
+    ('conversion/svd.py', 'return shared * scale, maps / scale',
+     'return shared * scale, maps', _METHODS),
+    ('conversion/svd.py', "out.append(np.einsum('ghi,ghd->gid', maps,",
+     "out.append(np.einsum('gih,ghd->gid', maps,", _METHODS),
+    ('conversion/aligned.py', 'maps = left @ right', 'maps = right @ left',
+     _METHODS),
+    ('conversion/optimizer_slots.py', 'means[0] * group, sum_groups',
+     'means[0], sum_groups', _CONVERSION),
+    ('engine/losses.py', 'loss = log_z - at_target', 'loss = -at_target',
+     'engine/test_losses.py'),
+    ('engine/losses.py', 'z_loss = config.z_loss * jnp.square(log_z)',
+     'z_loss = config.z_loss * log_z', 'engine/test_losses.py'),
+    ('engine/optimizer.py', 'rate /= jnp.sqrt(jnp.maximum(step,',
+     'rate /= jnp.sqrt(jnp.minimum(step,', 'engine/test_optimizer.py'),
+    ('engine/data.py', 'decoder_inputs[i, where] = np.append(0, tokens[:-1])',
+     'decoder_inputs[i, where] = tokens', 'engine/test_data.py'),
+    ('engine/data.py', 'itertools.islice(rows, start_step * config.batch_size,',
+     'itertools.islice(rows, 0 * config.batch_size,', 'engine/test_data.py'),
+    ('engine/train.py', 'lambda g: g / normalizer', 'lambda g: g',
+     'engine/test_train.py'),
+    ('engine/train.py', 'saved.latest_good_step()', 'saved.latest_step()',
+     'engine/test_faults.py'),
+    ('checkpoints/manifest.py', "if found != entry['sha256']:", 'if not found:',
+     _MANIFEST),
+    ('conversion/checkpoint.py', 'if not np.isfinite(array).all():',
+     'if np.isnan(array).all():', 'test_convert_checkpoint.py'),
+    ('experiments/statistics.py', 'np.quantile', 'np.median',
+     'experiments/test_statistics.py'),
+)  # pyformat: disable
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--output', required=True, metavar='JSON')
+  args = parser.parse_args()
+  found = []
+  with tempfile.TemporaryDirectory() as name:
+    copy = pathlib.Path(name)
+    for folder in ('gqa_t5x', 'tasks', 'gin_configs', 'tests', 'docs'):
+      shutil.copytree(ROOT / folder, copy / folder)
+    for file in ('pyproject.toml', 'setup.py', 'README.md'):
+      shutil.copy(ROOT / file, copy)
+    for file, old, new, test in MUTATIONS:
+      path = copy / 'gqa_t5x' / file
+      text = path.read_text()
+      if old not in text:
+        raise SystemExit(f'{old!r} no longer stands in {file}; mend the list')
+      path.write_text(text.replace(old, new, 1))
+      start = time.monotonic()
+      done = subprocess.run(
+          [
+              sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:xdist',
+              '-p', 'no:cacheprovider', f'tests/{test}',
+          ],
+          cwd=copy, capture_output=True, text=True, check=False,
+          env=os.environ | {'PYTHONPATH': str(copy)},
+      )  # pyformat: disable
+      path.write_text(text)
+      # 1 is failed tests; a run that finds none, or breaks, has another status.
+      found.append({
+          'file': file, 'was': old, 'is': new, 'tests': test,
+          'status': done.returncode, 'is_noticed': done.returncode == 1,
+          'seconds': time.monotonic() - start,
+      })  # pyformat: disable
+      print(done.returncode, file, new, flush=True)
+  missed = [m for m in found if not m['is_noticed']]
+  print(f'{len(found) - len(missed)} of {len(found)} noticed')
+  report = {
+      'command': 'python -m tests.mutations --output mutations.json',
+      'mutations': found,
+  } | results.environment()
+  results.write_text(args.output, json.dumps(report, indent=1) + '\n')
+  sys.exit(bool(missed))
+
+
+if __name__ == '__main__':
+  main()
