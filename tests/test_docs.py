@@ -28,7 +28,8 @@ pytestmark = pytest.mark.skipif(
 
 def _shell_lines(text: str) -> list[str]:
   """Returns the lines of blocks without a language, continued ones joined."""
-  blocks = re.findall(r'^```(?:sh)?\n(.*?)^```', text, re.M | re.S)
+  fences = re.findall(r'^```(\w*)\n(.*?)^```', text, re.M | re.S)
+  blocks = [inside for language, inside in fences if language in ('', 'sh')]
   blocks += re.findall(r'(?:^    .*\n)+', text, re.M)
   lines = []
   for block in blocks:

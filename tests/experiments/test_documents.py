@@ -31,7 +31,8 @@ def test_documents_show_the_results(path):
 
 def test_a_block_is_filled_from_its_files(tmp_path):
   row = {
-      'batch_size': 8, 'input_length': 512, 'ms_per_step': 12.34,
+      'batch_size': 8, 'input_length': 512, 'output_length': 64,
+      'ms_per_step': 12.34,
       'limit_ms_per_step': 5.0, 'prefill_seconds': 1.5, 'num_kv_heads': 4,
       'seconds_per_sample': 0.5,
   }  # pyformat: disable
