@@ -44,7 +44,8 @@ class Job:
     command: makes the command line of the folder that it is to write to, which
       does not exist at first.
     product: makes comparable values of what it has written.
-    check: looks at what a kill has left; raises if it is half of something.
+    check: looks at what a kill has left; raises if it is half of something,
+      and returns whether all was there already, so that nothing is left to do.
     latest: seconds after which a command that was started again is killed at
       the latest; None is as long as an uninterrupted one takes.
     environment: makes variables for it of the folder.
@@ -52,7 +53,7 @@ class Job:
 
   command: Callable[[pathlib.Path], Sequence[str]]
   product: Callable[[pathlib.Path], Any]
-  check: Callable[[pathlib.Path], Any] = lambda folder: None
+  check: Callable[[pathlib.Path], bool] = lambda folder: False
   latest: float | None = None
   environment: Callable[[pathlib.Path], dict[str, str]] = lambda folder: {}
 
@@ -89,7 +90,8 @@ def torture(
       if _run(job, place, moment):
         break
       killed += 1
-      job.check(place)
+      if job.check(place):
+        break
     assert job.product(place) == expected, f'{place} differs'
     done += 1
   return {
@@ -173,6 +175,7 @@ def train(steps: int) -> Job:
     for step in (folder / 'checkpoints').glob('*'):
       if step.name.isdigit():  # Whole, as every step has to be.
         checkpoints.load_checkpoint(str(step))
+    return False
 
   return Job(command, product, check)
 
@@ -192,8 +195,10 @@ def conversion(source: pathlib.Path, num_kv_heads: int) -> Job:
     return _arrays(params), metadata, beside
 
   def check(folder):
-    if folder.exists():
-      checkpoints.open_checkpoint(str(folder)).source.check_all()
+    if not folder.exists():
+      return False
+    checkpoints.open_checkpoint(str(folder)).source.check_all()
+    return True
 
   return Job(command, product, check)
 
@@ -242,6 +247,7 @@ def reproduce() -> Job:
   def check(folder):
     for path in folder.glob('stages/*.json'):
       json.loads(path.read_text())
+    return False
 
   return Job(command, product, check, latest=25.0)
 
