@@ -47,7 +47,7 @@ class Job:
     check: looks at what a kill has left; raises if it is half of something,
       and returns whether all was there already, so that nothing is left to do.
     latest: seconds after which a command that was started again is killed at
-      the latest; None is as long as an uninterrupted one takes.
+      the latest; None is half as long again as an uninterrupted one takes.
     environment: makes variables for it of the folder.
   """
 
@@ -85,7 +85,7 @@ def torture(
     place = folder / str(done)
     while True:
       left = kills - killed
-      moment = rng.uniform(0, job.latest or took) if left else None
+      moment = rng.uniform(0, job.latest or 1.5 * took) if left else None
       starts += 1
       if _run(job, place, moment):
         break
@@ -152,7 +152,7 @@ def train(steps: int) -> Job:
         'BATCH_SIZE': 2,
         'TASK_FEATURE_LENGTHS': '{"inputs": 64, "targets": 16}',
         'MAX_CACHED_EXAMPLES': 200,
-        'DEV_EXAMPLES': 8,
+        'launch.Train.dev_examples': 8,
         'train.TrainConfig.checkpoint_every': 3,
         'train.TrainConfig.eval_every': 6,
         'train.TrainConfig.log_every': 1,
