@@ -78,7 +78,7 @@ def dot_product_attention(
   blocks = _num_blocks(q_len, 4 * batch * num_heads * kv_len)
   if blocks == 1:
     return attend(query, key, value, bias, mask)
-  return jax.lax.platform_dependent(
+  return lax.platform_dependent(
       query, key, value, bias, mask,
       cpu=functools.partial(_attend_in_blocks, attend, blocks),
       default=attend,

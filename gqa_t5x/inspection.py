@@ -11,7 +11,7 @@ import numpy as np
 from gqa_t5x import checkpoints
 from gqa_t5x import grouping
 from gqa_t5x import pretrained
-from gqa_t5x.benchmark import decode
+from gqa_t5x.benchmark import sizes
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
@@ -63,7 +63,7 @@ def inspect_checkpoint(path: str, verify: bool = False) -> dict[str, Any]:
       'manifest': source.about,
       'is_verified': verify or None,
       'cache_bytes_per_token': {
-          str(k): decode.cache_bytes_per_token(
+          str(k): sizes.cache_bytes_per_token(
               dataclasses.replace(config, num_kv_heads=k)
           )
           for k in grouping.num_kv_heads_choices(config.num_kv_heads)

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 
+from gqa_t5x import storage
 from gqa_t5x.experiments import results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -140,7 +141,7 @@ def main() -> None:
       'command': 'python -m tests.mutations --output mutations.json',
       'mutations': found,
   } | results.environment()
-  results.write_text(args.output, json.dumps(report, indent=1) + '\n')
+  storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
   sys.exit(bool(missed))
 
 

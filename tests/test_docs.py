@@ -67,8 +67,6 @@ def test_there_are_commands():
 )
 def test_commands_of_documents_are_understood(name, words):
   del name
-  if words[-1] == '--help':
-    words = words[:-1] + ['--help']
   try:
     args = cli._parse(commands, [w for w in words if w != '...'])  # pylint: disable=protected-access
   except SystemExit as stop:

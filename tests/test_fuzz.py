@@ -186,17 +186,13 @@ def _huge_array(folder):
     ('t5x', _huge_msgpack),
     ('t5x', _deep_msgpack),
     ('t5x', _huge_array),
-    ('orbax', _huge_array),
 ])
 def test_claims_of_size_are_checked_before_memory_is_taken(
     written, name, craft, tmp_path
 ):
   folder = tmp_path / FORMATS[name]
   shutil.copytree(written[name], folder)
-  try:
-    craft(folder)
-  except ValueError:
-    pytest.skip('the format has no such file')
+  craft(folder)
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   with pytest.raises(UserError):
     checkpoints.load_checkpoint(str(folder))

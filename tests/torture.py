@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from gqa_t5x import checkpoints
+from gqa_t5x import storage
 from gqa_t5x.benchmark import convert
 from gqa_t5x.benchmark import tpu_compile
 from gqa_t5x.experiments import results
@@ -289,7 +290,7 @@ def main() -> None:
       found[name] = torture(jobs[name], args.kills, place, args.seed)
       print(name, found[name], flush=True)
       # After each: the next takes minutes.
-      results.write_text(args.output, json.dumps(report, indent=1) + '\n')
+      storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
 
 
 if __name__ == '__main__':

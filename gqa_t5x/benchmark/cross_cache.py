@@ -39,6 +39,7 @@ import numpy as np
 
 from gqa_t5x import decoding
 from gqa_t5x import network
+from gqa_t5x import storage
 from gqa_t5x.benchmark import decode
 
 Array = jax.Array
@@ -352,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       print(table([case]), flush=True)
   path = pathlib.Path(args.output)
   path.parent.mkdir(parents=True, exist_ok=True)
-  results.write_text(path, json.dumps(report, indent=1) + '\n')
+  storage.write_text(path, json.dumps(report, indent=1) + '\n')
 
 
 if __name__ == '__main__':

@@ -17,81 +17,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from gqa_t5x import decoding
 from gqa_t5x import grouping
 from gqa_t5x.benchmark import peers as peers_lib
+from gqa_t5x.benchmark import sizes
 from gqa_t5x.benchmark.bandwidth import measure_bandwidth
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 
 _NO_EOS = -1  # No token has this id: every row decodes the same number.
-
-
-def cache_bytes_per_token(config: T5Config) -> int:
-  """Returns the bytes of keys and values that one token takes in the cache.
-
-  2 (key and value) * decoder layers * num_kv_heads * head_dim * bytes a
-  number. Each input token takes it in the cross-attention's cache, and each
-  output token in the self-attention's, for each sample.
-  """
-  return (2 * config.num_decoder_layers * config.num_kv_heads
-          * config.head_dim * jnp.dtype(config.dtype).itemsize)
-
-
-def cache_bytes(config: T5Config, *, batch_size: int, input_length: int,
-                output_length: int) -> int:
-  """Returns the bytes of the whole cache, cross- and self-attention."""
-  return (batch_size * (input_length + output_length)
-          * cache_bytes_per_token(config))
-
-
-def allocated_cache_bytes(config: T5Config, *, batch_size: int,
-                          input_length: int, output_length: int) -> int:
-  """Returns what the arrays of the module's own cache take; traces only."""
-  module = Transformer(config)
-
-  def make_cache(rng, tokens, targets):
-    variables = module.init(rng, tokens, targets[:, :1], targets[:, :1],
-                            enable_dropout=False)
-    encoded = jnp.zeros((*tokens.shape, config.emb_dim), config.dtype)
-
-    def call(cache, targets, **stage):
-      return module.apply(
-          {'params': variables['params'], **cache}, encoded, tokens, targets,
-          targets, enable_dropout=False, mutable=['cache'],
-          method=module.decode, **stage)[1]
-    return call(call({}, targets, decode=True), targets[:, :0], prefill=True)
-
-  cache = jax.eval_shape(
-      make_cache, jax.random.key(0),
-      jax.ShapeDtypeStruct((batch_size, input_length), jnp.int32),
-      jax.ShapeDtypeStruct((batch_size, output_length), jnp.int32))
-  leaves = traverse_util.flatten_dict(cache)
-  return sum(leaf.size * leaf.dtype.itemsize for path, leaf in leaves.items()
-             if path[-1] in ('cached_key', 'cached_value'))
-
-
-def step_weight_bytes(params: Mapping[str, Any]) -> int:
-  """Returns the bytes of the weights that each decode step reads.
-
-  The decoder without its cross-attention's key and value kernels, which are
-  used once per input, and the output projection, wherever it is. The rows of
-  the embedding that a step looks up do not count.
-  """
-  flat = traverse_util.flatten_dict(params)
-  total = 0
-  for path, leaf in flat.items():
-    in_decoder = path[0] == 'decoder'
-    once = path[-3:-1] in (('encoder_decoder_attention', 'key'),
-                           ('encoder_decoder_attention', 'value'))
-    if in_decoder and not once:
-      total += leaf.size * leaf.dtype.itemsize
-  if 'logits_dense' not in params['decoder']:
-    leaf = flat['token_embedder', 'embedding']
-    total += leaf.size * leaf.dtype.itemsize
-  return total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,15 +41,6 @@ class _Timed:
   steps: float
 
 
-def parameter_shapes(config: T5Config):
-  """Returns the parameters' tree with a ShapeDtypeStruct for each."""
-  token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  return jax.eval_shape(
-      lambda key, token: Transformer(config).init(
-          key, token, token, token, enable_dropout=False)['params'],
-      jax.random.key(0), token)
-
-
 def random_params(config: T5Config, dtype: Any, seed: int):
   """Returns parameters of the right shapes and about the right size.
 
@@ -126,7 +52,7 @@ def random_params(config: T5Config, dtype: Any, seed: int):
   def fill(key, shape, dtype):
     return jax.random.uniform(key, shape, dtype, -1, 1) * shape[0] ** -0.5
 
-  leaves, tree = jax.tree.flatten(parameter_shapes(config))
+  leaves, tree = jax.tree.flatten(sizes.parameter_shapes(config))
   return tree.unflatten([
       fill(jax.random.key(seed + i, impl='rbg'), leaf.shape,
            dtype or leaf.dtype) for i, leaf in enumerate(leaves)])
@@ -176,8 +102,8 @@ class _Program:
         module, params, prefilled, max_decode_len=output_length,
         eos_id=_NO_EOS).compile()
     self.compile_seconds = time.perf_counter() - start
-    self.peak_memory_bytes = tree_bytes(params) + max(
-        tree_bytes(arguments) + memory.output_size_in_bytes
+    self.peak_memory_bytes = sizes.tree_bytes(params) + max(
+        sizes.tree_bytes(arguments) + memory.output_size_in_bytes
         + memory.temp_size_in_bytes - memory.alias_size_in_bytes
         for arguments, memory in (
             (tokens, self._encode.memory_analysis()),
@@ -197,11 +123,6 @@ class _Program:
     end = time.perf_counter()
     assert int(decoded.num_steps) == self._output_length
     return _Timed(middle - start, before - start, end - before), decoded.tokens
-
-
-def tree_bytes(tree: Any) -> int:
-  """Returns the bytes of a tree's arrays, or of what has their shape."""
-  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def compare_decode(
@@ -370,7 +291,7 @@ def largest_batch(config: T5Config, memory_bytes: float, *, input_length: int,
     UserError: if not even one sample fits.
   """
   params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.dtype),
-                        parameter_shapes(config))
+                        sizes.parameter_shapes(config))
 
   def peak(batch_size):
     return _Program(Transformer(config), params, (batch_size, input_length),
@@ -468,18 +389,19 @@ def _times(times, shape) -> dict:
 
 def _summary(times, config, params, bandwidth, shape) -> dict:
   batch_size, output_length = shape['batch_size'], shape['output_length']
-  weights = step_weight_bytes(params)
+  weights = sizes.step_weight_bytes(params)
   # At step t the self-attention's cache holds t tokens, t = 1 ... L.
   filled = shape['input_length'] + (output_length + 1) / 2
-  step_bytes = weights + batch_size * filled * cache_bytes_per_token(config)
+  per_token = sizes.cache_bytes_per_token(config)
+  step_bytes = weights + batch_size * filled * per_token
   limit = step_bytes / bandwidth['best']
   measured = _times(times, shape)
   return {
       **measured,
       'encode_seconds': float(np.median([t.encode for t in times])),
-      'cache_bytes_per_token': cache_bytes_per_token(config),
-      'cache_bytes_computed': cache_bytes(config, **shape),
-      'cache_bytes_allocated': allocated_cache_bytes(config, **shape),
+      'cache_bytes_per_token': per_token,
+      'cache_bytes_computed': sizes.cache_bytes(config, **shape),
+      'cache_bytes_allocated': sizes.allocated_cache_bytes(config, **shape),
       'step_weight_bytes': weights,
       'step_bytes': step_bytes,
       'bandwidth': dict(bandwidth),

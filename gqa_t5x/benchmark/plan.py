@@ -14,7 +14,7 @@ from typing import Any
 from flax import traverse_util
 import jax
 
-from gqa_t5x.benchmark import decode
+from gqa_t5x.benchmark import sizes
 from gqa_t5x.benchmark.devices import Device
 from gqa_t5x.benchmark.devices import DEVICES
 from gqa_t5x.checkpoints import names
@@ -80,19 +80,19 @@ def plan(
       path: jax.ShapeDtypeStruct(array.shape, config.dtype)
       for path, array in names.arrays(config).items()
   })
-  weight_bytes = decode.tree_bytes(shapes)
-  cache = decode.cache_bytes(config, batch_size=batch_size, **shape)
+  weight_bytes = sizes.tree_bytes(shapes)
+  cache = sizes.cache_bytes(config, batch_size=batch_size, **shape)
   memory = device.memory_gib * 2**30 * num_devices
-  one = decode.cache_bytes(config, batch_size=1, **shape)
+  one = sizes.cache_bytes(config, batch_size=1, **shape)
   # At step t the self-attention's cache holds t tokens, t = 1 ... L.
   filled = input_length + (output_length + 1) / 2
-  step_bytes = decode.step_weight_bytes(
+  step_bytes = sizes.step_weight_bytes(
       shapes
-  ) + batch_size * filled * decode.cache_bytes_per_token(config)
+  ) + batch_size * filled * sizes.cache_bytes_per_token(config)
   step_flops = batch_size * (
       2 * _step_params(shapes) + _attention_flops(config, filled)
   )
-  prefill_bytes = decode.tree_bytes([shapes['encoder'], _cross_kv(shapes)])
+  prefill_bytes = sizes.tree_bytes([shapes['encoder'], _cross_kv(shapes)])
   prefill_flops = (
       2 * batch_size * input_length
       * (_size(shapes['encoder']) + _size(_cross_kv(shapes)))
@@ -113,7 +113,7 @@ def plan(
   )  # pyformat: disable
   return Plan(
       num_kv_heads=config.num_kv_heads,
-      cache_bytes_per_token=decode.cache_bytes_per_token(config),
+      cache_bytes_per_token=sizes.cache_bytes_per_token(config),
       cache_bytes=cache,
       weight_bytes=weight_bytes,
       memory_bytes=weight_bytes + cache,

@@ -16,6 +16,7 @@ import pathlib
 import threading
 from typing import Any
 
+from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
 NAME = 'gqa_t5x_manifest.json'
@@ -34,9 +35,9 @@ def write(
     about: JSON values on where the checkpoint comes from.
   """
   entries = sorted(entries, key=lambda e: (e['file'], e['begin']))
-  beside = folder / f'{NAME}.tmp'
-  beside.write_text(_text({'about': dict(about), 'entries': entries}))
-  beside.replace(folder / NAME)
+  storage.write_text(
+      folder / NAME, _text({'about': dict(about), 'entries': entries})
+  )
 
 
 def write_for_files(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
@@ -50,7 +51,7 @@ def write_for_files(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
           'sha256': hash_range(path),
       }
       for path in folder.rglob('*')
-      if path.is_file() and path.name not in (NAME, f'{NAME}.tmp')
+      if path.is_file() and path.name != NAME
   ]
   write(folder, entries, about)
 

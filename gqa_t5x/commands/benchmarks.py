@@ -42,12 +42,8 @@ def _add_decode(add) -> None:
       ('output_length', 64, 'tokens'),
       ('num_repeats', 5, 'the median counts'),
   )
-  command.add_argument(
-      '--against',
-      type=lambda text: text.split(','),
-      default=[],
-      metavar='PEER,PEER',
-      help='of hf, ctranslate2 and t5x: time these too, on the same weights',
+  _add_against(
+      command, 'of hf, ctranslate2 and t5x: time these too, on the same weights'
   )
   command.add_argument(
       '--largest_batch_in',
@@ -74,15 +70,21 @@ def _add_train(add) -> None:
       ('target_length', 128, 'tokens of a row'),
       ('num_repeats', 5, 'steps, of which the median counts'),
   )
+  _add_against(
+      command,
+      "of hf and t5x: time Hugging Face's training and t5x's own network too",
+  )
+  arguments.add_json(command)
+
+
+def _add_against(command, meaning: str) -> None:
   command.add_argument(
       '--against',
       type=lambda text: text.split(','),
       default=[],
       metavar='PEER,PEER',
-      help="of hf and t5x: time Hugging Face's training and t5x's own network"
-      ' too',
+      help=meaning,
   )
-  arguments.add_json(command)
 
 
 def _add_convert(add) -> None:

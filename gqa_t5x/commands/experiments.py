@@ -4,6 +4,7 @@
 
 import json
 
+from gqa_t5x import storage
 from gqa_t5x.commands import arguments
 from gqa_t5x.errors import UserError
 
@@ -88,7 +89,6 @@ def _report(args) -> None:
 
 def _figure(args) -> None:
   from gqa_t5x.experiments import figures
-  from gqa_t5x.experiments import results
 
   try:
     with open(args.benchmark, encoding='utf-8') as file:
@@ -103,6 +103,6 @@ def _figure(args) -> None:
         ' printed, got something else; make it again'
     ) from error
   if args.output:
-    results.write_text(args.output, svg)
+    storage.write_text(args.output, svg)
   else:
     print(svg, end='')

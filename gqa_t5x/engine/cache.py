@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from gqa_t5x import locks
+from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
 FEATURES = ('inputs', 'targets')
@@ -107,7 +107,7 @@ def _cache_task(
   }
   folder.parent.mkdir(parents=True, exist_ok=True)
   # Who comes second waits, and finds it made.
-  with locks.locked(folder.parent / f'.{folder.name}.lock', wait=True):
+  with storage.locked(folder.parent / f'.{folder.name}.lock', wait=True):
     if folder.exists():
       meta = read_meta(folder)
       for name, value in made_from.items():

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from gqa_t5x import decoding
-from gqa_t5x import locks
+from gqa_t5x import storage
 from gqa_t5x import network
 from gqa_t5x.engine import losses
 from gqa_t5x.errors import UserError
@@ -267,7 +267,7 @@ def infer(
   ]  # pyformat: disable
   digest = hashlib.sha256(repr(what).encode()).hexdigest()[:12]
   beside = path.with_name(f'{path.name}.{digest}.part')
-  with locks.locked(beside) as lines:
+  with storage.locked(beside) as lines:
     done = _whole_lines(lines)
     rows = itertools.islice(
         task.get_dataset(

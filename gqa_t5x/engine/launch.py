@@ -25,6 +25,7 @@ from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
+from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
 
@@ -205,9 +206,9 @@ class Evaluate:
         output_dir=str(folder),
         **self.decoding,
     )(params, int(metadata.get('step') or 0))
-    beside = folder / 'metrics.json.tmp'
-    beside.write_text(json.dumps(metrics, indent=2) + '\n', encoding='utf-8')
-    beside.replace(folder / 'metrics.json')
+    storage.write_text(
+        folder / 'metrics.json', json.dumps(metrics, indent=2) + '\n'
+    )
     return metrics
 
 

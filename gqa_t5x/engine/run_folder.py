@@ -5,7 +5,6 @@
 from collections.abc import Iterator, Mapping
 import contextlib
 import json
-import os
 import pathlib
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 import jax
 
-from gqa_t5x import locks
+from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
 # May differ when a run is continued: they do not change what it computes.
@@ -61,13 +60,13 @@ class RunFolder:
   def lock(self) -> None:
     """Makes the folder; raises UserError if another program writes to it."""
     if self._is_writer:
-      self._open.enter_context(locks.locked_folder(self.path))
+      self._open.enter_context(storage.locked_folder(self.path))
 
   def open(self, step: int | None) -> None:
     """Starts writing; lines of metrics after `step` are made again."""
     if not self._is_writer:
       return
-    _replace(
+    storage.write_text(
         self.path / 'config.json', json.dumps(self._config, indent=2) + '\n'
     )
     lines = []
@@ -76,7 +75,7 @@ class RunFolder:
         with contextlib.suppress(ValueError):  # A line cut off by a kill.
           if json.loads(line)['step'] <= step:
             lines.append(line + '\n')
-    _replace(self.path / 'metrics.jsonl', ''.join(lines))
+    storage.write_text(self.path / 'metrics.jsonl', ''.join(lines))
     self._metrics = (self.path / 'metrics.jsonl').open('a', encoding='utf-8')
     if self._use_tensorboard:
       self._tensorboard = _summary_writer(self.path)
@@ -138,12 +137,6 @@ class Progress:
   def close(self) -> None:
     if self._bar is not None:
       self._bar.close()
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-  beside = path.with_name(path.name + '.tmp')
-  beside.write_text(text, encoding='utf-8')
-  os.replace(beside, path)
 
 
 def _summary_writer(path: pathlib.Path):

@@ -26,6 +26,7 @@ from gqa_t5x import conversion
 from gqa_t5x import network
 from gqa_t5x import pretrained
 from gqa_t5x import text_generation
+from gqa_t5x import storage
 from gqa_t5x.conversion import calibration
 from gqa_t5x.conversion import calibration_text
 from gqa_t5x.conversion import heads as heads_lib
@@ -170,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
       'original_loss': original,
       'cells': cells,
   } | results.environment()
-  results.write_text(args.output, json.dumps(report, indent=1) + '\n')
+  storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
 
 
 if __name__ == '__main__':

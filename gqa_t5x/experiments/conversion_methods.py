@@ -33,6 +33,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x import conversion
 from gqa_t5x import network
 from gqa_t5x import pretrained
+from gqa_t5x import storage
 from gqa_t5x.conversion import calibration
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
@@ -254,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
   path = pathlib.Path(args.output)
   if args.figure:
     svg = figure(json.loads(path.read_text())['cells'])
-    results.write_text(args.figure, svg)
+    storage.write_text(args.figure, svg)
     return
   partitioning.use_cpu_cores()
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -296,7 +297,7 @@ def main(argv: list[str] | None = None) -> None:
             'seconds': time.monotonic() - start,
             'commit': report['commit'],
         })
-        results.write_text(path, json.dumps(report, indent=1) + '\n')
+        storage.write_text(path, json.dumps(report, indent=1) + '\n')
   print(summary(report['cells']))
 
 

@@ -108,7 +108,7 @@ def _entry(model, pipeline, seeds, result) -> dict[str, Any]:
   import numpy as np
 
   from gqa_t5x import network
-  from gqa_t5x.benchmark import decode
+  from gqa_t5x.benchmark import sizes
 
   config = network.T5Config(
       **shipped_config() | {'num_kv_heads': model.num_kv_heads}
@@ -121,7 +121,7 @@ def _entry(model, pipeline, seeds, result) -> dict[str, Any]:
       'origin': model.origin if model.method else pipeline_lib.SCRATCH,
       'num_params': losses[0]['num_params'],
       'step': losses[0]['step'],
-      'cache_bytes_per_token': decode.cache_bytes_per_token(config),
+      'cache_bytes_per_token': sizes.cache_bytes_per_token(config),
       'loss': float(np.mean([x['per_example'] for x in losses])),
       'loss_per_example': [x['per_example'] for x in losses],
   }

@@ -4,6 +4,7 @@
 
 import pathlib
 
+from gqa_t5x import storage
 from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import rendering
@@ -212,6 +213,6 @@ def write_report(output_dir) -> tuple[pathlib.Path, pathlib.Path]:
   title = 'Grouped-query attention from a multi-head checkpoint'
   output_dir = pathlib.Path(output_dir)
   markdown, page = output_dir / 'report.md', output_dir / 'report.html'
-  results_lib.write_text(markdown, rendering.to_markdown(title, blocks))
-  results_lib.write_text(page, rendering.to_html(title, blocks))
+  storage.write_text(markdown, rendering.to_markdown(title, blocks))
+  storage.write_text(page, rendering.to_html(title, blocks))
   return markdown, page

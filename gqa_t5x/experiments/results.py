@@ -50,6 +50,7 @@ import subprocess
 import numpy as np
 
 import gqa_t5x
+from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
 SCHEMA = 2
@@ -125,17 +126,6 @@ def _plain(value):
   return value
 
 
-def write_text(path, text: str) -> None:
-  """Writes a file whole or not at all."""
-  path = pathlib.Path(path)
-  beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    beside.write_text(text, encoding='utf-8')
-    os.replace(beside, path)
-  finally:
-    beside.unlink(missing_ok=True)
-
-
 def save_results(output_dir, results: dict) -> pathlib.Path:
   """Writes `results.json` into a folder, atomically.
 
@@ -150,8 +140,9 @@ def save_results(output_dir, results: dict) -> pathlib.Path:
   results = {'schema': SCHEMA, 'created': now.isoformat(timespec='seconds'),
              **results}
   path = pathlib.Path(output_dir) / FILE_NAME
-  write_text(path, json.dumps(_plain(results), indent=1, ensure_ascii=False,
-                              allow_nan=False) + '\n')
+  text = json.dumps(
+      _plain(results), indent=1, ensure_ascii=False, allow_nan=False)
+  storage.write_text(path, text + '\n')
   return path
 
 

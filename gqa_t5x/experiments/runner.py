@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 
-from gqa_t5x import locks
+from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import experiment as experiment_lib
@@ -79,7 +79,7 @@ def reproduce(
     for stage in stages:
       print(f'# {stage.title}\n{stage.command_line()}')
     return
-  with locks.locked_folder(folder):
+  with storage.locked_folder(folder):
     stages_lib.write_json(folder / _RUN_FILE, {'scale': scale})
     flags = [os.environ.get('XLA_FLAGS', ''), settings.xla_flags]
     os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
@@ -135,7 +135,7 @@ def _check_folder(folder: pathlib.Path, scale: str) -> None:
           ' choose another --output_dir or remove it'
       )
   elif folder.exists() and any(
-      path.name != locks.NAME for path in folder.iterdir()
+      path.name != storage.LOCK for path in folder.iterdir()
   ):
     raise UserError(
         f'{folder} is not empty and holds no run of this program; choose'

@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any
 
-from gqa_t5x.experiments import results
+from gqa_t5x import storage
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def show(stages: Sequence[Stage], folder: pathlib.Path) -> None:
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a file whole or not at all, and its folder."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  results.write_text(path, json.dumps(value, indent=1) + '\n')
+  storage.write_text(path, json.dumps(value, indent=1) + '\n')
 
 
 def say(line: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from gqa_t5x import decoding
 from gqa_t5x.benchmark import bandwidth as bandwidth_lib
 from gqa_t5x.benchmark import decode
+from gqa_t5x.benchmark import sizes
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 
@@ -31,22 +32,22 @@ def _xxl(num_kv_heads):
 
 def test_cache_bytes_of_xxl_by_hand():
   # 2 * 24 layers * 64 heads * 64 * 2 bytes = 393,216 bytes a token.
-  assert decode.cache_bytes_per_token(_xxl(64)) == 393_216
-  assert decode.cache_bytes_per_token(_xxl(8)) == 49_152
-  assert decode.cache_bytes_per_token(_xxl(1)) == 6_144
+  assert sizes.cache_bytes_per_token(_xxl(64)) == 393_216
+  assert sizes.cache_bytes_per_token(_xxl(8)) == 49_152
+  assert sizes.cache_bytes_per_token(_xxl(1)) == 6_144
   # Batch 32 of the paper's Figure 6: 32 * (2048 + 512) * 393,216 = 32.2 GB.
   shape = {'batch_size': 32, 'input_length': 2048, 'output_length': 512}
-  assert decode.cache_bytes(_xxl(64), **shape) == 32_212_254_720
-  assert (decode.cache_bytes(_xxl(64), **shape)
-          == 8 * decode.cache_bytes(_xxl(8), **shape))
+  assert sizes.cache_bytes(_xxl(64), **shape) == 32_212_254_720
+  assert (sizes.cache_bytes(_xxl(64), **shape)
+          == 8 * sizes.cache_bytes(_xxl(8), **shape))
 
 
 def test_xxl_allocates_what_was_computed():
   # Traced, not allocated: this needs no memory.
   config = dataclasses.replace(_xxl(8), num_decoder_layers=2,
                                num_encoder_layers=1)
-  assert (decode.allocated_cache_bytes(config, **SHAPE)
-          == decode.cache_bytes(config, **SHAPE)
+  assert (sizes.allocated_cache_bytes(config, **SHAPE)
+          == sizes.cache_bytes(config, **SHAPE)
           == 2 * 18 * 2 * 2 * 8 * 64 * 2)
 
 
@@ -55,21 +56,21 @@ def test_allocated_cache_is_the_computed_one(num_kv_heads):
   config = dataclasses.replace(TINY, num_kv_heads=num_kv_heads)
   # 2 rows * (13 + 5) tokens * 2 * 3 layers * K * 7 * 4 bytes.
   expected = 2 * 18 * 2 * 3 * num_kv_heads * 7 * 4
-  assert decode.cache_bytes(config, **SHAPE) == expected
-  assert decode.allocated_cache_bytes(config, **SHAPE) == expected
+  assert sizes.cache_bytes(config, **SHAPE) == expected
+  assert sizes.allocated_cache_bytes(config, **SHAPE) == expected
 
 
 def test_step_weight_bytes_by_hand():
-  params = decode.parameter_shapes(TINY)
+  params = sizes.parameter_shapes(TINY)
   # A layer: self-attention q and out 10*28 each, k and v 10*14 each; cross
   # q and out; MLP 3 * 10*11; 3 norms of 10. Then the norm, the position bias
   # 32*4 and the logits 10*61. Cross-attention's k and v do not count.
   layer = 2 * 280 + 2 * 140 + 2 * 280 + 330 + 30
   expected = 4 * (3 * layer + 10 + 32 * 4 + 610)
-  assert decode.step_weight_bytes(params) == expected
+  assert sizes.step_weight_bytes(params) == expected
   tied = dataclasses.replace(TINY, logits_via_embedding=True)
-  params = decode.parameter_shapes(tied)
-  assert decode.step_weight_bytes(params) == expected  # 61*10 the other way.
+  params = sizes.parameter_shapes(tied)
+  assert sizes.step_weight_bytes(params) == expected  # 61*10 the other way.
 
 
 def test_benchmark_of_several_models(monkeypatch):
@@ -148,7 +149,7 @@ def test_dtype_holds_for_cache_and_weights():
   result = decode.decode_benchmark(TINY, None, **SHAPE, num_repeats=1,
                                    dtype=jnp.bfloat16, bandwidth=BANDWIDTH)
   assert (result['dtype'], result['weights_dtype']) == ('bfloat16',) * 2
-  assert result['cache_bytes_allocated'] == decode.cache_bytes(
+  assert result['cache_bytes_allocated'] == sizes.cache_bytes(
       TINY, **SHAPE) // 2
 
 

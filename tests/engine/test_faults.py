@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gqa_t5x import checkpoints
-from gqa_t5x import locks
+from gqa_t5x import storage
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.engine import checkpointing
 from gqa_t5x.engine import optimizer
@@ -120,8 +120,8 @@ def test_a_step_from_before_there_were_manifests_is_taken(tmp_path, batches):
 
 def test_a_second_program_in_the_folder_is_refused(tmp_path, batches):
   code = (
-      'import pathlib, sys; from gqa_t5x import locks\n'
-      'with locks.locked_folder(pathlib.Path(sys.argv[1])):\n'
+      'import pathlib, sys; from gqa_t5x import storage\n'
+      'with storage.locked_folder(pathlib.Path(sys.argv[1])):\n'
       '  print("held", flush=True); sys.stdin.read()'
   )
   with subprocess.Popen(
@@ -135,7 +135,7 @@ def test_a_second_program_in_the_folder_is_refused(tmp_path, batches):
     assert sorted(tmp_path.rglob('*')) == files
     other.kill()
   # However it ended, the folder is free again.
-  with locks.locked_folder(tmp_path):
+  with storage.locked_folder(tmp_path):
     pass
   train.train(
       conftest.make_model(), make_config(tmp_path, total_steps=1), batches

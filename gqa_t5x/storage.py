@@ -1,6 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps two programs from writing to one place.
+"""Files are written whole or not at all, and by one program at a time.
 
 A lock ends with its process, however that ends.
 """
@@ -14,7 +14,18 @@ from typing import IO
 
 from gqa_t5x.errors import UserError
 
-NAME = '.lock'
+LOCK = '.lock'
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+  """Writes a file in UTF-8, beside, and gives it its name when it is whole."""
+  path = pathlib.Path(path)
+  beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    beside.write_text(text, encoding='utf-8')
+    os.replace(beside, path)
+  finally:
+    beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -32,7 +43,7 @@ def locked(path: pathlib.Path, *, wait: bool = False) -> Iterator[IO[bytes]]:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
-      where = path.parent if path.name == NAME else path
+      where = path.parent if path.name == LOCK else path
       raise UserError(
           f'another program is writing to {where}; wait until it ends, or'
           ' choose another place'
@@ -47,7 +58,7 @@ def locked_folder(folder: pathlib.Path) -> Iterator[None]:
   A file `.lock` with the number of the process stays behind.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  with locked(folder / NAME) as file:
+  with locked(folder / LOCK) as file:
     file.truncate(0)
     file.write(f'{os.getpid()}\n'.encode())
     file.flush()
