@@ -178,7 +178,8 @@ def train(steps: int) -> Job:
         checkpoints.load_checkpoint(str(step))
     return False
 
-  return Job(command, product, check)
+  # The first one makes the corpus as well; after it some ten seconds are enough.
+  return Job(command, product, check, latest=12.0)
 
 
 def conversion(source: pathlib.Path, num_kv_heads: int) -> Job:

@@ -1,0 +1,91 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes of weights and cache, from a model's shapes; nothing is allotted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from gqa_t5x.network import T5Config, Transformer
+
+
+def cache_bytes_per_token(config: T5Config) -> int:
+  """Returns the bytes of keys and values that one token takes in the cache.
+
+  2 (key and value) * decoder layers * num_kv_heads * head_dim * bytes a
+  number. Each input token takes it in the cross-attention's cache, and each
+  output token in the self-attention's, for each sample.
+  """
+  return (2 * config.num_decoder_layers * config.num_kv_heads
+          * config.head_dim * jnp.dtype(config.dtype).itemsize)
+
+
+def cache_bytes(config: T5Config, *, batch_size: int, input_length: int,
+                output_length: int) -> int:
+  """Returns the bytes of the whole cache, cross- and self-attention."""
+  return (batch_size * (input_length + output_length)
+          * cache_bytes_per_token(config))
+
+
+def allocated_cache_bytes(config: T5Config, *, batch_size: int,
+                          input_length: int, output_length: int) -> int:
+  """Returns what the arrays of the module's own cache take; traces only."""
+  module = Transformer(config)
+
+  def make_cache(rng, tokens, targets):
+    variables = module.init(rng, tokens, targets[:, :1], targets[:, :1],
+                            enable_dropout=False)
+    encoded = jnp.zeros((*tokens.shape, config.emb_dim), config.dtype)
+
+    def call(cache, targets, **stage):
+      return module.apply(
+          {'params': variables['params'], **cache}, encoded, tokens, targets,
+          targets, enable_dropout=False, mutable=['cache'],
+          method=module.decode, **stage)[1]
+    return call(call({}, targets, decode=True), targets[:, :0], prefill=True)
+
+  cache = jax.eval_shape(
+      make_cache, jax.random.key(0),
+      jax.ShapeDtypeStruct((batch_size, input_length), jnp.int32),
+      jax.ShapeDtypeStruct((batch_size, output_length), jnp.int32))
+  leaves = traverse_util.flatten_dict(cache)
+  return sum(leaf.size * leaf.dtype.itemsize for path, leaf in leaves.items()
+             if path[-1] in ('cached_key', 'cached_value'))
+
+
+def step_weight_bytes(params: Mapping[str, Any]) -> int:
+  """Returns the bytes of the weights that each decode step reads.
+
+  The decoder without its cross-attention's key and value kernels, which are
+  used once per input, and the output projection, wherever it is. The rows of
+  the embedding that a step looks up do not count.
+  """
+  flat = traverse_util.flatten_dict(params)
+  total = 0
+  for path, leaf in flat.items():
+    in_decoder = path[0] == 'decoder'
+    once = path[-3:-1] in (('encoder_decoder_attention', 'key'),
+                           ('encoder_decoder_attention', 'value'))
+    if in_decoder and not once:
+      total += leaf.size * leaf.dtype.itemsize
+  if 'logits_dense' not in params['decoder']:
+    leaf = flat['token_embedder', 'embedding']
+    total += leaf.size * leaf.dtype.itemsize
+  return total
+
+
+def parameter_shapes(config: T5Config):
+  """Returns the parameters' tree with a ShapeDtypeStruct for each."""
+  token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  return jax.eval_shape(
+      lambda key, token: Transformer(config).init(
+          key, token, token, token, enable_dropout=False)['params'],
+      jax.random.key(0), token)
+
+
+def tree_bytes(tree: Any) -> int:
+  """Returns the bytes of a tree's arrays, or of what has their shape."""
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
