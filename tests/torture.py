@@ -178,7 +178,7 @@ def train(steps: int) -> Job:
         checkpoints.load_checkpoint(str(step))
     return False
 
-  # The first one makes the corpus as well; after it some ten seconds are enough.
+  # The first makes the corpus too; after it some ten seconds are enough.
   return Job(command, product, check, latest=12.0)
 
 

@@ -38,6 +38,9 @@ class RunFolder:
   def check(self, config: Mapping[str, Any]) -> None:
     """Raises UserError if the folder holds a run of another configuration."""
     self._config = json.loads(json.dumps(config, default=str))
+    # To the others the folder is, or is about to be, that of this very run.
+    if not self._is_writer:
+      return
     path = self.path / 'config.json'
     if not path.exists():
       if (self.path / 'checkpoints').exists():
