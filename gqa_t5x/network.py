@@ -328,7 +328,7 @@ class Transformer(nn.Module):
   ) -> Array:
     """Maps tokens [B, S] (0 is padding) to the encoder's output [B, S, D]."""
     tokens = encoder_input_tokens.astype(jnp.int32)
-    mask = _key_mask(tokens)
+    mask = key_mask(tokens)
     if encoder_segment_ids is not None:
       mask = mask & _same_segment(encoder_segment_ids, encoder_segment_ids)
     return self.encoder(tokens, mask, deterministic=not enable_dropout)
@@ -383,7 +383,7 @@ class Transformer(nn.Module):
     del decoder_target_tokens, decoder_positions, max_decode_length
     decode = decode or prefill
     mask = None
-    cross_mask = _key_mask(encoder_input_tokens)
+    cross_mask = key_mask(encoder_input_tokens)
     if encoder_segment_ids is not None:
       if decode:
         raise ValueError(
@@ -439,7 +439,7 @@ class Transformer(nn.Module):
     )
 
 
-def _key_mask(tokens: Array) -> Array:
+def key_mask(tokens: Array) -> Array:
   """Maps tokens [B, S] to a mask [B, 1, 1, S] that hides padding."""
   return (tokens > 0)[:, None, None, :]
 

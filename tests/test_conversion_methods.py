@@ -68,9 +68,7 @@ def _convert(params, num_kv_heads, **options):
 
 
 def _covariances(params):
-  return calibration.covariances(
-      network.Transformer(CONFIG), params, [_batch()]
-  )
+  return calibration.covariances(CONFIG, params, [_batch()])
 
 
 def _map_heads(params, change):
@@ -272,6 +270,32 @@ def test_covariances_are_those_of_the_inputs_by_hand():
   )
   y = np.asarray(encoded)[batch['encoder_input_tokens'] > 0]
   np.testing.assert_allclose(found[ATTENTION].key, y.T @ y / len(y), atol=1e-5)
+
+
+def test_covariances_a_layer_at_a_time_are_those_of_the_whole_model():
+  """Beside what Flax captures while the model runs as it does elsewhere."""
+  params = _params()
+  batch = _batch()
+  rows = [{k: v[i : i + 1] for k, v in batch.items()} for i in (0, 1)]
+  found = calibration.covariances(CONFIG, params, rows)
+  norms = {
+      'self_attention': 'pre_self_attention_layer_norm',
+      'encoder_decoder_attention': 'pre_cross_attention_layer_norm',
+  }
+  _, variables = network.Transformer(CONFIG).apply(
+      {'params': params},
+      **batch,
+      enable_dropout=False,
+      capture_intermediates=lambda module, _: module.name in norms.values(),
+      mutable=['intermediates'],
+  )
+  for layer, of_layer in variables['intermediates']['decoder'].items():
+    for kind, norm in norms.items():
+      x = np.asarray(of_layer[norm]['__call__'][0], np.float64)
+      x = x[batch['decoder_target_tokens'] > 0]
+      np.testing.assert_allclose(
+          found['decoder', layer, kind].query, x.T @ x / len(x), atol=1e-5
+      )
 
 
 def test_scaled_mean_by_hand():

@@ -5,19 +5,27 @@
 `aligned` and `svd` weigh their errors by it: a direction that no input takes
 may be lost, and one that all take has to be kept.
 
-Letters of the shapes: B batch, S input length, T target length, D model dim.
+A model is run a layer at a time over all of the text, so that no more than one
+layer of a checkpoint on disk is in memory.
+
+Letters of the shapes: B batch, S input length, T target length, N heads,
+D model dim, V vocabulary.
 """
 
 from collections.abc import Iterable, Mapping
 import functools
 from typing import Any, NamedTuple
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gqa_t5x import layers
 from gqa_t5x import network
+from gqa_t5x.checkpoints import lazy
 
+Array = jax.Array
 PyTree = Any
 
 _QUERY_NORMS = {
@@ -30,8 +38,8 @@ class Covariance(NamedTuple):
   """Second moments of an attention's inputs, a mean over tokens.
 
   Attributes:
-    query: of what is projected to queries, float64 [D, D].
-    key: of what is projected to keys and values, float64 [D, D]; the same for
+    query: of what is projected to queries, float32 [D, D].
+    key: of what is projected to keys and values, float32 [D, D]; the same for
       self-attention.
   """
 
@@ -40,75 +48,140 @@ class Covariance(NamedTuple):
 
 
 def covariances(
-    model: network.Transformer,
+    config: network.T5Config,
     params: PyTree,
     batches: Iterable[Mapping[str, np.ndarray]],
 ) -> dict[tuple[str, ...], Covariance]:
-  """Runs the model over text and measures what each attention gets.
+  """Runs a model over text and measures what each attention gets.
 
   Args:
-    model: the one to be converted.
-    params: its parameters.
+    config: of the model to be converted.
+    params: its parameters; leaves of a checkpoint (`checkpoints.lazy`) are read
+      when their layer has its turn.
     batches: int32 encoder_input_tokens [B, S], decoder_input_tokens and
-      decoder_target_tokens [B, T], 0 is padding; what else
-      `engine.data.eval_batches` gives is passed on. A handful of batches is
-      enough to fill [D, D] with more tokens than D.
+      decoder_target_tokens [B, T], an example a row, 0 is padding. A handful of
+      batches is enough to fill [D, D] with more tokens than D.
 
   Returns:
     {path of the attention: its Covariance}.
+
+  Raises:
+    ValueError: if there are no tokens.
   """
-  totals, tokens = None, np.zeros(2)
-  for batch in batches:
-    sums, counts = jax.device_get(_sums(params, model, dict(batch)))
-    sums = jax.tree.map(lambda x: x.astype(np.float64), sums)
-    totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-    tokens += counts
-  if totals is None or not tokens.all():
+  batches = [dict(batch) for batch in batches]
+  inputs, tokens, targets = (
+      [jnp.asarray(batch[name]) for batch in batches]
+      for name in (
+          'encoder_input_tokens', 'decoder_input_tokens',
+          'decoder_target_tokens',
+      )
+  )  # pyformat: disable
+  if not any(map(jnp.any, inputs)) or not any(map(jnp.any, targets)):
     raise ValueError('expected calibration batches with tokens, got none')
-  of_inputs = totals.pop('encoder') / tokens[0]
+
+  table = params['token_embedder']['embedding']
+  encoder, decoder = params['encoder'], params['decoder']
+  masks = [network.key_mask(x) for x in inputs]
+  bias = _relative_bias(config, encoder, inputs[0].shape[1], bidirectional=True)
+  hidden = _embed(config, table, inputs)
+  layer = network.EncoderLayer(config)
+  for i in range(config.num_encoder_layers):
+    weights = _read(encoder[f'layers_{i}'])
+    hidden = [
+        _apply(layer, weights, x, bias, mask, deterministic=True)[0]
+        for x, mask in zip(hidden, masks)
+    ]
+  norm, scale = layers.RMSNorm(config.dtype), _read(encoder['encoder_norm'])
+  encoded = [norm.apply({'params': scale}, x) for x in hidden]
+  of_inputs = _mean_of(map(_outer, encoded, inputs))
+
+  length = tokens[0].shape[1]
+  bias = _relative_bias(config, decoder, length, bidirectional=False)
+  causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
+  hidden = _embed(config, table, tokens)
+  layer = network.DecoderLayer(config)
   found = {}
-  for layer, by_kind in totals.items():
-    for kind, total in by_kind.items():
-      query = total / tokens[1]
-      found['decoder', layer, kind] = Covariance(
+  for i in range(config.num_decoder_layers):
+    weights = _read(decoder[f'layers_{i}'])
+    sums = []
+    for j, mask in enumerate(masks):
+      hidden[j], seen = _apply(
+          layer, weights, hidden[j], encoded[j], bias, causal, mask,
+          deterministic=True, decode=False, prefill=False, index=None,
+      )  # pyformat: disable
+      sums.append([_outer(seen[x], targets[j]) for x in _QUERY_NORMS.values()])
+    for kind, of_kind in zip(_QUERY_NORMS, zip(*sums)):
+      query = _mean_of(of_kind)
+      found['decoder', f'layers_{i}', kind] = Covariance(
           query, query if kind == 'self_attention' else of_inputs
       )
   return found
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _sums(params, model, batch):
-  """Sums of outer products [D, D] over the tokens, and numbers of tokens."""
-  features = {k: v for k, v in batch.items() if k != 'decoder_loss_weights'}
+def _read(leaves: PyTree) -> PyTree:
+  return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), leaves)
 
-  def is_wanted(module, method):
-    names = {'encoder', *_QUERY_NORMS.values()}
-    return method == '__call__' and module.name in names
 
-  _, variables = model.apply(
-      {'params': params},
-      **features,
-      enable_dropout=False,
-      capture_intermediates=is_wanted,
+def _embed(
+    config: network.T5Config, table: Any, tokens: list[Array]
+) -> list[Array]:
+  """Maps tokens, each [B, T], to embeddings [B, T, D]; `table` is [V, D]."""
+  wanted = np.unique(np.concatenate(tokens))
+  table = lazy.of(table)
+  rows = np.empty((len(wanted), config.emb_dim), table.dtype)
+  for start, stop in lazy.blocks(table):
+    here = (wanted >= start) & (wanted < stop)
+    rows[here] = table.rows(start, stop)[wanted[here] - start]
+  rows = jnp.asarray(rows, config.dtype)
+  return [rows[np.searchsorted(wanted, x)] for x in tokens]
+
+
+def _relative_bias(
+    config: network.T5Config, stack: PyTree, length: int, *, bidirectional: bool
+) -> Array:
+  """Returns the bias [1, N, T, T] of the encoder's or decoder's layers."""
+  module = layers.RelativePositionBias(
+      config.num_heads, config.dtype, bidirectional=bidirectional
+  )
+  positions = jnp.arange(length)
+  weights = {'params': _read(stack['relpos_bias'])}
+  return module.apply(weights, positions, positions)[None]
+
+
+@functools.partial(
+    jax.jit,
+    static_argnums=0,
+    static_argnames=('deterministic', 'decode', 'prefill'),
+)
+def _apply(
+    layer: nn.Module, weights: PyTree, *args, **options
+) -> tuple[Array, dict[str, Array]]:
+  """Returns a layer's output and what its attentions' norms gave, by name."""
+  out, variables = layer.apply(
+      {'params': weights},
+      *args,
+      **options,
+      capture_intermediates=lambda module, _: isinstance(
+          module, layers.RMSNorm
+      ),
       mutable=['intermediates'],
   )
   seen = variables['intermediates']
-  masks = [
-      (features[name] > 0).astype(jnp.float32)
-      for name in ('encoder_input_tokens', 'decoder_target_tokens')
-  ]
+  return out, {name: x['__call__'][0] for name, x in seen.items()}
 
-  def outer(captured, mask):
-    (x,) = captured['__call__']
-    x = x.astype(jnp.float32) * mask[..., None]
-    return jnp.einsum('btd,bte->de', x, x)
 
-  sums = {
-      layer: {
-          kind: outer(norms[norm], masks[1])
-          for kind, norm in _QUERY_NORMS.items()
-      }
-      for layer, norms in seen['decoder'].items()
-  }
-  sums['encoder'] = outer(seen['encoder'], masks[0])
-  return sums, jnp.stack([mask.sum() for mask in masks])
+@jax.jit
+def _outer(x: Array, tokens: Array) -> tuple[Array, Array]:
+  """Sums xxᵀ [D, D] over the tokens that are none of padding, and counts."""
+  mask = (tokens > 0).astype(jnp.float32)
+  x = x.astype(jnp.float32) * mask[..., None]
+  return jnp.einsum('btd,bte->de', x, x), mask.sum()
+
+
+def _mean_of(sums: Iterable[tuple[Array, Array]]) -> np.ndarray:
+  """Returns the mean over all batches' tokens, float32 [D, D]."""
+  total, count = 0.0, 0.0
+  for summed, counted in sums:
+    total = total + np.asarray(summed, np.float64)
+    count += float(counted)
+  return (total / count).astype(np.float32)

@@ -13,6 +13,7 @@ import itertools
 import pathlib
 from typing import Any
 
+from flax import traverse_util
 import numpy as np
 
 from gqa_t5x import checkpoints
@@ -43,7 +44,7 @@ def covariances(
     *,
     num_sequences: int = NUM_SEQUENCES,
 ) -> tuple[dict[tuple[str, ...], calibration.Covariance], dict[str, Any]]:
-  """Runs a checkpoint over text; all of it is in memory for that.
+  """Runs a checkpoint over text; a layer of it is in memory at a time.
 
   Args:
     checkpoint: of any known format.
@@ -59,9 +60,9 @@ def covariances(
   Raises:
     UserError: as `batches`, and if the vocabulary is not known.
   """
-  params, metadata = checkpoints.load_checkpoint(checkpoint)
-  config = network.T5Config(**metadata['config'])
-  expected = metadata.get('vocabulary_sha256')
+  opened = checkpoints.open_checkpoint(checkpoint)
+  config = network.T5Config(**opened.metadata['config'])
+  expected = opened.metadata.get('vocabulary_sha256')
   pieces = text_generation.Vocabulary(vocabulary or pretrained.VOCABULARY_PATH)
   if pieces.sha256 != expected and (expected or not vocabulary):
     raise UserError(
@@ -71,8 +72,8 @@ def covariances(
         ' convert without text'
     )
   found = calibration.covariances(
-      network.Transformer(config),
-      params,
+      config,
+      traverse_util.unflatten_dict(opened.params),
       batches(
           path,
           pieces,

@@ -56,9 +56,7 @@ class Study(conversion_methods.Comparison):
     )
 
   def measured_on(self, batches: Iterator[Mapping[str, Any]]):
-    return calibration.covariances(
-        network.Transformer(self.config), self.params, batches
-    )
+    return calibration.covariances(self.config, self.params, batches)
 
   def text_batches(self, path: str | None, num_sequences: int):
     return calibration_text.batches(

@@ -111,7 +111,7 @@ class Comparison:
   @functools.cached_property
   def covariances(self):
     return calibration.covariances(
-        network.Transformer(self.config),
+        self.config,
         self.params,
         self.calibration_batches(self.calibration_sequences),
     )
