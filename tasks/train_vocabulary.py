@@ -2,20 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the SentencePiece vocabulary that ships with the package.
 
-    python -m gqa_t5x.tasks.train_vocabulary OUTPUT.model
+    python -m gqa_t5x.tasks.train_vocabulary FILE
 
 Reads the training split of the embedded corpus only. The same corpus gives
 the same file; another installation has another corpus.
 """
 
+import argparse
 import collections
 import io
 import os
 import re
-import sys
 import tempfile
 
-from gqa_t5x import errors
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import corpus
 
@@ -100,21 +99,15 @@ def _train(sentencepiece, model: io.BytesIO, rules: str) -> None:
   )
 
 
-def main(arguments: list[str]) -> None:
-  if len(arguments) != 1:
-    raise errors.UserError(
-        'expected one argument, the file to write, got '
-        f'{len(arguments)}; run python -m gqa_t5x.tasks.train_vocabulary FILE'
-    )
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('output', metavar='FILE', help='the model to write')
+  output = parser.parse_args().output
   model = train()
-  with open(arguments[0] + '.part', 'wb') as file:
+  with open(output + '.part', 'wb') as file:
     file.write(model)
-  os.replace(arguments[0] + '.part', arguments[0])
+  os.replace(output + '.part', output)
 
 
 if __name__ == '__main__':
-  try:
-    main(sys.argv[1:])
-  except errors.UserError as error:
-    print(error, file=sys.stderr)
-    sys.exit(2)
+  main()

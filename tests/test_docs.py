@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What README and docs/ tell to type is typed here.
 
-Each `gqa-t5x` command of theirs, and of each command's own --help, has to be
-understood by the parser; those of a quick start are run one after another.
+Each `gqa-t5x` command of theirs has to be understood by the parser, and each
+`python -m` of theirs and of docstrings by its program; those of the quick start
+are run one after another.
 """
 
 import argparse
@@ -76,6 +77,40 @@ def test_commands_of_documents_are_understood(name, words):
     for file in getattr(args, 'gin_file', []):
       if file.startswith('gqa_t5x/'):
         assert (ROOT / file.removeprefix('gqa_t5x/')).exists(), file
+
+
+# Where docstrings and documents say `python -m`.
+PROGRAMS = {
+    found[0]: found[1]
+    for path in [
+        *DOCUMENTS,
+        *(ROOT / 'gqa_t5x').rglob('*.py'),
+        *(ROOT / 'tasks').glob('*.py'),
+        *(ROOT / 'tests').glob('*.py'),
+    ]
+    if path.exists()
+    for found in re.findall(
+        # Those of tests/golden take nothing, and need PyTorch.
+        r'python -m ((?:gqa_t5x|tests)(?!\.golden)\.[\w.]+\w)([^`\n]*)',
+        path.read_text(),
+    )
+}
+
+
+def test_there_are_programs():
+  assert len(PROGRAMS) >= 5
+
+
+@pytest.mark.parametrize('module', sorted(PROGRAMS))
+def test_programs_of_docstrings_have_what_is_passed(module):
+  done = subprocess.run(
+      [sys.executable, '-m', module, '--help'],
+      cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # pyformat: disable
+  assert done.returncode == 0, done.stderr
+  for word in PROGRAMS[module].split():
+    if word.startswith('--'):
+      assert word in done.stdout
 
 
 def test_code_of_the_readme_runs(tmp_path):

@@ -113,8 +113,8 @@ class Writing:
     free = shutil.disk_usage(self.folder).free
     if wanted > free:
       raise UserError(
-          f'expected {wanted / 1e9:,.2f} GB free in {self.folder.parent}, got'
-          f' {free / 1e9:,.2f} GB; free some or write elsewhere'
+          f'expected {wanted:,} bytes free in {self.folder.parent}, got'
+          f' {free:,}; free some or write elsewhere'
       )
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
       futures = [pool.submit(task) for x, task in tasks if not x.is_ordered]

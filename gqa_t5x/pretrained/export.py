@@ -8,9 +8,9 @@ Parameters become bfloat16, half the size; the optimizer's state is left out.
 The metadata gets the run's losses, and what it was made from.
 """
 
+import argparse
 import json
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -51,4 +51,7 @@ def export(model_dir: str, step: str, target: str) -> None:
 
 
 if __name__ == '__main__':
-  export(*sys.argv[1:])
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  for name in ('model_dir', 'step', 'target'):
+    parser.add_argument(name, metavar=name.upper())
+  export(**vars(parser.parse_args()))

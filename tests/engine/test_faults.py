@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What becomes of a run when its machine, its disk or its loss fails."""
 
+import itertools
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -222,3 +224,23 @@ def test_a_step_that_is_cut_off_is_not_taken_for_one(tmp_path, batches):
   saved.close()
   resumed = train.train(model, make_config(run), batches)
   same(whole.params, resumed.params)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(
+    tmp_path, batches, monkeypatch
+):
+  model = conftest.make_model(dropout_rate=0.2)
+  whole = train.train(model, make_config(tmp_path / 'whole'), batches)
+  run = tmp_path / 'run'
+  clock = itertools.count(2e9, -3600)
+  monkeypatch.setattr(time, 'time', lambda: next(clock))
+  monkeypatch.setattr(time, 'time_ns', lambda: int(next(clock) * 1e9))
+  train.train(model, make_config(run, total_steps=3), batches)
+  train.train(model, make_config(run, total_steps=6), batches)
+  # The newest by its number is the oldest by its files.
+  for path in (run / 'checkpoints' / '6').rglob('*'):
+    os.utime(path, (0, 0))
+  resumed = train.train(model, make_config(run), batches)
+  same(whole.params, resumed.params)
+  same(whole.opt_state, resumed.opt_state)
+  assert next(clock) < 2e9  # It was looked at.
