@@ -25,6 +25,11 @@ PyTree = Any
 _log = logging.getLogger(__name__)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether a line of a log tells what `Checkpoints.save` does not raise."""
+  return '_SignalingThread.run() raised' not in record.getMessage()
+
+
 class Checkpoints:
   """Saves, finds and restores the steps of one run."""
 
@@ -57,6 +62,8 @@ class Checkpoints:
               keep_checkpoints_without_metrics=False,
           )
       )
+    # Orbax's threads print what they raise, with their stack.
+    logging.getLogger('absl').addFilter(_is_news)
     self._folder = pathlib.Path(model_dir).expanduser().absolute()
     self._manager = ocp.CheckpointManager(
         self._folder / 'checkpoints',

@@ -6,7 +6,7 @@
 read seqio tasks, and import seqio and TensorFlow.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -179,13 +179,16 @@ def task_evaluator(
 
   Returns:
     A function of parameters (and `step`, to be logged) to
-    {'task/metric': value}. It keeps the examples, to be called often.
+    {'task/metric': value}. Of the examples it keeps what metrics need of the
+    whole split, targets and outputs.
 
   Raises:
     UserError: if the task is unknown or has no metric.
   """
   import seqio  # pylint: disable=g-import-not-at-top
 
+  # Its memory cache would hold every example, padded; decoding takes far
+  # longer than reading them again.
   evaluator = seqio.Evaluator(
       _provider(mixture_or_task).name,
       feature_converter=seqio.EncDecFeatureConverter(pack=False),
@@ -196,6 +199,7 @@ def task_evaluator(
       logger_cls=[seqio.JSONLogger] if output_dir else [],
       log_dir=output_dir,
       async_compute_metrics=False,
+      use_memory_cache=False,
   )
   if not evaluator.eval_tasks:
     raise UserError(
@@ -204,17 +208,21 @@ def task_evaluator(
 
   def evaluate(params: PyTree, step: int = -1) -> dict[str, float]:
     def predict_fn(dataset):
-      rows = list(dataset.as_numpy_iterator())
-      inputs = [_unpadded(row['encoder_input_tokens']) for _, row in rows]
-      outputs = predict(
-          model,
-          params,
-          inputs,
-          batch_size=batch_size,
-          max_decode_len=feature_lengths['targets'],
-          **options,
+      examples = (
+          (i, _unpadded(row['encoder_input_tokens']))
+          for i, row in dataset.as_numpy_iterator()
       )
-      return [(i, tokens.tolist()) for (i, _), tokens in zip(rows, outputs)]
+      return [
+          (i, output.tolist())
+          for i, output in _predictions(
+              model,
+              params,
+              examples,
+              batch_size=batch_size,
+              max_decode_len=feature_lengths['targets'],
+              **options,
+          )
+      ]
 
     metrics, _ = evaluator.evaluate(
         compute_metrics=True, step=step, predict_fn=predict_fn
@@ -276,27 +284,44 @@ def infer(
         done,
         max_examples,
     )
-    while chunk := list(itertools.islice(rows, _CHUNK * batch_size)):
-      outputs = predict(
-          model,
-          params,
-          [row['inputs'] for row in chunk],
-          batch_size=batch_size,
-          max_decode_len=feature_lengths['targets'],
-          **options,
-      )
-      for row, output in zip(chunk, outputs, strict=True):
-        line = {
-            'inputs': _text(row, 'inputs', vocabulary),
-            'prediction': vocabulary.decode(_unpadded(output).tolist()),
-            'targets': _text(row, 'targets', vocabulary),
-        }
-        text = json.dumps(line, ensure_ascii=False) + '\n'
-        lines.write(text.encode())
-      lines.flush()
-      done += len(chunk)
+    for row, output in _predictions(
+        model,
+        params,
+        ((row, row['inputs']) for row in rows),
+        batch_size=batch_size,
+        max_decode_len=feature_lengths['targets'],
+        **options,
+    ):
+      line = {
+          'inputs': _text(row, 'inputs', vocabulary),
+          'prediction': vocabulary.decode(_unpadded(output).tolist()),
+          'targets': _text(row, 'targets', vocabulary),
+      }
+      text = json.dumps(line, ensure_ascii=False) + '\n'
+      lines.write(text.encode())
+      done += 1
     os.replace(beside, path)
   return done
+
+
+def _predictions(
+    model: network.Transformer,
+    params: PyTree,
+    examples: Iterable[tuple[Any, np.ndarray]],
+    *,
+    batch_size: int,
+    **options: Any,
+) -> Iterator[tuple[Any, np.ndarray]]:
+  """Yields (whatever came with an input, its output), in order.
+
+  Some batches of examples are read and held at a time. Options are those of
+  `predict`.
+  """
+  examples = iter(examples)
+  while chunk := list(itertools.islice(examples, _CHUNK * batch_size)):
+    kept, inputs = zip(*chunk)
+    outputs = predict(model, params, inputs, batch_size=batch_size, **options)
+    yield from zip(kept, outputs, strict=True)
 
 
 def _whole_lines(file) -> int:
