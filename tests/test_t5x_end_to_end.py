@@ -103,11 +103,11 @@ def ours(*names):
   return [f'gqa_t5x/gin_configs/{name}.gin' for name in names]
 
 
-def convert(source, target):
+def convert(source, target, *options):
   subprocess.run(
       [
           sys.executable, '-m', 'gqa_t5x', 'convert', '--input', source,
-          '--output', target, '--num_kv_heads', '2',
+          '--output', target, '--num_kv_heads', '2', *options,
       ],
       check=True,
   )  # pyformat: disable
@@ -203,6 +203,20 @@ def test_uptraining_goes_on_from_a_converted_checkpoint(
     stock, uptrained, kind
 ):
   check_uptrained(uptrained[kind], stock[kind])
+
+
+@pytest.mark.parametrize('slots', ['pool', 'reset'])
+def test_uptraining_after_svd_which_refits_queries(stock, tmp_path, slots):
+  """The slots of queries and outputs are those of the kernels before."""
+  converted = str(tmp_path / 'checkpoint_20')
+  options = ('--method', 'svd', '--calibration_data', 'none', '--slots', slots)
+  convert(stock['t5x'], converted, *options)
+  bindings = _SMALL | _UPTRAIN | {'INITIAL_CHECKPOINT_PATH': converted}
+  model_dir = tmp_path / 'run'
+  run(
+      'train', ours('runs/uptrain'), bindings | {'MODEL_DIR': str(model_dir)}
+  )
+  check_uptrained(model_dir, stock['t5x'])
 
 
 def test_conversion_on_restore_and_a_second_start(stock, tmp_path):
