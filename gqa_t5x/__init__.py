@@ -38,6 +38,10 @@ if _typing.TYPE_CHECKING:
   from gqa_t5x.network import T5Config, Transformer
 
 
+def __dir__() -> list[str]:
+  return sorted(__all__)
+
+
 def __getattr__(name: str) -> object:
   if name not in _PUBLIC:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -18,6 +18,7 @@ import numpy as np
 from gqa_t5x import checkpoints
 from gqa_t5x import decoding
 from gqa_t5x import pretrained
+from gqa_t5x import vocabularies
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 
@@ -102,22 +103,15 @@ def line_generator(
   """
   checkpoint = checkpoint or pretrained.CHECKPOINT_PATH
   params, metadata = checkpoints.load_checkpoint(checkpoint)
-  path = vocabulary or pretrained.VOCABULARY_PATH
-  text = Vocabulary(path)
+  text = Vocabulary(vocabulary or pretrained.VOCABULARY_PATH)
   model = Transformer(T5Config(**metadata['config']))
-  expected = metadata.get('vocabulary_sha256')
-  if expected and expected != text.sha256:
-    raise UserError(
-        f'expected the vocabulary that {checkpoint} was trained with (sha256'
-        f' {expected[:8]}...), got {path} ({text.sha256[:8]}...); pass its'
-        ' file with --vocabulary'
-    )
-  if text.size > model.config.vocab_size:
-    raise UserError(
-        f'expected at most {model.config.vocab_size} ids, the vocabulary of'
-        f' {checkpoint}, but {path} has {text.size} with its sentinels; pass'
-        ' its file with --vocabulary'
-    )
+  vocabularies.check(
+      checkpoint,
+      metadata,
+      size=text.size,
+      sha256=text.sha256,
+      how='pass its SentencePiece model with --vocabulary',
+  )
 
   def answer(lines: Sequence[str]) -> list[str]:
     tokens = _padded([text.encode(line) for line in lines])

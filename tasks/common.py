@@ -168,10 +168,18 @@ def rows_source(
   """
   import seqio
 
+  def rows_of(split):
+    if split not in splits:
+      raise errors.UserError(
+          f'expected one of the splits {", ".join(splits)}, got {split!r};'
+          ' choose another, or give its file as well'
+      )
+    return read_rows(split)
+
   def dataset(split, shuffle_files=False, seed=None):
     import tensorflow as tf
     del shuffle_files, seed  # one shard: nothing to shuffle
-    rows = read_rows(split)
+    rows = rows_of(split)
     columns = {}
     for field in fields:
       values = [row[field] for row in rows]
@@ -183,7 +191,7 @@ def rows_source(
 
   @functools.cache
   def fingerprint(split):
-    values = [[row[field] for field in fields] for row in read_rows(split)]
+    values = [[row[field] for field in fields] for row in rows_of(split)]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
   source = seqio.FunctionDataSource(dataset, splits=tuple(splits))

@@ -1,9 +1,12 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks from a user's own files, JSON lines or TSV, named in gin.
+"""Tasks from a user's own files: JSON lines, TSV or text, named in gin.
 
-    TASK = @gqa_t5x.tasks.files.file_task()
-    gqa_t5x.tasks.files.file_task:
+    from __gin__ import dynamic_registration
+    from gqa_t5x.tasks import files
+
+    MIXTURE_OR_TASK_NAME = @files.file_task()
+    files.file_task:
       name = 'my_summaries'
       kind = 'summarization'
       files = {'train': 'train.jsonl', 'validation': 'dev.jsonl'}
@@ -26,6 +29,7 @@ FIELDS = {
     'summarization': ('document', 'summary'),
     'translation': ('source', 'target'),
     'question_answering': ('question', 'context', 'answers'),
+    'span_corruption': ('text',),
 }
 _SPLITS = ('train', 'validation', 'test')
 # Names given to tasks here, which may be given again with other arguments.
@@ -45,10 +49,12 @@ def file_task(
 
   Args:
     name: the task's name in seqio.
-    kind: 'summarization', 'translation' or 'question_answering'.
+    kind: 'summarization', 'translation', 'question_answering', or
+      'span_corruption', T5's pre-training, to pre-train or uptrain with.
     files: path of each split; 'train', 'validation' and 'test' are known. A
-      file is JSON lines (.jsonl, .json: an object a line) or TSV (.tsv: the
-      first line names the columns), in UTF-8.
+      file is JSON lines (.jsonl, .json: an object a line), TSV (.tsv: the
+      first line names the columns) or, to span corruption, plain text (.txt:
+      each line is its field "text"), in UTF-8.
     fields: names in the files of the kind's fields (`FIELDS`), where they
       differ. "answers" may be one text or, in JSON, a list of texts, of which
       the first is trained on and all count in evaluation.
@@ -83,7 +89,7 @@ def file_task(
 
 
 def read_rows(path: str, names: Mapping[str, str]) -> list[dict]:
-  """Reads the named fields of a JSON lines or TSV file.
+  """Reads the named fields of a JSON lines, TSV or text file.
 
   Args:
     path: the file.
@@ -95,11 +101,17 @@ def read_rows(path: str, names: Mapping[str, str]) -> list[dict]:
   Raises:
     UserError: with the line number, where the file is not as expected.
   """
-  readers = {'.jsonl': _json_lines, '.json': _json_lines, '.tsv': _tsv_lines}
+  readers = {
+      '.jsonl': _json_lines,
+      '.json': _json_lines,
+      '.tsv': _tsv_lines,
+      '.txt': _text_lines,
+  }
   reader = readers.get(pathlib.Path(path).suffix.lower())
   if reader is None:
     raise errors.UserError(
-        f'expected a .jsonl or .tsv file, got {path!r}; rename or convert it'
+        f'expected a .jsonl, .tsv or .txt file, got {path!r}; rename or convert'
+        ' it'
     )
   rows = []
   try:
@@ -173,6 +185,13 @@ def _tsv_lines(path, lines) -> Iterator[tuple[int, dict]]:
       yield number, dict(zip(header, cells))
 
 
+def _text_lines(path, lines) -> Iterator[tuple[int, dict]]:
+  del path
+  for number, line in enumerate(lines, start=1):
+    if line.strip():
+      yield number, {'text': line.strip()}
+
+
 def _pick(place, record, names) -> dict:
   """Takes the wanted fields of one record and checks that they are text."""
   row = {}
@@ -201,9 +220,20 @@ def _pick(place, record, names) -> dict:
 
 def _add_task(name, kind, rows, source_language, target_language) -> None:
   import seqio
+  from gqa_t5x.tasks import pretraining
   from gqa_t5x.tasks import question_answering
   from gqa_t5x.tasks import summarization
   from gqa_t5x.tasks import translation
+  source = common.rows_source(rows.__getitem__, FIELDS[kind], tuple(rows))
+  if kind == 'span_corruption':
+    seqio.TaskRegistry.add(
+        name,
+        source=source,
+        preprocessors=pretraining.preprocessors('text'),
+        output_features=common.output_features(),
+        metric_fns=[],
+    )
+    return
   postprocess = None
   if kind == 'summarization':
     prompt = summarization.text_preprocessor('document', 'summary')
@@ -221,7 +251,7 @@ def _add_task(name, kind, rows, source_language, target_language) -> None:
     postprocess = question_answering.all_answers
   seqio.TaskRegistry.add(
       name,
-      source=common.rows_source(rows.__getitem__, FIELDS[kind], tuple(rows)),
+      source=source,
       preprocessors=[prompt, *common.token_preprocessors()],
       postprocess_fn=postprocess,
       output_features=common.output_features(),

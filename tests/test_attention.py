@@ -34,19 +34,33 @@ def _attend(query, key, value, **kwargs):
 
 @pytest.mark.parametrize('num_kv_heads', [1, 2, 3, 4, 6, 12])
 def test_equals_jax_nn(num_kv_heads):
-  query, key, value, bias, mask = _inputs(num_kv_heads)
-  actual = _attend(
-      query, key, value, bias=jnp.asarray(bias), mask=jnp.asarray(mask)
+  *arrays, mask = _inputs(num_kv_heads)
+  weight = np.random.default_rng(1).normal(size=(B, T, N, H))
+
+  def ours(query, key, value, bias):
+    return _attend(query, key, value, bias=bias, mask=jnp.asarray(mask))
+
+  def theirs(query, key, value, bias):
+    return jax.nn.dot_product_attention(
+        query,
+        key.swapaxes(1, 2),
+        value.swapaxes(1, 2),
+        bias=bias,
+        mask=mask,
+        scale=1.0,
+    )
+
+  def gradients(attend):
+    def weighed(*x):
+      return jnp.sum(weight * attend(*x))
+
+    return jax.grad(weighed, (0, 1, 2, 3))(*map(jnp.asarray, arrays))
+
+  np.testing.assert_allclose(
+      ours(*arrays), theirs(*arrays), atol=2e-6, rtol=2e-6
   )
-  expected = jax.nn.dot_product_attention(
-      query,
-      key.swapaxes(1, 2),
-      value.swapaxes(1, 2),
-      bias=bias,
-      mask=mask,
-      scale=1.0,
-  )
-  np.testing.assert_allclose(actual, expected, atol=2e-6, rtol=2e-6)
+  for found, expected in zip(gradients(ours), gradients(theirs), strict=True):
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize('num_kv_heads', [1, 4, 12])

@@ -347,6 +347,11 @@ def _plan(args) -> None:
         'plans': [dataclasses.asdict(p) for p in plans],
     })
     return
+  print(
+      f'{args.num_devices} x {args.device or "the device given"}: batch'
+      f' {args.batch_size}, {args.input_length} tokens in,'
+      f' {args.output_length} out; s/sample: seconds of one device'
+  )
   print(plan.to_text(plans))
   print(
       'Lower limits: what devices say to each other, and all that a program'

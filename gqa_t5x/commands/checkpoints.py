@@ -117,7 +117,7 @@ def _convert(args) -> None:
   conversion = metadata['conversion'] or {}
   before, slots = conversion.get('from_num_kv_heads'), conversion.get('slots')
   heads = f'{args.num_kv_heads} key/value heads'
-  if before:
+  if before and metadata['errors']:  # Not when an earlier command did it.
     heads = f'{before} -> {heads} ({conversion["method"]})'
   optimizer = f', optimizer slots: {slots}' if slots else ''
   step = f'step {metadata.get("step")}'

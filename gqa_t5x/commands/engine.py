@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`train`, `eval`, `infer` and `cache`: gin files on the embedded engine."""
 
+import logging
 import os
 
 from gqa_t5x.commands import arguments
@@ -65,6 +66,16 @@ def add_commands(add) -> None:
     )
 
 
+def _show_progress() -> None:
+  """Shows what the engine logs, beside the bar of a terminal."""
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter('%(message)s'))
+  log = logging.getLogger('gqa_t5x')
+  log.addHandler(handler)
+  log.setLevel(logging.INFO)
+  log.propagate = False
+
+
 def _engine(args) -> None:
   import jax
 
@@ -76,6 +87,7 @@ def _engine(args) -> None:
     import gin
 
     gin.add_config_file_search_path(folder)
+  _show_progress()
   result = launch.run(args.command, args.gin_file, args.gin_bindings)
   if result is not None and jax.process_index() == 0:
     arguments.print_json(result)

@@ -24,7 +24,8 @@ def add_commands(add) -> None:
       'generate',
       _generate,
       'read lines, write the output of each as a line',
-      "echo 'translate English to German: 5 May 2021' | gqa-t5x generate",
+      "echo 'translate English to German: Wednesday, May 5, 2021' |"
+      ' gqa-t5x generate',
   )
   arguments.add_checkpoint(command)
   command.add_argument(

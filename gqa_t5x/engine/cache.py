@@ -181,8 +181,11 @@ def _read_task(task, split, feature_lengths, num_epochs, seed, max_examples):
 
 
 def vocabulary_hash(vocabulary) -> str:
-  """Returns the SHA-256 of a seqio SentencePieceVocabulary's model file."""
+  """Returns the SHA-256 of a vocabulary's model file, '' if it has none."""
   import tensorflow as tf
+
+  if not hasattr(vocabulary, 'sentencepiece_model_file'):
+    return ''  # Bytes.
 
   with tf.io.gfile.GFile(vocabulary.sentencepiece_model_file, 'rb') as f:
     return hashlib.sha256(f.read()).hexdigest()

@@ -190,7 +190,7 @@ def task_evaluator(
   # Its memory cache would hold every example, padded; decoding takes far
   # longer than reading them again.
   evaluator = seqio.Evaluator(
-      _provider(mixture_or_task).name,
+      provider(mixture_or_task).name,
       feature_converter=seqio.EncDecFeatureConverter(pack=False),
       eval_split=split,
       use_cached=False,
@@ -265,7 +265,7 @@ def infer(
   Raises:
     UserError: if the task is unknown, or another program writes the file.
   """
-  task = _provider(mixture_or_task)
+  task = provider(mixture_or_task)
   vocabulary = task.output_features['targets'].vocabulary
   path = pathlib.Path(output_path).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -337,7 +337,8 @@ def _whole_lines(file) -> int:
   return count
 
 
-def _provider(mixture_or_task: str):
+def provider(mixture_or_task: str):
+  """Returns seqio's task or mixture; raises UserError if there is none."""
   import seqio  # pylint: disable=g-import-not-at-top
 
   try:

@@ -20,6 +20,7 @@ import jax
 from gqa_t5x import cache_folder
 from gqa_t5x import checkpoints
 from gqa_t5x import network
+from gqa_t5x import vocabularies
 from gqa_t5x.engine import cache
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
@@ -129,7 +130,11 @@ class Train:
 
     train.train(
         self.model,
-        dataclasses.replace(self.config, vocabulary_sha256=hashes.pop()),
+        dataclasses.replace(
+            self.config,
+            vocabulary_sha256=hashes.pop(),
+            vocabulary_size=metas[0]['vocab_size'],
+        ),
         from_batch,
         self._dev_metrics(folders.get('validation', {}), batches, lengths),
         {
@@ -193,7 +198,9 @@ class Evaluate:
 
   def run(self) -> dict[str, float]:
     """Returns {'task/metric': value}."""
-    params, metadata = load_for(self.model, self.checkpoint_path)
+    params, metadata = load_for(
+        self.model, self.checkpoint_path, self.mixture_or_task_name
+    )
     folder = pathlib.Path(self.output_dir).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)  # seqio's logger needs it.
     metrics = evaluate.task_evaluator(
@@ -228,7 +235,9 @@ class Infer:
 
   def run(self) -> str:
     """Returns the file's path."""
-    params, metadata = load_for(self.model, self.checkpoint_path)
+    params, metadata = load_for(
+        self.model, self.checkpoint_path, self.mixture_or_task_name
+    )
     evaluate.infer(
         self.model,
         params,
@@ -247,9 +256,25 @@ class Infer:
 MODES = {'train': Train, 'eval': Evaluate, 'infer': Infer, 'cache': Cache}
 
 
-def load_for(model: network.Transformer, path: str):
-  """Loads a checkpoint's (params, metadata) and checks that it fits."""
+def load_for(
+    model: network.Transformer, path: str, mixture_or_task_name: str
+):
+  """Loads a checkpoint's (params, metadata).
+
+  Raises:
+    UserError: if it does not fit the model, or the task's vocabulary.
+  """
   params, metadata = checkpoints.load_checkpoint(path)
+  vocabulary = evaluate.provider(mixture_or_task_name).output_features[
+      'targets'
+  ].vocabulary
+  vocabularies.check(
+      path,
+      metadata,
+      size=vocabulary.vocab_size,
+      sha256=cache.vocabulary_hash(vocabulary),
+      how=vocabularies.HOW_IN_GIN,
+  )
   train.check_params(params, train.param_shapes(model), path)
   return params, metadata
 
@@ -319,10 +344,13 @@ def _parse(gin, gin_files, bindings) -> None:
       raise UserError(f'expected NAME=VALUE, got {binding!r}')
     # Gin would take a misspelt macro as a new one, and nothing would use it.
     if re.fullmatch(r'[A-Z][A-Z0-9_]*', name) and name not in macros:
-      near = difflib.get_close_matches(name, macros, 1) or sorted(macros)
-      raise UserError(
-          f'no gin file has a macro {name}; did you mean {", ".join(near)}?'
+      near = difflib.get_close_matches(name, macros, 1)
+      hint = f'did you mean {near[0]}?' if near else (
+          f'there are {", ".join(sorted(macros))}'
       )
+      if name == 'NUM_KV_HEADS':
+        hint = 'a file of gqa_t5x/gin_configs/models has it; add its --gin_file'
+      raise UserError(f'no gin file has a macro {name}; {hint}')
     try:
       gin.parse_config(binding)
     except SyntaxError as error:

@@ -5,6 +5,7 @@
 from collections.abc import Iterator, Mapping
 import contextlib
 import json
+import logging
 import pathlib
 import sys
 import time
@@ -15,12 +16,19 @@ import jax
 from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
+_log = logging.getLogger(__name__)
+
 # May differ when a run is continued: they do not change what it computes.
 _FREE = (
     'model_dir', 'total_steps', 'relative_steps', 'log_every', 'eval_every',
     'checkpoint_every', 'keep', 'model_axis', 'tensorboard', 'max_loss',
-    'skip_bad_steps',
+    'skip_bad_steps', 'vocabulary_size',
 )
+
+
+def _is_shown(name: str) -> bool:
+  """Whether a value is for people who watch; metrics.jsonl has all."""
+  return name.startswith('dev/') or name in ('loss', 'tokens_per_second')
 
 
 class RunFolder:
@@ -89,6 +97,8 @@ class RunFolder:
       return
     self._metrics.write(json.dumps({'step': step} | dict(values)) + '\n')
     self._metrics.flush()
+    shown = [f'{k} {v:.4g}' for k, v in values.items() if _is_shown(k)]
+    _log.info('step %d: %s', step, ', '.join(shown))
     if self._tensorboard is not None:
       self._tensorboard.write_scalars(step, dict(values))
 

@@ -8,6 +8,7 @@ Pre-training, uptraining and fine-tuning are one loop with other settings.
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
+import logging
 from typing import Any
 
 from flax import struct
@@ -18,6 +19,7 @@ import optax
 
 from gqa_t5x import checkpoints
 from gqa_t5x import network
+from gqa_t5x import vocabularies
 from gqa_t5x.engine import checkpointing
 from gqa_t5x.engine import losses
 from gqa_t5x.engine import optimizer as optimizers
@@ -27,6 +29,8 @@ from gqa_t5x.engine import run_folder
 from gqa_t5x.errors import PeerLostError
 from gqa_t5x.errors import Preempted
 from gqa_t5x.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 Array = jax.Array
 PyTree = Any
@@ -80,6 +84,7 @@ class TrainConfig:
     best_metric: dev metric by which the best checkpoint is kept too.
     best_mode: 'min' or 'max'.
     vocabulary_sha256: of the data; must be that of the initial checkpoint.
+    vocabulary_size: of the data; must fit the initial checkpoint.
     tensorboard: whether TensorBoard files are written beside metrics.jsonl.
   """
 
@@ -103,6 +108,7 @@ class TrainConfig:
   best_metric: str | None = None
   best_mode: str = 'min'
   vocabulary_sha256: str = ''
+  vocabulary_size: int | None = None
   tensorboard: bool = False
 
   def __post_init__(self):
@@ -429,6 +435,7 @@ def _loop(
   last = config.total_steps
   if last is None:
     last = start + config.relative_steps
+  _log.info('%s: from step %d to %d', config.model_dir, step, last)
   window = []
   with folder.progress(step, last) as progress:
     for batch in batches(step - start) if step < last else ():
@@ -471,6 +478,12 @@ def _loop(
             f'stopped by SIGTERM, step {step} of {last} is saved in'
             f' {config.model_dir}; the same command goes on from there'
         )
+  best = saved.best_step() if config.best_metric else None
+  _log.info(
+      'done: %s/checkpoints/%d%s; losses are in metrics.jsonl',
+      config.model_dir, step,
+      '' if best is None else f', best by {config.best_metric}: {best}',
+  )  # pyformat: disable
   return state
 
 
@@ -518,14 +531,13 @@ def _load_initial(
   if not config.initial_checkpoint:
     return None, {}
   params, metadata = checkpoints.load_checkpoint(config.initial_checkpoint)
-  theirs = metadata.get('vocabulary_sha256')
-  ours = config.vocabulary_sha256
-  if theirs and ours and theirs != ours:
-    raise UserError(
-        f'the vocabulary of {config.initial_checkpoint} is {theirs[:12]}..., '
-        f'that of the data {ours[:12]}...; cache the data with the'
-        " checkpoint's vocabulary"
-    )
+  vocabularies.check(
+      config.initial_checkpoint,
+      metadata,
+      size=config.vocabulary_size,
+      sha256=config.vocabulary_sha256,
+      how=vocabularies.HOW_IN_GIN,
+  )
   check_params(params, param_shapes(model), config.initial_checkpoint)
   return params, metadata
 

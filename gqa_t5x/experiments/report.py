@@ -49,7 +49,13 @@ def _claims(results: dict) -> list:
   found = claims.findings(results)
   tested = [f for f in found if f.verdict != claims.NOT_TESTED]
   untested = [f for f in found if f.verdict == claims.NOT_TESTED]
+  warning = []
+  if results['scale'] == 'smoke':
+    warning.append(rendering.Paragraph(
+        '**Scale smoke only checks that every stage works: its models have '
+        'hardly learned, and no verdict or score here means anything.**'))
   return [
+      *warning,
       rendering.Heading('The paper\'s claims, and ours'),
       rendering.Table(
           'What this run says about them', ('Claim', 'Statement', 'Verdict'),
@@ -144,9 +150,6 @@ def _limits(results: dict) -> rendering.Bullets:
       ('A dev split chose the best checkpoints, and scores are on the test '
        'split; those of the paper\'s Table 1 are on the dev sets.'),
   ]
-  if results['scale'] == 'smoke':
-    items.insert(0, '**Scale smoke only checks that every stage works; its '
-                    'models have hardly learned.**')
   return rendering.Bullets(tuple(items))
 
 

@@ -105,6 +105,32 @@ def test_microbatches_add_up_to_the_batch(tmp_path, batches, factor):
   )
 
 
+def test_gradients_are_of_the_mean_loss_of_a_token(tmp_path, batches):
+  """Adafactor does not see their size, but clipping and the log do."""
+  model = conftest.make_model()
+  loss = losses.LossConfig(
+      z_loss=0.0, loss_normalizing_factor='NUM_REAL_TARGET_TOKENS'
+  )
+  config = make_config(tmp_path, loss=loss)
+  trainer = train.Trainer(model, config)
+  start = trainer.initial_state()
+  params = jax.tree.map(np.asarray, start.params)
+  batch = next(batches(0))
+  weights = batch['decoder_loss_weights']
+
+  def mean_loss(params):
+    features = {k: v for k, v in batch.items() if k != 'decoder_loss_weights'}
+    logits = model.apply({'params': params}, **features, enable_dropout=False)
+    of_target = jax.nn.one_hot(batch['decoder_target_tokens'], logits.shape[-1])
+    per_token = -(jax.nn.log_softmax(logits) * of_target).sum(-1)
+    return (per_token * weights).sum() / weights.sum()
+
+  grads = jax.tree.leaves(jax.grad(mean_loss)(params))
+  expected = np.sqrt(sum(float((g**2).sum()) for g in grads))
+  _, metrics = trainer.step(start, batch)
+  np.testing.assert_allclose(metrics['grad_norm'], expected, rtol=1e-4)
+
+
 def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
   model = conftest.make_model()
   params = train.Trainer(model, make_config('unused')).initial_state().params

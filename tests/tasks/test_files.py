@@ -62,6 +62,42 @@ def test_translation_from_tsv_names_its_languages(tmp_path):
   assert example['targets_pretokenized'] == b'Bonjour'
 
 
+def test_plain_text_to_pretrain_with(tmp_path):
+  """Each token is in the inputs or in the targets, in order."""
+  text = 'one two three four five six seven eight nine ten ' * 40
+  path = _write(tmp_path, 'a.txt', f'{text}\n\n{text}')
+  name = files.file_task('files_test_text', 'span_corruption', {'train': path})
+  task = seqio.get_mixture_or_task(name)
+  vocabulary = task.output_features['inputs'].vocabulary
+  lengths = {'inputs': 64, 'targets': 24}
+  dataset = task.get_dataset(lengths, split='train', shuffle=False)
+
+  def is_sentinel(i):
+    return i >= vocabulary.vocab_size - 100
+
+  found = []
+  for example in dataset.as_numpy_iterator():
+    inputs, targets = (
+        [i for i in example[f].tolist() if i > 1] for f in ('inputs', 'targets')
+    )
+    spans = {}
+    for i in targets:
+      if is_sentinel(i):
+        key = i
+        spans[key] = []
+      else:
+        spans.setdefault(key, []).append(i)
+    # Targets begin with the sentinel of the visible run before the first span.
+    hidden = list(spans.values())
+    for i in inputs:
+      if is_sentinel(i):
+        found += hidden.pop(0)
+      else:
+        found.append(i)
+  expected = 2 * vocabulary.encode(text)
+  assert found == expected
+
+
 def test_question_answering_keeps_all_answers(tmp_path):
   rows = [
       {'question': 'Who?', 'context': 'Ada and Al.', 'answers': ['Ada', 'Al']},
@@ -118,7 +154,7 @@ GOOD = '{"document": "a", "summary": "b"}\n'
         ('a.tsv', 'document\tsummary\na\tb\tc\n', '2 columns.*3.*line 2'),
         ('a.tsv', 'document\tabstract\na\tb\n', "'summary'.*'abstract'"),
         ('a.jsonl', GOOD.encode() + b'\xff\xfe\n', 'UTF-8'),
-        ('a.csv', GOOD, r'expected a \.jsonl or \.tsv file'),
+        ('a.csv', GOOD, r'expected a \.jsonl, \.tsv or \.txt file'),
     ],
 )
 def test_bad_files_give_one_line(tmp_path, name, text, expected):

@@ -1,0 +1,50 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a vocabulary is that of a checkpoint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gqa_t5x.errors import UserError
+
+# T5 pads its embedding to a multiple of 128 rows; others may to more.
+_LEAST_SHARE = 0.9
+
+HOW_IN_GIN = (
+    'make the task from your own files (docs/your_data.md) and pass its'
+    ' SentencePiece model as --gin.default_vocabulary.path'
+)
+
+
+def check(
+    checkpoint: str,
+    metadata: Mapping[str, Any],
+    *,
+    size: int | None,
+    sha256: str,
+    how: str,
+) -> None:
+  """Checks a vocabulary by its hash, and by its size where no hash is known.
+
+  Args:
+    checkpoint: its path, for the message.
+    metadata: of the checkpoint.
+    size: ids of the vocabulary, sentinels included; None is not looked at.
+    sha256: of its file.
+    how: what to do where it is another.
+
+  Raises:
+    UserError: if it cannot be the checkpoint's.
+  """
+  expected = metadata.get('vocabulary_sha256')
+  if expected and sha256 and expected != sha256:
+    raise UserError(
+        f'expected the vocabulary that {checkpoint} was trained with (sha256'
+        f' {expected[:8]}...), got another ({sha256[:8]}...); {how}'
+    )
+  ids = metadata['config']['vocab_size']
+  if size is not None and not _LEAST_SHARE * ids <= size <= ids:
+    raise UserError(
+        f'expected a vocabulary of {ids} ids or somewhat fewer, as {checkpoint}'
+        f' has, got one of {size}; {how}'
+    )
