@@ -7,8 +7,11 @@ that `gqa_t5x.load_checkpoint` reads, and `optimizer`; and a manifest over all
 files. A step that is damaged is set aside in MODEL_DIR/damaged.
 """
 
+import errno
 import logging
+import os
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -23,6 +26,8 @@ from gqa_t5x.errors import UserError
 PyTree = Any
 
 _log = logging.getLogger(__name__)
+
+_REMOVED = 'removed'
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -74,6 +79,9 @@ class Checkpoints:
             best_fn=metric if best_metric else None,
             best_mode=best_mode,
             enable_async_checkpointing=False,
+            # A step that is no longer kept is renamed, then removed: half of
+            # one never bears the name of a step.
+            todelete_subdir=_REMOVED,
         ),
         item_names=('params', 'optimizer', 'metadata'),
     )
@@ -138,7 +146,17 @@ class Checkpoints:
       metadata: dict[str, Any],
       metrics: dict[str, float] | None,
   ) -> None:
-    """Writes a step, all of it or nothing."""
+    """Writes a step, all of it or nothing.
+
+    Raises:
+      OSError: if there is no space for it.
+    """
+    # Before, since TensorStore's threads print a stack each when it runs out.
+    wanted = sum(x.nbytes for x in jax.tree.leaves((params, opt_state)))
+    if shutil.disk_usage(self._folder).free < wanted:
+      raise OSError(
+          errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder)
+      )
     self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -154,6 +172,8 @@ class Checkpoints:
           self._folder / 'checkpoints' / str(step),
           {'gqa_t5x': gqa_t5x.__version__},
       )
+      removed = self._folder / 'checkpoints' / _REMOVED
+      shutil.rmtree(removed, ignore_errors=True)
 
   def metadata(self, step: int) -> dict[str, Any]:
     args = ocp.args.Composite(metadata=ocp.args.JsonRestore())

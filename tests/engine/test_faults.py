@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What becomes of a run when its machine, its disk or its loss fails."""
 
+import dataclasses
 import itertools
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,6 +226,32 @@ def test_a_step_that_is_cut_off_is_not_taken_for_one(tmp_path, batches):
   saved.close()
   resumed = train.train(model, make_config(run), batches)
   same(whole.params, resumed.params)
+
+
+def test_a_step_is_removed_under_another_name(tmp_path, batches, monkeypatch):
+  """A kill while it is removed leaves nothing that looks like a step."""
+  removed = []
+  remove = shutil.rmtree
+
+  def killed(path, *args, **kwargs):
+    if pathlib.Path(path).parent.name == 'checkpoints':
+      removed.append(pathlib.Path(path).name)
+      raise KeyboardInterrupt
+    remove(path, *args, **kwargs)
+
+  model = conftest.make_model()
+  whole = train.train(model, make_config(tmp_path / 'whole'), batches)
+  config = make_config(tmp_path / 'run', keep=1)
+  monkeypatch.setattr(shutil, 'rmtree', killed)
+  with pytest.raises(KeyboardInterrupt):
+    train.train(model, dataclasses.replace(config, total_steps=6), batches)
+  monkeypatch.undo()
+  assert not any(name.isdigit() for name in removed)
+  for path in (tmp_path / 'run' / 'checkpoints').iterdir():
+    if path.name.isdigit():
+      checkpoints.load_checkpoint(str(path))
+  same(whole.params, train.train(model, config, batches).params)
+  assert os.listdir(tmp_path / 'run' / 'checkpoints') == ['7']
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(
