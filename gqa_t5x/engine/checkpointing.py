@@ -30,11 +30,6 @@ _log = logging.getLogger(__name__)
 _REMOVED = 'removed'
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-  """Whether a line of a log tells what `Checkpoints.save` does not raise."""
-  return '_SignalingThread.run() raised' not in record.getMessage()
-
-
 class Checkpoints:
   """Saves, finds and restores the steps of one run."""
 
@@ -67,8 +62,6 @@ class Checkpoints:
               keep_checkpoints_without_metrics=False,
           )
       )
-    # Orbax's threads print what they raise, with their stack.
-    logging.getLogger('absl').addFilter(_is_news)
     self._folder = pathlib.Path(model_dir).expanduser().absolute()
     self._manager = ocp.CheckpointManager(
         self._folder / 'checkpoints',
@@ -151,7 +144,8 @@ class Checkpoints:
     Raises:
       OSError: if there is no space for it.
     """
-    # Before, since TensorStore's threads print a stack each when it runs out.
+    # Before it begins: when the disk fills, Orbax's and TensorStore's threads
+    # print a stack each.
     wanted = sum(x.nbytes for x in jax.tree.leaves((params, opt_state)))
     if shutil.disk_usage(self._folder).free < wanted:
       raise OSError(

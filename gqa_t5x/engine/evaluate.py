@@ -20,8 +20,8 @@ import jax
 import numpy as np
 
 from gqa_t5x import decoding
-from gqa_t5x import storage
 from gqa_t5x import network
+from gqa_t5x import storage
 from gqa_t5x.engine import losses
 from gqa_t5x.errors import UserError
 
@@ -299,6 +299,7 @@ def infer(
       }
       text = json.dumps(line, ensure_ascii=False) + '\n'
       lines.write(text.encode())
+      lines.flush()
       done += 1
     os.replace(beside, path)
   return done

@@ -20,13 +20,13 @@ import jax
 from gqa_t5x import cache_folder
 from gqa_t5x import checkpoints
 from gqa_t5x import network
+from gqa_t5x import storage
 from gqa_t5x import vocabularies
 from gqa_t5x.engine import cache
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
-from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
 
@@ -344,12 +344,12 @@ def _parse(gin, gin_files, bindings) -> None:
       raise UserError(f'expected NAME=VALUE, got {binding!r}')
     # Gin would take a misspelt macro as a new one, and nothing would use it.
     if re.fullmatch(r'[A-Z][A-Z0-9_]*', name) and name not in macros:
-      near = difflib.get_close_matches(name, macros, 1)
-      hint = f'did you mean {near[0]}?' if near else (
-          f'there are {", ".join(sorted(macros))}'
-      )
       if name == 'NUM_KV_HEADS':
         hint = 'a file of gqa_t5x/gin_configs/models has it; add its --gin_file'
+      elif near := difflib.get_close_matches(name, macros, 1):
+        hint = f'did you mean {near[0]}?'
+      else:
+        hint = f'there are {", ".join(sorted(macros))}'
       raise UserError(f'no gin file has a macro {name}; {hint}')
     try:
       gin.parse_config(binding)

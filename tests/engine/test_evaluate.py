@@ -58,6 +58,23 @@ def test_dev_loss_does_not_depend_on_the_batch_size(tmp_path):
   assert whole['accuracy'] == parts['accuracy']
 
 
+def add_task(name, dataset, **options):
+  """Registers a seqio task on a function's data, read as bytes."""
+  import seqio
+
+  feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+  seqio.TaskRegistry.add(
+      name,
+      source=seqio.FunctionDataSource(dataset, splits=['test']),
+      preprocessors=[
+          seqio.preprocessors.tokenize,
+          seqio.preprocessors.append_eos,
+      ],
+      output_features={'inputs': feature, 'targets': feature},
+      **options,
+  )
+
+
 @pytest.fixture(scope='module', name='task')
 def fixture_task():
   """A seqio task of 50 short texts, which is its own answer."""
@@ -71,16 +88,7 @@ def fixture_task():
         {'inputs': texts, 'targets': texts}
     )
 
-  feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
-  seqio.TaskRegistry.add(
-      'toy_echo',
-      source=seqio.FunctionDataSource(dataset, splits=['test']),
-      preprocessors=[
-          seqio.preprocessors.tokenize,
-          seqio.preprocessors.append_eos,
-      ],
-      output_features={'inputs': feature, 'targets': feature},
-  )
+  add_task('toy_echo', dataset)
   yield 'toy_echo'
   seqio.TaskRegistry.remove('toy_echo')
 

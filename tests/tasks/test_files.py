@@ -62,6 +62,13 @@ def test_translation_from_tsv_names_its_languages(tmp_path):
   assert example['targets_pretokenized'] == b'Bonjour'
 
 
+def test_a_split_without_a_file_is_named(tmp_path):
+  path = _write(tmp_path, 'a.jsonl', '{"document": "a", "summary": "b"}\n')
+  name = files.file_task('files_test_split', 'summarization', {'train': path})
+  with pytest.raises(errors.UserError, match="splits train, got 'test'"):
+    _examples(name, 'test')
+
+
 def test_plain_text_to_pretrain_with(tmp_path):
   """Each token is in the inputs or in the targets, in order."""
   text = 'one two three four five six seven eight nine ten ' * 40

@@ -1,0 +1,29 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Vocabularies that may be a checkpoint's, and those that cannot be."""
+
+import pytest
+
+from gqa_t5x import vocabularies
+from gqa_t5x.errors import UserError
+
+T5 = {'config': {'vocab_size': 32128}}
+
+
+# T5's 32,000 pieces with 100 sentinels, in an embedding padded to 32,128 rows.
+@pytest.mark.parametrize('size', [32100, 32128, None])
+def test_a_vocabulary_that_fits(size):
+  vocabularies.check('ckpt', T5, size=size, sha256='a', how='')
+
+
+@pytest.mark.parametrize('size', [4096, 32129])
+def test_another_size_is_refused(size):
+  with pytest.raises(UserError, match=rf'32128 ids.*ckpt.*{size}; do this'):
+    vocabularies.check('ckpt', T5, size=size, sha256='a', how='do this')
+
+
+def test_another_file_is_refused():
+  metadata = T5 | {'vocabulary_sha256': 'abc'}
+  vocabularies.check('ckpt', metadata, size=32100, sha256='abc', how='')
+  with pytest.raises(UserError, match=r'ckpt was trained with.*abc.*xyz'):
+    vocabularies.check('ckpt', metadata, size=32100, sha256='xyz', how='')
