@@ -99,7 +99,7 @@ CASES = [
     (f'train {MODEL} {PRETRAIN} --gin.MODEL_DIR={{new}}', 'quotes'),
     (
         f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.train.TrainConfig.x=3',
-        "'x'",
+        'there are model_dir,',
     ),
     ('train --gin_file={file}', 'cannot configure train'),
     (

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import importlib.util  # noqa: F401  Gin's package lookup needs it.
+import inspect
 import json
 import pathlib
 import re
@@ -319,7 +320,7 @@ def configure(
     _parse(gin, gin_files, bindings)
     return gin.get_configurable(MODES[mode])()
   except Exception as error:
-    line = _one_line(error)
+    line = _one_line(error, gin)
     raise UserError(f'cannot configure {mode}: {line}') from error
   finally:
     gin.clear_config(clear_constants=True)
@@ -337,7 +338,7 @@ def _parse(gin, gin_files, bindings) -> None:
       gin.parse_config_file(path)
     except OSError as error:
       raise UserError(f'{path} cannot be read; check the path') from error
-  macros = set(_macros(gin))
+  macros = _macros(gin)
   for binding in bindings:
     name, separator, _ = (part.strip() for part in binding.partition('='))
     if not separator:
@@ -346,10 +347,8 @@ def _parse(gin, gin_files, bindings) -> None:
     if re.fullmatch(r'[A-Z][A-Z0-9_]*', name) and name not in macros:
       if name == 'NUM_KV_HEADS':
         hint = 'a file of gqa_t5x/gin_configs/models has it; add its --gin_file'
-      elif near := difflib.get_close_matches(name, macros, 1):
-        hint = f'did you mean {near[0]}?'
       else:
-        hint = f'there are {", ".join(sorted(macros))}'
+        hint = _nearest(name, macros)
       raise UserError(f'no gin file has a macro {name}; {hint}')
     try:
       gin.parse_config(binding)
@@ -376,9 +375,16 @@ def _macros(gin) -> list[str]:
   return sorted(scopes)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, gin) -> str:
   """Returns what gin means, without the trace it adds."""
   text = str(error)
+  if found := re.search(r"No configurable matching '([\w.]+)'", text):
+    return f'no gin file has {found[1]}; {_nearest(found[1], _names(gin))}'
+  if found := re.search(r"'([\w.]+)' doesn't have a parameter .*'(\w+)'", text):
+    name, parameter = found.groups()
+    wrapped = gin.config._REGISTRY.get_match(name).wrapped
+    known = list(inspect.signature(wrapped).parameters)
+    return f'{name} has no parameter {parameter}; {_nearest(parameter, known)}'
   if found := re.search(r"(\w+)/macro.value set to `%gin.REQUIRED`", text):
     return f'{found[1]} must be set; add --gin.{found[1]}=VALUE'
   if found := re.search(r"No bindings specified for '(\w+)/gin.macro'", text):
@@ -390,3 +396,18 @@ def _one_line(error: Exception) -> str:
     )
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   return lines[0] if lines else type(error).__name__
+
+
+def _names(gin) -> list[str]:
+  """Returns what the parsed files let bind, as they write it."""
+  names = (name for name, _ in gin.config._REGISTRY.items())
+  return sorted(
+      '.'.join(name.split('.')[-2:])
+      for name in names
+      if not name.startswith('gin.')
+  )
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+  near = difflib.get_close_matches(name, known, 1)
+  return f'did you mean {near[0]}?' if near else f'there are {", ".join(known)}'

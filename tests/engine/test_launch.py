@@ -84,7 +84,18 @@ def test_uptraining_ends_after_its_fraction(jobs):
         (
             [MODEL, LOCAL + 'pretrain.gin'],
             ['MODEL_DIR="m"', 'train.TrainConfig.lokg_every=3'],
-            'lokg_every',
+            'train.TrainConfig has no parameter lokg_every; did you mean '
+            'log_every?',
+        ),
+        (
+            [MODEL, LOCAL + 'pretrain.gin'],
+            ['MODEL_DIR="m"', 'losses.LossConfig.x=3'],
+            'has no parameter x; there are z_loss, label_smoothing, ',
+        ),
+        (
+            [MODEL, LOCAL + 'pretrain.gin'],
+            ['MODEL_DIR="m"', 'train.TrainConfg.log_every=3'],
+            'no gin file has train.TrainConfg; did you mean train.TrainConfig?',
         ),
         ([MODEL, LOCAL + 'pretrain.gin'], ['MODEL_DIR=/m'], 'need quotes'),
         ([MODEL, LOCAL + 'pretrain.gin'], ['MODEL_DIR'], 'NAME=VALUE'),
