@@ -51,7 +51,8 @@ class RunFolder:
       return
     path = self.path / 'config.json'
     if not path.exists():
-      if (self.path / 'checkpoints').exists():
+      # The folder of a run that was killed at its very beginning is empty.
+      if any((self.path / 'checkpoints').glob('[0-9]*')):
         raise UserError(
             f'{self.path} has checkpoints of another program (no config.json);'
             ' choose another MODEL_DIR'

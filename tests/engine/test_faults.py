@@ -122,6 +122,17 @@ def test_a_step_from_before_there_were_manifests_is_taken(tmp_path, batches):
   assert int(state.step) == 4
 
 
+def test_only_an_empty_folder_of_checkpoints_is_a_run_just_begun(
+    tmp_path, batches
+):
+  model = conftest.make_model()
+  (tmp_path / 'begun' / 'checkpoints').mkdir(parents=True)  # Killed there.
+  train.train(model, make_config(tmp_path / 'begun', total_steps=1), batches)
+  (tmp_path / 'other' / 'checkpoints' / '7').mkdir(parents=True)
+  with pytest.raises(UserError, match='checkpoints of another program'):
+    train.train(model, make_config(tmp_path / 'other'), batches)
+
+
 def test_a_second_program_in_the_folder_is_refused(tmp_path, batches):
   code = (
       'import pathlib, sys; from gqa_t5x import storage\n'
