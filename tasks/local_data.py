@@ -10,33 +10,150 @@ object a line:
   aeslc        document, summary: the body of an e-mail and its subject
   sumpubmed    document, summary: an article and its abstract
   fairytaleqa  question, context: texts; answers: a list of texts
+  novels       text: some pages; for pre-training
 
-Other fields are not read. The vocabulary is the one that ships;
-`default_vocabulary.path` in gin chooses another. Any other data of such kinds:
-see `files`.
+Other fields are not read. sumpubmed has no file of its test split: every other
+row of its validation file is that. Pre-training, by span corruption, reads the
+novels, what the tasks are trained on, and the installed documentation. The
+vocabulary is the one that ships; `default_vocabulary.path` in gin chooses
+another. Any other data of such kinds: see `files`.
+
+Without seqio nothing is registered, and what is cached can be trained on.
 """
 
+from collections.abc import Iterator, Sequence
 import functools
 import gzip
+import hashlib
+import importlib.util
 import json
 import os
 import pathlib
 
 from gqa_t5x import errors
 from gqa_t5x.tasks import common
+from gqa_t5x.tasks import corpus
 from gqa_t5x.tasks import metrics
-from gqa_t5x.tasks import question_answering
-from gqa_t5x.tasks import summarization
-from gqa_t5x.tasks import translation
 
 DATA_DIR = 'GQA_T5X_DATA_DIR'
+SPLITS = ('train', 'validation', 'test')
 # The only field whose value is a list of texts.
 _LIST_FIELD = 'answers'
+FIELDS = {
+    'multi30k': ('en', 'de'),
+    'aeslc': ('document', 'summary'),
+    'sumpubmed': ('document', 'summary'),
+    'fairytaleqa': ('question', 'context', _LIST_FIELD),
+    'novels': ('text',),
+}
+# Of each dataset, the fields that pre-training reads.
+_TEXTS = {
+    'multi30k': ('en', 'de'),
+    'aeslc': ('document',),
+    'sumpubmed': ('document',),
+    'fairytaleqa': ('context',),
+    'novels': ('text',),
+}
+# Words of a baseline that learns nothing: the first of the document.
+_LEAD_WORDS = {'gqa_aeslc': 10, 'gqa_sumpubmed': 220}
 
 
-def _source(name, fields, splits=('train', 'validation', 'test')):
+def rows(name: str, split: str) -> Sequence[dict]:
+  """Returns the rows of a dataset's split, with the fields of `FIELDS`.
+
+  Raises:
+    UserError: where a file is missing, or is not as expected.
+  """
+  if name == 'sumpubmed' and split != 'train':
+    found = _read(_find(name, 'validation'), FIELDS[name])
+    return found[SPLITS.index(split) - 1 :: 2]
+  return _read(_find(name, split), FIELDS[name])
+
+
+def texts(split: str) -> list[str]:
+  """Returns what pre-training reads, each once, in an order by hash.
+
+  Validation is of novels alone: other books than those of training.
+  """
+  found = set()
+  for name, fields in _TEXTS.items():
+    if split == 'train' or name == 'novels':
+      for row in rows(name, split):
+        found.update(row[field] for field in fields)
+  if split == 'train':
+    found.update(row['text'] for row in corpus.rows('documents', split))
+  return sorted(found, key=lambda x: hashlib.sha256(x.encode()).digest())
+
+
+def vocabulary_lines() -> Iterator[str]:
+  """Yields text to train a vocabulary on, prompts included."""
+  from gqa_t5x.tasks import train_vocabulary
+
+  for text in texts('train'):
+    yield from train_vocabulary.lines_of(text)
+  for name, prompt in (
+      ('multi30k', common.translation_input('')),
+      ('aeslc', common.summarization_input('')),
+      ('fairytaleqa', common.question_input('', '')),
+  ):
+    yield from [prompt] * (len(rows(name, 'train')) // 10)
+  for row in rows('fairytaleqa', 'train'):
+    yield row['question']
+    yield row[_LIST_FIELD][0]
+
+
+def reference_targets(task: str, split: str) -> list:
+  """Returns the targets that a metric takes, in the order of the split.
+
+  A text each; for question answering a list of answers each.
+  """
+  name = task.removeprefix('gqa_')
+  field = FIELDS[name][-1]
+  return [row[field] for row in rows(name, split) if _is_kept(name, row)]
+
+
+def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
+  """Answers of baselines that learn nothing, in the order of the split.
+
+  Returns:
+    {baseline: predictions}: 'copy' is the source text, 'lead' the first words
+    of the document, or the first sentence of the context.
+  """
+  name = task.removeprefix('gqa_')
+  kept = [row for row in rows(name, split) if _is_kept(name, row)]
+  if name == 'multi30k':
+    return {'copy': [row['en'] for row in kept]}
+  if name == 'fairytaleqa':
+    return {'lead': [row['context'].partition('.')[0] for row in kept]}
+  count = _LEAD_WORDS[task]
+  return {'lead': [' '.join(row['document'].split()[:count]) for row in kept]}
+
+
+def corpus_fingerprint() -> dict:
+  """Returns what identifies the data, to be stored with every result.
+
+  Returns:
+    {'sha256': of all rows, 'counts': {name: {split: rows}}}.
+  """
+  digest, counts = hashlib.sha256(), {}
+  for name in FIELDS:
+    for split in SPLITS[: 2 if name == 'novels' else 3]:
+      found = rows(name, split)
+      digest.update(json.dumps(found).encode())
+      counts.setdefault(name, {})[split] = len(found)
+  return {'sha256': digest.hexdigest(), 'counts': counts}
+
+
+def _is_kept(name: str, row: dict) -> bool:
+  """Whether the task keeps a row; `summarization.drop_blank` drops others."""
+  return FIELDS[name][0] != 'document' or bool(
+      row['document'].strip() and row['summary'].strip()
+  )
+
+
+def _source(name):
   return common.rows_source(
-      lambda split: _read(_find(name, split), fields), fields, splits
+      lambda split: rows(name, split), FIELDS[name], SPLITS
   )
 
 
@@ -123,24 +240,26 @@ def _row(place, line, fields) -> dict:
 
 
 def _register() -> None:
+  from gqa_t5x.tasks import pretraining
+  from gqa_t5x.tasks import question_answering
+  from gqa_t5x.tasks import summarization
+  from gqa_t5x.tasks import translation
+
   common.add_task(
       'gqa_multi30k',
       common.default_vocabulary,
-      source=_source('multi30k', ('en', 'de')),
+      source=_source('multi30k'),
       preprocessors=[
           translation.text_preprocessor('en', 'de', 'English', 'German'),
           *common.token_preprocessors(),
       ],
       metric_fns=translation.METRICS,
   )
-  for name, splits in (
-      ('aeslc', ('train', 'validation', 'test')),
-      ('sumpubmed', ('train', 'validation')),
-  ):
+  for name in ('aeslc', 'sumpubmed'):
     common.add_task(
         f'gqa_{name}',
         common.default_vocabulary,
-        source=_source(name, ('document', 'summary'), splits),
+        source=_source(name),
         preprocessors=[
             summarization.text_preprocessor('document', 'summary'),
             summarization.drop_blank,
@@ -151,7 +270,7 @@ def _register() -> None:
   common.add_task(
       'gqa_fairytaleqa',
       common.default_vocabulary,
-      source=_source('fairytaleqa', ('question', 'context', _LIST_FIELD)),
+      source=_source('fairytaleqa'),
       preprocessors=[
           question_answering.text_preprocessor(
               'question', 'context', _LIST_FIELD
@@ -162,6 +281,18 @@ def _register() -> None:
       # Most answers are not spans of the page, hence ROUGE-L as well.
       metric_fns=[*question_answering.METRICS, metrics.rouge_l],
   )
+  common.add_task(
+      'gqa_benchmarks_span_corruption',
+      common.default_vocabulary,
+      source=common.rows_source(
+          lambda split: [{'text': text} for text in texts(split)],
+          ('text',),
+          SPLITS[:2],
+      ),
+      preprocessors=pretraining.preprocessors('text'),
+      metric_fns=[],
+  )
 
 
-_register()
+if importlib.util.find_spec('seqio'):
+  _register()

@@ -1,15 +1,16 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the SentencePiece vocabulary that ships with the package.
+"""Trains a SentencePiece vocabulary; as a program, the one that ships.
 
     python -m gqa_t5x.tasks.train_vocabulary FILE
 
-Reads the training split of the embedded corpus only. The same corpus gives
-the same file; another installation has another corpus.
+The program reads the training split of the embedded corpus only. The same
+corpus gives the same file; another installation has another corpus.
 """
 
 import argparse
 import collections
+from collections.abc import Iterable, Iterator
 import io
 import os
 import re
@@ -31,15 +32,15 @@ _NUMBER = re.compile(r'\S*[0-9]\S*')
 _SPACES = ('9', 'A', 'D', 'A0', '2009', '202F')
 
 
-def training_lines():
-  """Yields the text of all training rows, prompts included, no numbers.
+def _prepared(lines: Iterable[str]) -> Iterator[str]:
+  """Yields lines without numbers, and frequent words.
 
   The trainer's candidates are the strings that occur in two different words,
   so a word that is always alone, as "oder", would never be whole. Therefore
   each frequent word comes twice more, with a mark after it.
   """
   counts = collections.Counter()
-  for line in _lines():
+  for line in lines:
     line = _NUMBER.sub('', line)
     counts.update(line.split())
     yield line
@@ -48,12 +49,17 @@ def training_lines():
       yield f'{word}, {word}.'
 
 
-def _lines():
+def lines_of(text: str) -> Iterator[str]:
+  """Yields a text in parts; SentencePiece skips lines above 4,192 bytes."""
+  words = text.split()
+  for start in range(0, len(words), 200):
+    yield ' '.join(words[start : start + 200])[:4000]
+
+
+def _embedded_lines() -> Iterator[str]:
+  """Yields the text of all training rows, prompts included."""
   for row in corpus.rows('documents', 'train'):
-    # SentencePiece skips lines of more than 4,192 bytes.
-    words = row['text'].split()
-    for start in range(0, len(words), 200):
-      yield ' '.join(words[start : start + 200])[:4000]
+    yield from lines_of(row['text'])
   for row in corpus.rows('translate', 'train'):
     for _ in range(TRANSLATION_WEIGHT):
       yield row['inputs']
@@ -64,27 +70,32 @@ def _lines():
     yield row['inputs'].partition('?')[0] + common.question_input('?', '')
 
 
-def train() -> bytes:
-  """Returns a unigram model: pad 0, EOS 1, unknown 2, no BOS, as T5's."""
+def train(lines: Iterable[str], num_pieces: int) -> bytes:
+  """Returns a unigram model: pad 0, EOS 1, unknown 2, no BOS, as T5's.
+
+  Args:
+    lines: text to train on, prompts included.
+    num_pieces: how many the model has, without sentinels.
+  """
   import sentencepiece
   from sentencepiece import sentencepiece_model_pb2
   model = io.BytesIO()
   with tempfile.NamedTemporaryFile('w', suffix='.tsv') as rules:
     rules.write(''.join(f'{space}\t20\n' for space in _SPACES))
     rules.flush()
-    _train(sentencepiece, model, rules.name)
+    _train(sentencepiece, _prepared(lines), num_pieces, model, rules.name)
   proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
   # The name of a temporary file, which would differ on every run.
   proto.normalizer_spec.ClearField('normalization_rule_tsv')
   return proto.SerializeToString(deterministic=True)
 
 
-def _train(sentencepiece, model: io.BytesIO, rules: str) -> None:
+def _train(sentencepiece, lines, num_pieces, model, rules) -> None:
   sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(training_lines()),
+      sentence_iterator=lines,
       model_writer=model,
       model_type='unigram',
-      vocab_size=NUM_PIECES,
+      vocab_size=num_pieces,
       pad_id=0,
       eos_id=1,
       unk_id=2,
@@ -103,7 +114,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('output', metavar='FILE', help='the model to write')
   output = parser.parse_args().output
-  model = train()
+  model = train(_embedded_lines(), NUM_PIECES)
   with open(output + '.part', 'wb') as file:
     file.write(model)
   os.replace(output + '.part', output)

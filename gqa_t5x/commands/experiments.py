@@ -19,8 +19,8 @@ def add_commands(add) -> None:
   command.add_argument(
       '--scale',
       default='laptop',
-      help='smoke or laptop (default); paper with --dry_run shows commands for'
-      ' a pod',
+      help='smoke, laptop (default), benchmarks, benchmarks_smoke or gpu; paper'
+      ' with --dry_run shows commands for a pod',
   )
   command.add_argument(
       '--experiment',
@@ -39,6 +39,12 @@ def add_commands(add) -> None:
       '--dry_run',
       action='store_true',
       help='show the stages, their commands and how long each takes',
+  )
+  command.add_argument(
+      '--prepare',
+      action='store_true',
+      help='only make vocabulary and token arrays, for a machine without'
+      ' TensorFlow',
   )
   command.add_argument(
       '--output_dir',
@@ -77,6 +83,7 @@ def _reproduce(args) -> None:
       output_dir=args.output_dir,
       seeds=args.seeds,
       dry_run=args.dry_run,
+      prepare=args.prepare,
   )
 
 

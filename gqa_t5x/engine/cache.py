@@ -4,7 +4,7 @@
 
 Training then needs numpy only, reads its rows in any order, and resumes
 exactly. This is the one place of the engine's training path that needs seqio
-and TensorFlow.
+and TensorFlow; where they are not installed, it finds what was cached before.
 
 A cache folder holds, for one task and split,
 
@@ -12,11 +12,13 @@ A cache folder holds, for one task and split,
   inputs_offsets.npy, ...   int64 [n + 1]; example i is tokens[o[i]:o[i + 1]]
   meta.json                 what it was made from
 
-Tokens end with EOS and are trimmed to the feature lengths.
+Tokens end with EOS and are trimmed to the feature lengths. Beside the folders,
+`NAME.SPLIT.json` lists those of a task or mixture.
 """
 
 from collections.abc import Mapping
 import hashlib
+import importlib.util
 import json
 import pathlib
 import shutil
@@ -62,8 +64,13 @@ def cache_mixture(
     {folder: rate in the mixture} of the tasks.
 
   Raises:
-    UserError: if the name is unknown, or a folder there was made otherwise.
+    UserError: if the name is unknown, a folder there was made otherwise, or
+      seqio is not installed and it is not there.
   """
+  name = f'{folder_name(mixture_or_task)}.{split}.json'
+  listed = pathlib.Path(cache_dir) / name
+  if not importlib.util.find_spec('seqio'):
+    return _listed(listed, mixture_or_task, split)
   import seqio
 
   try:
@@ -88,7 +95,26 @@ def cache_mixture(
     )
     is_mixture = isinstance(provider, seqio.Mixture)
     rates[str(folder)] = float(provider.get_rate(task)) if is_mixture else 1.0
+  relative = {
+      str(pathlib.Path(folder).relative_to(cache_dir)): rate
+      for folder, rate in rates.items()
+  }
+  storage.write_text(listed, json.dumps(relative, indent=1) + '\n')
   return rates
+
+
+def _listed(
+    path: pathlib.Path, mixture_or_task: str, split: str
+) -> dict[str, float]:
+  """Returns what an earlier call, with seqio, has listed."""
+  if not path.exists():
+    raise UserError(
+        f'expected the {split} split of {mixture_or_task} in {path.parent},'
+        ' where it is not, and seqio, which could make it, is not installed;'
+        ' copy the cache folder of a machine that has it'
+    )
+  rates = json.loads(path.read_text(encoding='utf-8'))
+  return {str(path.parent / folder): rate for folder, rate in rates.items()}
 
 
 def _cache_task(

@@ -294,7 +294,11 @@ def run(
         'jax_compilation_cache_dir', str(cache_folder.cache_folder() / 'xla')
     )
   partitioning.use_cpu_cores()
-  return configure(mode, gin_files, bindings).run()
+  try:
+    # Some tasks ask gin for their vocabulary when they are read.
+    return _configure(mode, gin_files, bindings).run()
+  finally:
+    _clear_gin()
 
 
 def configure(
@@ -313,17 +317,29 @@ def configure(
   Raises:
     UserError: if the configuration is wrong, in one line.
   """
+  try:
+    return _configure(mode, gin_files, bindings)
+  finally:
+    _clear_gin()
+
+
+def _clear_gin() -> None:
   import gin  # pylint: disable=g-import-not-at-top
 
   gin.clear_config(clear_constants=True)
+
+
+def _configure(mode, gin_files, bindings):
+  """As `configure`; leaves gin's state as it is then."""
+  import gin  # pylint: disable=g-import-not-at-top
+
+  _clear_gin()
   try:
     _parse(gin, gin_files, bindings)
     return gin.get_configurable(MODES[mode])()
   except Exception as error:
     line = _one_line(error, gin)
     raise UserError(f'cannot configure {mode}: {line}') from error
-  finally:
-    gin.clear_config(clear_constants=True)
 
 
 def _parse(gin, gin_files, bindings) -> None:

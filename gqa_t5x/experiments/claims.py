@@ -98,10 +98,10 @@ def _finding(claim, test, paper_text, unit, interval, *, above=None,
                  verdict)
 
 
-def _examples(entry: dict) -> list[np.ndarray] | None:
+def _examples(results: dict, entry: dict) -> list[np.ndarray] | None:
   """One array a task as `statistics.paired_difference` takes it."""
   arrays = []
-  for column in results_lib.TASK_COLUMNS:
+  for column in results_lib.columns(results):
     task = entry.get('tasks', {}).get(column.task, {})
     key = 'bleu_statistics' if column.metric == 'bleu' else 'per_example'
     if not task.get(key):
@@ -116,7 +116,7 @@ def quality_difference(results: dict, first: str, second: str
   models = results['models']
   if first not in models or second not in models:
     return None
-  a, b = _examples(models[first]), _examples(models[second])
+  a, b = (_examples(results, models[name]) for name in (first, second))
   if (a is None or b is None
       or [x.shape for x in a] != [x.shape for x in b]):
     return None

@@ -41,10 +41,10 @@ class Experiment:
     """Returns the stages that its results come from."""
     found = []
     for seed in seeds:
-      for model in (*self.scored, *self.measured):
+      for model in pipeline.made((*self.scored, *self.measured)):
         found.append(pipeline.loss(model, seed))
-      for model in self.scored:
-        for task in pipeline_lib.TASKS:
+      for model in pipeline.made(self.scored):
+        for task in pipeline.tasks:
           found.append(pipeline.tested(model, seed, task))
     if self.scored:
       found.append(pipeline.baselines())
@@ -74,7 +74,7 @@ def collect(
   models = {}
   times = result(pipeline.timing()) if 'timing' in done else {}
   for experiment in experiments:
-    for model in (*experiment.scored, *experiment.measured):
+    for model in pipeline.made((*experiment.scored, *experiment.measured)):
       entry = models.setdefault(model.name, {})
       entry |= _entry(model, pipeline, seeds, result)
       if model in experiment.scored:
@@ -82,7 +82,7 @@ def collect(
             task: _over_seeds(
                 [result(pipeline.tested(model, s, task)) for s in seeds]
             )
-            for task in pipeline_lib.TASKS
+            for task in pipeline.tasks
         }
       if str(model.num_kv_heads) in times:
         entry['decode'] = times[str(model.num_kv_heads)]
@@ -95,13 +95,12 @@ def collect(
   }
 
 
-def shipped_config() -> dict[str, Any]:
-  """Returns the configuration of the checkpoint that ships."""
+def base_config(pipeline: pipeline_lib.Pipeline) -> dict[str, Any]:
+  """Returns the configuration of the checkpoint that all is converted from."""
   from gqa_t5x import checkpoints
 
-  return checkpoints.open_checkpoint(pretrained.CHECKPOINT_PATH).metadata[
-      'config'
-  ]
+  opened = checkpoints.open_checkpoint(pipeline.base_checkpoint())
+  return opened.metadata['config']
 
 
 def _entry(model, pipeline, seeds, result) -> dict[str, Any]:
@@ -111,14 +110,14 @@ def _entry(model, pipeline, seeds, result) -> dict[str, Any]:
   from gqa_t5x.benchmark import sizes
 
   config = network.T5Config(
-      **shipped_config() | {'num_kv_heads': model.num_kv_heads}
+      **base_config(pipeline) | {'num_kv_heads': model.num_kv_heads}
   )
   losses = [result(pipeline.loss(model, seed)) for seed in seeds]
   found = {
       'num_kv_heads': model.num_kv_heads,
       'method': model.method if model.is_converted else None,
       'alpha': None if model.method is None else model.alpha,
-      'origin': model.origin if model.method else pipeline_lib.SCRATCH,
+      'origin': pipeline.origin(model),
       'num_params': losses[0]['num_params'],
       'step': losses[0]['step'],
       'cache_bytes_per_token': sizes.cache_bytes_per_token(config),

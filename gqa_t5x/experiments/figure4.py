@@ -17,6 +17,7 @@ from gqa_t5x.experiments.pipeline import Model
 _MQA = tuple(Model(1, method) for method in (*paper.FIGURE_4, 'svd'))
 _OURS = (
     Model(1, 'svd', 0.0), Model(2), Model(2, 'svd'), Model(2, 'svd', 0.0),
+    Model(4), Model(4, 'svd'), Model(4, 'svd', 0.0),
 )  # pyformat: disable
 
 
@@ -24,7 +25,7 @@ def blocks(results: dict) -> list:
   ours = []
   for model in _MQA:
     entry = results['models'].get(model.name, {})
-    average = results_lib.average_score(entry)
+    average = results_lib.average_score(results, entry)
     if average is not None:
       ours.append(
           figures.Point(model.method, 'mqa', 0, average, tables.score(average))

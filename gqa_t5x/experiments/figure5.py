@@ -9,6 +9,7 @@ from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import tables
 from gqa_t5x.experiments.experiment import Experiment
 from gqa_t5x.experiments.pipeline import Model
+from gqa_t5x.experiments.pipeline import SCRATCH
 
 ALPHAS = (0.0, 0.01, 0.02, 0.05, 0.1)
 
@@ -18,10 +19,10 @@ def blocks(results: dict) -> list:
   for entry in results['models'].values():
     if entry.get('method') not in (None, 'mean') or entry.get('alpha') is None:
       continue
-    if entry['origin'] != 'shipped':
+    if entry['origin'] == SCRATCH:
       continue
     name, alpha = Model(entry['num_kv_heads']).name, entry['alpha']
-    average = results_lib.average_score(entry)
+    average = results_lib.average_score(results, entry)
     if average is not None:
       scores.setdefault(name, {})[alpha] = average
     losses.setdefault(name, {})[alpha] = entry['loss']

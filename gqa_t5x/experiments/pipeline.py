@@ -1,15 +1,15 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From the checkpoint that ships to a model's scores, stage by stage.
+"""From a multi-head checkpoint to a model's scores, stage by stage.
 
-The multi-head checkpoint is converted, uptrained, fine-tuned on three tasks,
-and evaluated on their test splits; or a model is trained from scratch instead
-of the first two. Every training stage is a gin file of gin_configs/local with a
-few bindings. Experiments say of which models they want what; a stage that
-several want is one stage.
+The checkpoint of a suite is converted, uptrained, fine-tuned on the suite's
+tasks, and evaluated on their test splits; or a model is trained from scratch
+instead of the first two. Every training stage is a gin file of
+gin_configs/local with a few bindings. Experiments say of which models they want
+what; a stage that several want is one stage.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -25,16 +25,15 @@ from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments.scales import Scale
 from gqa_t5x.experiments.stages import Stage
 
-NUM_HEADS = 8  # Of the checkpoint that ships.
-PRETRAIN_STEPS = 7000  # Likewise.
+NUM_HEADS = 8  # Of the multi-head checkpoint of every suite.
 ALPHA = paper.UPTRAIN_FRACTION
-TASKS = tuple(column.task for column in results_lib.TASK_COLUMNS)
-PRETRAINING_TASK = 'docs_span_corruption'
-NUM_SAMPLES = 5
-SHIPPED, SCRATCH = 'shipped', 'scratch'
+SCRATCH = 'scratch'
 CALIBRATED = ('svd',)  # Methods that are given covariances of text.
-_MODEL_GIN = 'gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
+# Stages that need TensorFlow and seqio; all others do without.
+PREPARATION = ('vocabulary', 'data')
 _LOCAL = 'gqa_t5x/gin_configs/local/'
+_SPLITS = ('train', 'validation', 'test')
+_VOCABULARY, _VOCABULARY_PATH = 'sentencepiece.model', 'VOCABULARY_PATH'
 _GIN_RUN = 'gin_run'  # In the recipes of training runs.
 _OF_REPRODUCE = '(part of gqa-t5x reproduce)'
 
@@ -48,14 +47,14 @@ class Model:
     method: of conversion, or None for a model trained from scratch with K, for
       as many steps as pre-training and uptraining of the others.
     alpha: share of the original pre-training that uptraining takes.
-    origin: 'shipped', the checkpoint that is converted, or 'scratch', an MHA
-      model trained here.
+    origin: None, the checkpoint of the suite, or 'scratch', an MHA model
+      trained for as long as those from scratch.
   """
 
   num_kv_heads: int
   method: str | None = 'mean'
   alpha: float = ALPHA
-  origin: str = SHIPPED
+  origin: str | None = None
 
   @property
   def name(self) -> str:
@@ -68,7 +67,7 @@ class Model:
       parts.append(self.method)
     if self.alpha != ALPHA:
       parts.append(f'alpha {self.alpha:g}')
-    if self.origin != SHIPPED:
+    if self.origin:
       parts.append('of a model from scratch')
     return ', '.join(parts)
 
@@ -108,26 +107,77 @@ class Pipeline:
 
   def __init__(self, scale: Scale, folder: pathlib.Path):
     self._scale = scale
+    self._suite = scale.suite
     self._folder = folder
     self._stages: dict[str, Stage] = {}
 
+  @property
+  def tasks(self) -> tuple[str, ...]:
+    return tuple(column.task for column in self._suite.columns)
+
+  def made(self, models: Sequence[Model]) -> list[Model]:
+    """Returns those of the models that are made at this scale."""
+    return [m for m in models if m.num_kv_heads in self._scale.num_kv_heads]
+
+  def origin(self, model: Model) -> str:
+    """What results.json says of where a model comes from."""
+    if model.method is None:
+      return SCRATCH
+    return model.origin or self._suite.origin
+
+  def vocabulary(self) -> Stage | None:
+    """The SentencePiece model; None is the one that ships."""
+    if self._suite.checkpoint:
+      return None
+    pieces = self._suite.num_pieces
+
+    def make(target):
+      from gqa_t5x.tasks import train_vocabulary
+
+      model = train_vocabulary.train(
+          self._suite.tasks().vocabulary_lines(), pieces
+      )
+      target.mkdir(parents=True, exist_ok=True)
+      (target / _VOCABULARY).write_bytes(model)
+
+    return self._stage(
+        'vocabulary',
+        f'Train a vocabulary of {pieces:,} pieces',
+        self._scale.seconds['vocabulary'],
+        make,
+        recipe={'pieces': pieces},
+        has_product=True,
+    )
+
   def data(self) -> Stage:
-    run = _GinRun('cache', [_LOCAL + 'cache.gin'], self._cached())
+    runs = self._caches()
 
     def make():
-      from gqa_t5x.tasks import corpus
+      for run in runs:
+        run(**self._vocabulary_path()).run()
+      return self._suite.tasks().corpus_fingerprint()
 
-      run.run()
-      return corpus.corpus_fingerprint()
+    def commands(**paths):
+      return '\n'.join(run(**paths).command() for run in runs)
 
     return self._stage(
         'data',
-        'Read the installed documentation and tokenize the tasks',
+        'Read the texts and tokenize the tasks',
         self._scale.seconds['data'],
         make,
-        recipe={'run': run.command(), 'version': gqa_t5x.__version__},
-        command=run.command(),
+        recipe={'run': commands(), 'version': gqa_t5x.__version__},
+        command=lambda _: commands(**self._vocabulary_path()),
+        needs=[self.vocabulary()],
     )
+
+  def base(self) -> Stage | None:
+    """The suite's multi-head checkpoint; None is the one that ships."""
+    if self._suite.checkpoint:
+      return None
+    return self._pretrained(NUM_HEADS, None, self._scale.pretrain_steps)
+
+  def base_checkpoint(self) -> str:
+    return self._checkpoint(self.base())
 
   def converted(self, model: Model, seed: int) -> Stage:
     """The checkpoint before uptraining, of a model that is converted."""
@@ -146,13 +196,13 @@ class Pipeline:
 
       shutil.rmtree(target, ignore_errors=True)
       target.parent.mkdir(parents=True, exist_ok=True)
-      source, calibrate = _checkpoint(origin), None
+      source, calibrate = self._checkpoint(origin), None
       if calibrated:
         calibrate = functools.partial(
             calibration_text.covariances,
             source,
             None,
-            None,
+            self._vocabulary_path().get(_VOCABULARY_PATH),
             num_sequences=sequences,
         )
       conversion.convert_checkpoint(
@@ -160,13 +210,15 @@ class Pipeline:
       )
 
     def command(target):
-      words = ['gqa-t5x', 'convert', '--input', _checkpoint(origin)]
+      words = ['gqa-t5x', 'convert', '--input', self._checkpoint(origin)]
       words += ['--output', str(target)]
       for name, value in options.items():
         if value is not None:
           words += [f'--{name}', str(value)]
       if calibrated:
         words += ['--calibration_sequences', str(sequences)]
+        for path in self._vocabulary_path().values():
+          words += ['--vocabulary', path]
       return shlex.join(words)
 
     return self._stage(
@@ -187,10 +239,13 @@ class Pipeline:
     if model.method is None:
       steps = round(self._scale.scratch_steps * (1 + ALPHA))
       return self._pretrained(model.num_kv_heads, seed, steps)
-    origin = self._origin(model, seed)
-    start = self.converted(model, seed) if model.is_converted else origin
-    origin_steps = self._scale.scratch_steps if origin else PRETRAIN_STEPS
-    fraction = model.alpha * (1 if origin else self._scale.alpha_unit)
+    scale = self._scale
+    start = self._origin(model, seed)
+    if model.is_converted:
+      start = self.converted(model, seed)
+    origin_steps, fraction = scale.scratch_steps, model.alpha
+    if not model.origin:
+      origin_steps, fraction = scale.pretrain_steps, fraction * scale.alpha_unit
     steps = round(fraction * origin_steps)
     if not steps:
       return start
@@ -198,25 +253,29 @@ class Pipeline:
         f'uptrain-{_slug(model)}',
         f'Uptrain {model.name} for {steps} steps, {fraction:.2%} of'
         ' pre-training',
-        steps * self._scale.seconds['step'] + 5,
+        steps * scale.seconds['step'] + 5,
         'uptrain.gin',
         {
             'NUM_KV_HEADS': model.num_kv_heads,
             'PRETRAIN_STEPS': origin_steps,
             'UPTRAIN_FRACTION': fraction,
-            'DEV_EXAMPLES': self._scale.dev_examples,
+            'DEV_EXAMPLES': scale.dev_examples,
+            **scale.pretrain_bindings,
         },
+        scale,
         seed=seed,
         start=start,
     )
 
   def _origin(self, model: Model, seed: int) -> Stage | None:
     """The multi-head checkpoint that it comes from; None is the one shipped."""
-    if model.origin == SHIPPED:
-      return None
+    if not model.origin:
+      return self.base()
     return self._pretrained(NUM_HEADS, seed, self._scale.scratch_steps)
 
-  def _pretrained(self, num_kv_heads: int, seed: int, steps: int) -> Stage:
+  def _pretrained(
+      self, num_kv_heads: int, seed: int | None, steps: int
+  ) -> Stage:
     def losses(target):
       metrics = (target / 'metrics.jsonl').read_text(encoding='utf-8')
       rows = [json.loads(line) for line in metrics.splitlines()]
@@ -231,7 +290,9 @@ class Pipeline:
             'NUM_KV_HEADS': num_kv_heads,
             'PRETRAIN_STEPS': steps,
             'train.TrainConfig.log_every': 1,
+            **self._scale.pretrain_bindings,
         },
+        self._scale,
         seed=seed,
         from_scratch=True,
         result=losses,
@@ -240,24 +301,32 @@ class Pipeline:
   def loss(self, model: Model, seed: int) -> Stage:
     """Pre-training loss on validation text, of each example."""
     trained = self.trained(model, seed)
+    scale, task = self._scale, self._suite.dev_task
 
     def measure():
-      return _losses(self._scale, _load(_checkpoint(trained)))
+      import jax
+
+      from gqa_t5x.experiments import scoring
+
+      network, params, metadata = _load(self._checkpoint(trained))
+      folder = self._arrays(task, 'validation', scale)
+      return {
+          'per_example': scoring.losses(network, params, folder, scale),
+          'step': int(metadata['step']),
+          'num_params': sum(x.size for x in jax.tree.leaves(params)),
+      }
 
     return self._stage(
         f'loss-{_slug(model)}',
         f'Measure the loss of {model.name}',
-        self._scale.seconds['loss'],
+        scale.seconds['loss'],
         measure,
-        recipe={
-            'examples': self._scale.loss_examples,
-            'lengths': self._lengths(),
-        },
+        recipe={'examples': scale.loss_examples, 'lengths': scale.lengths},
         needs=[trained],
     )
 
   def finetuned(self, model: Model, seed: int, task: str) -> Stage:
-    scale = self._scale
+    scale = self._scale.of(task)
     return self._training(
         f'finetune-{_slug(model)}-{task}',
         f'Fine-tune {model.name} on {task}',
@@ -267,39 +336,64 @@ class Pipeline:
             'NUM_KV_HEADS': model.num_kv_heads,
             'MIXTURE_OR_TASK_NAME': task,
             'TRAIN_STEPS_RELATIVE': scale.finetune_steps,
-            'EVAL_EVERY': max(1, scale.finetune_steps // 2),
+            'EVAL_EVERY': max(1, scale.finetune_steps // scale.finetune_evals),
             'DEV_EXAMPLES': scale.dev_examples,
             **scale.finetune_bindings,
         },
+        scale,
         seed=seed,
         start=self.trained(model, seed),
     )
 
   def tested(self, model: Model, seed: int, task: str) -> Stage:
     finetuned = self.finetuned(model, seed, task)
+    scale = self._scale.of(task)
 
     def test():
-      network, params, metadata = _load(_checkpoint(finetuned, 'loss'))
-      found = _test(network, params, task, self._scale, self._folder)
+      network, params, metadata = _load(self._checkpoint(finetuned, 'loss'))
+      found = self._test(network, params, task, scale)
       return found | {'best_step': metadata['step']}
 
     return self._stage(
         f'test-{_slug(model)}-{task}',
         f'Test {model.name} on {task}',
-        self._scale.seconds['test'],
+        scale.seconds['test'],
         test,
-        recipe={'examples': self._scale.test_examples},
+        recipe={'examples': scale.test_examples},
         command='(part of gqa-t5x reproduce; gqa-t5x eval gives the same)',
         needs=[finetuned],
     )
 
   def baselines(self) -> Stage:
+    def measure():
+      from gqa_t5x.experiments import scoring
+
+      network, _, _ = _load(self.base_checkpoint())
+      params = scoring.random_params(network)
+      scores = {}
+      for column in self._suite.columns:
+        scale = self._scale.of(column.task)
+        # It never ends a sentence, which makes it the slowest of all to decode.
+        few = min(results_lib.UNTRAINED_EXAMPLES, scale.test_examples)
+        untrained = self._test(
+            network,
+            params,
+            column.task,
+            dataclasses.replace(scale, test_examples=few),
+        )
+        scores[column.task] = {
+            'untrained': untrained['metrics'][column.metric],
+            **scoring.trivial(column, self._suite, scale.test_examples),
+        }
+      return scores
+
     return self._stage(
         'baselines',
         'Score an untrained model and trivial baselines',
         self._scale.seconds['baselines'],
-        lambda: _baselines(self._scale, self._folder),
+        measure,
         recipe={'examples': self._scale.test_examples},
+        needs=[self.base()],
     )
 
   def timing(self) -> Stage:
@@ -309,7 +403,7 @@ class Pipeline:
       from gqa_t5x import conversion
       from gqa_t5x.benchmark import decode
 
-      network, params, _ = _load(pretrained.CHECKPOINT_PATH)
+      network, params, _ = _load(self.base_checkpoint())
       models = {}
       for k, config in decode.configs_by_kv_heads(network.config).items():
         models[str(k)] = config, conversion.convert_params(
@@ -324,11 +418,12 @@ class Pipeline:
         measure,
         recipe=dict(self._scale.timing),
         command='gqa-t5x benchmark decode',
+        needs=[self.base()],
     )
 
   def _training(
-      self, name, title, seconds, gin_file, bindings, *, seed, start=None,
-      from_scratch=False, result=lambda target: None,
+      self, name, title, seconds, gin_file, bindings, scale, *, seed,
+      start=None, from_scratch=False, result=lambda target: None,
   ) -> Stage:  # pyformat: disable
     """A run of a gin file.
 
@@ -338,26 +433,26 @@ class Pipeline:
       seconds: as named.
       gin_file: of gin_configs/local.
       bindings: of this run; what all runs share is added.
-      seed: as named.
+      scale: of the task that it trains on.
+      seed: None is that of the suite's own checkpoint, 0.
       start: whose checkpoint it starts from; None is the one that ships.
       from_scratch: whether it starts from none.
       result: what is kept of the folder that the run wrote.
     """
     shared = {
-        'SEED': seed,
-        **self._cached(),
-        'BATCH_SIZE': self._scale.batch_size,
+        'SEED': seed or 0,
+        **_cached(scale),
+        'BATCH_SIZE': scale.batch_size,
         **bindings,
+        **scale.model_bindings,
     }
-
-    def gin_run(**paths) -> _GinRun:
-      return _GinRun('train', [_MODEL_GIN, _LOCAL + gin_file], shared | paths)
+    files = [scale.model_gin, _LOCAL + gin_file, *self._suite_gin()]
 
     def of(target) -> _GinRun:
-      paths = {'MODEL_DIR': str(target)}
+      paths = {'MODEL_DIR': str(target), **self._vocabulary_path()}
       if not from_scratch:
-        paths['INITIAL_CHECKPOINT_PATH'] = _checkpoint(start)
-      return gin_run(**paths)
+        paths['INITIAL_CHECKPOINT_PATH'] = self._checkpoint(start)
+      return _GinRun('train', files, shared | paths)
 
     def run(target):
       of(target).run()
@@ -368,12 +463,89 @@ class Pipeline:
         title,
         seconds,
         run,
-        recipe={_GIN_RUN: gin_run().command()},
+        recipe={_GIN_RUN: _GinRun('train', files, shared).command()},
         command=lambda target: of(target).command(),
         needs=[start],
         has_product=True,
         seed=seed,
     )
+
+  def _caches(self) -> list[Callable[..., '_GinRun']]:
+    """All runs that make the token arrays."""
+    if self._suite.checkpoint:
+      # Tasks are tokenized with what the checkpoint was pre-trained on, and
+      # their test splits when they are needed.
+      return [self._cache(None, (), self._scale)]
+    return [
+        self._cache(self._suite.dev_task, _SPLITS[:2], self._scale),
+        *(self._cache(t, _SPLITS, self._scale.of(t)) for t in self.tasks),
+    ]
+
+  def _cache(
+      self, task: str | None, splits: Sequence[str], scale: Scale
+  ) -> Callable[..., '_GinRun']:
+    """Returns a function of paths to a run of cache.gin.
+
+    Args:
+      task: None is that of cache.gin.
+      splits: likewise if there are none.
+      scale: of the task.
+    """
+    bindings = _cached(scale)
+    if task:
+      bindings['MIXTURE_OR_TASK_NAME'] = task
+    if splits:
+      bindings['launch.Cache.splits'] = tuple(splits)
+    files = [_LOCAL + 'cache.gin', *self._suite_gin()]
+    return lambda **paths: _GinRun('cache', files, bindings | paths)
+
+  def _arrays(self, task: str, split: str, scale: Scale) -> str:
+    """Returns the folder of a task's tokens; makes it where it is missing."""
+    run = self._cache(task, (split,), scale)
+    (folder,) = run(**self._vocabulary_path()).run()[split]
+    return folder
+
+  def _test(self, network, params, task: str, scale: Scale) -> dict[str, Any]:
+    from gqa_t5x import text_generation
+    from gqa_t5x.experiments import scoring
+
+    path = self._vocabulary_path().get(_VOCABULARY_PATH)
+    (column,) = (c for c in self._suite.columns if c.task == task)
+    return scoring.test(
+        network,
+        params,
+        self._arrays(task, 'test', scale),
+        column,
+        self._suite,
+        text_generation.Vocabulary(path or pretrained.VOCABULARY_PATH),
+        scale,
+    )
+
+  def _suite_gin(self) -> list[str]:
+    return [self._suite.gin_file] * bool(self._suite.gin_file)
+
+  def _vocabulary_path(self) -> dict[str, str]:
+    """The binding of a vocabulary that does not ship."""
+    vocabulary = self.vocabulary()
+    if vocabulary is None:
+      return {}
+    return {_VOCABULARY_PATH: str(vocabulary.product / _VOCABULARY)}
+
+  def _checkpoint(
+      self, stage: Stage | None, best_metric: str | None = None
+  ) -> str:
+    """Returns the checkpoint that a stage has made, or would make.
+
+    What was converted is one; a training run has a folder of them.
+    """
+    from gqa_t5x.engine import checkpointing
+
+    if stage is None:
+      return self._suite.checkpoint
+    if _GIN_RUN not in stage.recipe:
+      return str(stage.product)
+    path = checkpointing.best_or_latest(str(stage.product), best_metric)
+    return path or f'{stage.product}/checkpoints/STEP'
 
   def _stage(
       self, name, title, seconds, run, *, recipe, command=_OF_REPRODUCE,
@@ -398,7 +570,7 @@ class Pipeline:
     if seed is not None:
       name, recipe = f'{name}-seed{seed}', recipe | {'seed': seed}
     if name not in self._stages:
-      if name != 'data':
+      if name not in PREPARATION:
         needs = [self.data(), *needs]
       self._stages[name] = Stage(
           name=name,
@@ -412,43 +584,22 @@ class Pipeline:
       )
     return self._stages[name]
 
-  def _lengths(self) -> dict[str, int]:
-    return _lengths(self._scale)
 
-  def _cached(self) -> dict[str, Any]:
-    """Bindings of `launch.Cache`; the same in all stages, which share it."""
-    return {
-        'TASK_FEATURE_LENGTHS': self._lengths(),
-        'MAX_CACHED_EXAMPLES': self._scale.max_cached_examples,
-    }
+def _cached(scale: Scale) -> dict[str, Any]:
+  """Bindings of `launch.Cache`; the same in all stages, which share it."""
+  return {
+      'TASK_FEATURE_LENGTHS': scale.lengths,
+      'MAX_CACHED_EXAMPLES': scale.max_cached_examples,
+  }
 
 
 def _slug(model: Model) -> str:
   parts = [f'K{model.num_kv_heads}']
   origin = SCRATCH if model.method is None else model.origin
-  parts += [origin] * (origin != SHIPPED)
+  parts += [origin] * bool(origin)
   parts += [model.method] * model.is_converted
   parts += [f'alpha{model.alpha:g}'] * (model.method is not None)
   return '-'.join(parts)
-
-
-def _checkpoint(stage: Stage | None, best_metric: str | None = None) -> str:
-  """Returns the checkpoint that a stage has made, or would make.
-
-  What was converted is one; a training run has a folder of them.
-  """
-  from gqa_t5x.engine import checkpointing
-
-  if stage is None:
-    return pretrained.CHECKPOINT_PATH
-  if _GIN_RUN not in stage.recipe:
-    return str(stage.product)
-  path = checkpointing.best_or_latest(str(stage.product), best_metric)
-  return path or f'{stage.product}/checkpoints/STEP'
-
-
-def _lengths(scale: Scale) -> dict[str, int]:
-  return {'inputs': scale.inputs_length, 'targets': scale.targets_length}
 
 
 def _load(path: str):
@@ -459,125 +610,3 @@ def _load(path: str):
   params, metadata = checkpoints.load_checkpoint(path)
   config = network.T5Config(**metadata['config'])
   return network.Transformer(config), params, metadata
-
-
-def _losses(scale: Scale, loaded) -> dict[str, Any]:
-  import jax
-
-  from gqa_t5x.engine import data
-  from gqa_t5x.engine import evaluate
-  from gqa_t5x.engine import launch
-  from gqa_t5x.tasks import embedded  # noqa: F401  Registers the tasks.
-
-  source = launch.Cache(
-      mixture_or_task_name=PRETRAINING_TASK,
-      task_feature_lengths=_lengths(scale),
-      max_examples=scale.max_cached_examples,
-  )
-  (arrays,) = source.run()['validation']
-  config = data.BatchConfig(
-      scale.decode_batch_size, scale.inputs_length, scale.targets_length
-  )
-  network, params, metadata = loaded
-  losses = evaluate.example_losses(
-      network, params, data.eval_batches(arrays, config)
-  )[: scale.loss_examples]
-  return {
-      'per_example': losses.tolist(),
-      'step': int(metadata['step']),
-      'num_params': sum(x.size for x in jax.tree.leaves(params)),
-  }
-
-
-def _test(network, params, task, scale, folder) -> dict[str, Any]:
-  """Decodes the test split greedily and scores it."""
-  from gqa_t5x.engine import evaluate
-  from gqa_t5x.tasks import embedded  # noqa: F401  Registers the tasks.
-
-  path = folder / 'predictions.jsonl'
-  evaluate.infer(
-      network,
-      params,
-      task,
-      _lengths(scale),
-      str(path),
-      batch_size=scale.decode_batch_size,
-      split='test',
-      max_examples=scale.test_examples,
-  )
-  rows = [json.loads(line) for line in path.read_text().splitlines()]
-  path.unlink()
-  predictions = [row['prediction'] for row in rows]
-  return _score(task, predictions, scale) | {
-      'samples': [
-          {
-              'input': row['inputs'],
-              'target': row['targets'],
-              'prediction': row['prediction'],
-          }
-          for row in rows[:NUM_SAMPLES]
-      ]
-  }
-
-
-def _score(
-    task: str, predictions: Sequence[str], scale: Scale
-) -> dict[str, Any]:
-  """Scores predictions for the head of a task's test split."""
-  from gqa_t5x.experiments import statistics
-  from gqa_t5x.tasks import embedded
-  from gqa_t5x.tasks import metrics
-
-  targets = embedded.reference_targets(task, 'test')[: scale.test_examples]
-  predictions = list(predictions)[: len(targets)]
-  if task == 'cldr_translate_en_de':
-    statistic = statistics.bleu_statistics(predictions, targets)
-    measured = metrics.bleu(targets, predictions)
-    per_example = [
-        metrics.bleu([t], [p])['bleu'] for t, p in zip(targets, predictions)
-    ]
-  else:
-    statistic = None
-    measure, main = {
-        'docs_summarize': (metrics.rouge, 'rouge1'),
-        'docs_question_answering': (metrics.trivia_qa, 'f1'),
-    }[task]
-    measured = measure(targets, predictions)
-    per_example = [
-        measure([t], [p])[main] for t, p in zip(targets, predictions)
-    ]
-  scored = {
-      'metrics': measured,
-      'per_example': per_example,
-      'num_examples': len(targets),
-  }
-  if statistic is not None:
-    scored['bleu_statistics'] = statistic.tolist()
-  return scored
-
-
-def _baselines(scale: Scale, folder: pathlib.Path) -> dict[str, Any]:
-  """Scores a model with random parameters, and what needs no model."""
-  import jax
-  import jax.numpy as jnp
-
-  from gqa_t5x.tasks import embedded
-
-  network, _, _ = _load(pretrained.CHECKPOINT_PATH)
-  tokens = jnp.zeros((1, 1), jnp.int32)
-  init = functools.partial(network.init, enable_dropout=False)
-  params = jax.jit(init)(jax.random.key(0), tokens, tokens, tokens)['params']
-  # It never ends a sentence, which makes it the slowest of all to decode.
-  few = dataclasses.replace(
-      scale,
-      test_examples=min(results_lib.UNTRAINED_EXAMPLES, scale.test_examples),
-  )
-  scores = {}
-  for column in results_lib.TASK_COLUMNS:
-    task = column.task
-    untrained = _test(network, params, task, few, folder)
-    scores[task] = {'untrained': untrained['metrics'][column.metric]}
-    for name, made in embedded.trivial_predictions(task, 'test').items():
-      scored = _score(task, made, scale)
-      scores[task][name] = scored['metrics'][column.metric]
-  return scores

@@ -50,9 +50,9 @@ def _claims(results: dict) -> list:
   tested = [f for f in found if f.verdict != claims.NOT_TESTED]
   untested = [f for f in found if f.verdict == claims.NOT_TESTED]
   warning = []
-  if results['scale'] == 'smoke':
+  if results['scale'].endswith('smoke'):
     warning.append(rendering.Paragraph(
-        '**Scale smoke only checks that every stage works: its models have '
+        '**A rehearsal only checks that every stage works: its models have '
         'hardly learned, and no verdict or score here means anything.**'))
   return [
       *warning,
@@ -115,7 +115,7 @@ def _shorten(text: str) -> str:
 def _samples(results: dict) -> list:
   blocks = [rendering.Heading('What the models wrote'), rendering.Paragraph(
       'The first test examples of each task, not chosen.')]
-  for column in results_lib.TASK_COLUMNS:
+  for column in results_lib.columns(results):
     by_input = {}
     for name, entry in results['models'].items():
       if not tables.is_of_paper(entry):
@@ -150,6 +150,9 @@ def _limits(results: dict) -> rendering.Bullets:
       ('A dev split chose the best checkpoints, and scores are on the test '
        'split; those of the paper\'s Table 1 are on the dev sets.'),
   ]
+  if 'cldr_translate_en_de' not in {
+      column.task for column in results_lib.columns(results)}:
+    items = [item for item in items if not item.startswith('CLDR')]
   return rendering.Bullets(tuple(items))
 
 

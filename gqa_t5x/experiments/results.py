@@ -16,6 +16,8 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
     pretrain_steps         steps of the original checkpoint
     uptrain_fraction       the paper's alpha, as far as this scale takes it
     stages                 [{name, command, seconds}], in order
+    [columns]              [TaskColumn fields], of the scored tasks; without it
+                           those of the embedded suite
     baselines              {task: {'untrained': score, 'lead'|...: score}},
                            'untrained' on the first UNTRAINED_EXAMPLES
     times                  {K: what `benchmark.decode_benchmark` returns}
@@ -23,7 +25,8 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
       num_kv_heads, num_params, cache_bytes_per_token, step,
       method               of conversion; null is none
       alpha                of uptraining; null where trained from scratch
-      origin               'shipped' or 'scratch'
+      origin               'shipped' or 'pretrained': the checkpoint of all;
+                           'scratch': a model of its own
       loss                 validation, nats a target token
       loss_per_example     [seeds][float], the same examples for every model
       [train_losses]       [seeds][steps], of a model trained from scratch
@@ -66,11 +69,12 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'optax', 'orbax-checkpoint',
 
 @dataclasses.dataclass(frozen=True)
 class TaskColumn:
-  """A task of the embedded default as a column of our tables.
+  """A task as a column of our tables.
 
   Attributes:
     task: seqio name.
-    metric: which of the task's metrics stands in the table.
+    metric: which of the task's metrics stands in the table: 'bleu', 'rouge1'
+      or 'f1'.
     title: column heading.
     description: one line for a reader who has never seen the task.
   """
@@ -81,7 +85,7 @@ class TaskColumn:
   description: str
 
 
-TASK_COLUMNS = (
+EMBEDDED_COLUMNS = (
     TaskColumn('docs_summarize', 'rouge1', 'Docs R1',
                'from the body of a docstring to its summary line (ROUGE-1)'),
     TaskColumn('cldr_translate_en_de', 'bleu', 'CLDR BLEU',
@@ -99,9 +103,16 @@ def main_score(entry: dict, column: TaskColumn) -> float | None:
   return task.get('metrics', {}).get(column.metric)
 
 
-def average_score(entry: dict) -> float | None:
+def columns(results: dict) -> tuple[TaskColumn, ...]:
+  """Returns the tasks that a run scored."""
+  if 'columns' not in results:
+    return EMBEDDED_COLUMNS
+  return tuple(TaskColumn(**column) for column in results['columns'])
+
+
+def average_score(results: dict, entry: dict) -> float | None:
   """Returns the plain mean over all task columns, None if one is missing."""
-  scores = [main_score(entry, column) for column in TASK_COLUMNS]
+  scores = [main_score(entry, column) for column in columns(results)]
   return None if None in scores else sum(scores) / len(scores)
 
 

@@ -6,6 +6,7 @@ Nothing heavy is imported before the plan is shown.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import json
 import os
 import pathlib
@@ -30,11 +31,12 @@ def reproduce(
     output_dir: str | None = None,
     seeds: Sequence[int] = (1,),
     dry_run: bool = False,
+    prepare: bool = False,
 ) -> None:
   """Runs experiments of the paper and writes their report.
 
   Args:
-    scale: 'smoke' or 'laptop'; 'paper' only shows the commands for a pod.
+    scale: one of `scales.SCALES`; 'paper' only shows the commands for a pod.
     experiment: name of one, several with commas, or 'all'.
     output_dir: where stages, results.json, report.md and report.html go; None
       is ./reproduce_SCALE. A run of the same scale that is there is continued:
@@ -42,6 +44,9 @@ def reproduce(
     seeds: of the order of data, dropout, and parameters drawn at random.
     dry_run: only shows the stages, their commands and about how long each
       takes.
+    prepare: only makes what needs TensorFlow and seqio: the vocabulary and the
+      token arrays. The rest may then run on a machine that has neither, with a
+      copy of the folder and of the cache folder.
 
   Raises:
     UserError: if an argument is unknown, or the folder holds another run or is
@@ -72,6 +77,8 @@ def reproduce(
   stages = stages_lib.in_order(
       [stage for e in experiments for stage in e.stages(pipeline, seeds)]
   )
+  if prepare:
+    stages = [s for s in stages if s.name in pipeline_lib.PREPARATION]
   titles = '; '.join(e.title for e in experiments)
   stages_lib.say(f'{titles}; {scale} scale, in {folder}')
   stages_lib.show(stages, folder)
@@ -84,6 +91,8 @@ def reproduce(
     flags = [os.environ.get('XLA_FLAGS', ''), settings.xla_flags]
     os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
     done = stages_lib.run(stages, folder)
+    if prepare:
+      return
     options = [f'--scale {scale}', f'--experiment {",".join(names)}']
     if tuple(seeds) != (1,):
       options.append('--seeds ' + ','.join(map(str, seeds)))
@@ -94,8 +103,9 @@ def reproduce(
         'command': ' '.join(['gqa-t5x reproduce', *options]),
         **results_lib.environment(),
         'seeds': list(seeds),
-        'model': experiment_lib.shipped_config(),
-        'pretrain_steps': pipeline_lib.PRETRAIN_STEPS,
+        'columns': [dataclasses.asdict(c) for c in settings.suite.columns],
+        'model': experiment_lib.base_config(pipeline),
+        'pretrain_steps': settings.pretrain_steps,
         'uptrain_fraction': pipeline_lib.ALPHA * settings.alpha_unit,
         'stages': experiment_lib.stage_lines(stages, done, folder),
         **found,

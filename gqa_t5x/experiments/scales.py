@@ -1,10 +1,14 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How much an experiment does: on a laptop, or to see that all works."""
+"""How much an experiment does, and on what: from a rehearsal to one GPU."""
 
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
+
+from gqa_t5x.experiments import suites
+
+_MODELS = 'gqa_t5x/gin_configs/models/'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +30,17 @@ class Scale:
     scratch_steps: of a model that is trained from scratch, before uptraining.
     timing: batch_size, input_length, output_length and num_repeats of the
       decoding benchmark.
-    seconds: of a stage of each kind, about, on 2 CPU cores.
+    seconds: of a stage of each kind, about, on the machine it is made for.
+    suite: tasks and checkpoint.
+    pretrain_steps: of the suite's checkpoint.
+    model_gin: file of its model.
+    num_kv_heads: of the models that an experiment names, those that are made.
+    finetune_evals: how often the dev loss is measured in fine-tuning.
     xla_flags: added to XLA_FLAGS before JAX starts.
+    model_bindings: for gin, in all training.
+    pretrain_bindings: for gin, in pre-training and uptraining.
     finetune_bindings: for gin, in fine-tuning.
+    tasks: fields that are other ones for a task.
   """
 
   inputs_length: int
@@ -45,8 +57,34 @@ class Scale:
   scratch_steps: int
   timing: Mapping[str, int]
   seconds: Mapping[str, float]
+  suite: suites.Suite = suites.EMBEDDED
+  pretrain_steps: int = 7000
+  model_gin: str = _MODELS + 't5_1_1_mini.gin'
+  num_kv_heads: tuple[int, ...] = (8, 2, 1)
+  finetune_evals: int = 2
   xla_flags: str = ''
+  model_bindings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  pretrain_bindings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   finetune_bindings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+      default_factory=dict
+  )
+
+  @property
+  def lengths(self) -> dict[str, int]:
+    return {'inputs': self.inputs_length, 'targets': self.targets_length}
+
+  def of(self, task: str) -> 'Scale':
+    """Returns what it is for a task."""
+    other = dict(self.tasks.get(task, {}))
+    other['seconds'] = {**self.seconds, **other.get('seconds', {})}
+    return dataclasses.replace(self, **other)
+
+
+_HARDLY_OPTIMIZED = (
+    '--xla_backend_optimization_level=0'
+    ' --xla_force_host_platform_device_count=1'
+)
 
 
 SCALES = {
@@ -94,13 +132,116 @@ SCALES = {
         ),
         # Nothing runs long enough to be worth optimising or sharing out, and
         # uptraining's compiled step serves fine-tuning too.
-        xla_flags='--xla_backend_optimization_level=0'
-        ' --xla_force_host_platform_device_count=1',
+        xla_flags=_HARDLY_OPTIMIZED,
         finetune_bindings={
             'optimizer.Schedule.kind': 'rsqrt',
             'optimizer.Schedule.base': 0.5,
             'optimizer.Schedule.warmup_steps': 1000,
             'DROPOUT_RATE': 0.0,
         },
+    ),
+    # The benchmarks with the model of the laptop: hours on 2 CPU cores, so
+    # without SumPubmed, whose inputs have 2,048 tokens.
+    'benchmarks': Scale(
+        suite=suites.benchmarks('gqa_multi30k', 'gqa_aeslc', 'gqa_fairytaleqa'),
+        inputs_length=256,
+        targets_length=72,
+        max_cached_examples=100_000,
+        batch_size=8,
+        alpha_unit=1.0,
+        pretrain_steps=6000,
+        finetune_steps=2500,
+        finetune_evals=10,
+        dev_examples=512,
+        test_examples=2000,
+        loss_examples=256,
+        decode_batch_size=40,
+        calibration_sequences=128,
+        scratch_steps=1000,
+        timing=dict(
+            batch_size=16, input_length=512, output_length=128, num_repeats=5
+        ),
+        seconds=dict(
+            vocabulary=240, data=240, convert=4, step=0.42, loss=5,
+            finetune=1400, test=60, baselines=60, timing=40,
+        ),
+        model_bindings={'network.T5Config.vocab_size': 8192},
+        tasks={
+            'gqa_multi30k': dict(
+                inputs_length=64, targets_length=64, batch_size=32,
+                finetune_steps=6000,
+                seconds=dict(finetune=3000, test=40),
+            ),
+            'gqa_aeslc': dict(targets_length=32, batch_size=16),
+            'gqa_fairytaleqa': dict(targets_length=48, batch_size=16),
+        },
+    ),
+    # On one GPU, with a model of 60 million parameters, and SumPubmed at the
+    # paper's lengths. The seconds are guesses for an H100.
+    'gpu': Scale(
+        suite=suites.benchmarks(),
+        inputs_length=512,
+        targets_length=114,
+        max_cached_examples=200_000,
+        batch_size=128,
+        alpha_unit=1.0,
+        pretrain_steps=4000,
+        finetune_steps=600,
+        finetune_evals=10,
+        dev_examples=1024,
+        test_examples=2000,
+        loss_examples=512,
+        decode_batch_size=128,
+        calibration_sequences=128,
+        scratch_steps=1000,
+        timing=dict(
+            batch_size=32, input_length=2048, output_length=512, num_repeats=5
+        ),
+        seconds=dict(
+            vocabulary=240, data=600, convert=5, step=0.2, loss=10,
+            finetune=60, test=15, baselines=40, timing=120,
+        ),
+        model_gin=_MODELS + 't5_1_1_small8.gin',
+        num_kv_heads=(8, 4, 2, 1),
+        tasks={
+            'gqa_multi30k': dict(
+                inputs_length=64, targets_length=64, batch_size=256,
+                finetune_steps=2000, finetune_bindings={'DROPOUT_RATE': 0.3},
+            ),
+            'gqa_aeslc': dict(targets_length=32),
+            'gqa_fairytaleqa': dict(targets_length=48),
+            'gqa_sumpubmed': dict(
+                inputs_length=2048, targets_length=512, batch_size=32,
+                finetune_steps=2000, decode_batch_size=32,
+                seconds=dict(finetune=400, test=60),
+            ),
+        },
+    ),
+    # A rehearsal of the two above.
+    'benchmarks_smoke': Scale(
+        suite=suites.benchmarks(),
+        inputs_length=64,
+        targets_length=16,
+        max_cached_examples=200,
+        batch_size=4,
+        alpha_unit=1.0,
+        pretrain_steps=20,
+        finetune_steps=2,
+        dev_examples=4,
+        test_examples=8,
+        loss_examples=8,
+        decode_batch_size=8,
+        calibration_sequences=16,
+        scratch_steps=20,
+        timing=dict(
+            batch_size=2, input_length=64, output_length=8, num_repeats=2
+        ),
+        seconds=dict(
+            vocabulary=240, data=60, convert=1, step=2, loss=2, finetune=2,
+            test=1, baselines=4, timing=10,
+        ),
+        xla_flags=_HARDLY_OPTIMIZED,
+        model_bindings={'network.T5Config.vocab_size': 8192},
+        tasks={'gqa_sumpubmed': dict(inputs_length=128, targets_length=32)},
     ),
 }  # pyformat: disable

@@ -32,7 +32,7 @@ def blocks(results: dict) -> list:
           f'{sum(map(claims.has_diverged, losses))} of {len(losses)}',
       ]
       curves.append(figures.Line(name, tables.kind(name), _thinned(losses[0])))
-    average = results_lib.average_score(entry)
+    average = results_lib.average_score(results, entry)
     rows.append((name, *cells, f'{entry["loss"]:.3f}', tables.score(average)))
   if not rows:
     return []

@@ -18,7 +18,7 @@ def is_of_paper(entry: dict) -> bool:
   """Whether a model is made as those of the paper's Table 1 are."""
   return (entry.get('method') in (None, 'mean')
           and entry.get('alpha') == paper.UPTRAIN_FRACTION
-          and entry.get('origin') == 'shipped')
+          and entry.get('origin') != 'scratch')
 
 
 def scored(results: dict) -> dict[str, dict]:
@@ -61,9 +61,13 @@ def paper_rows() -> tuple[tuple[str, ...], ...]:
        score(row.average), *map(score, row.scores)) for row in paper.TABLE_1)
 
 
-OUR_HEADER = (
-    'Model', 'K', 'T_infer (s)', 'Cache (B/token)', 'Average') + tuple(
-        column.title for column in results_lib.TASK_COLUMNS)
+def our_header(results: dict) -> tuple[str, ...]:
+  return ('Model', 'K', 'T_infer (s)', 'Cache (B/token)', 'Average', *_titles(
+      results))
+
+
+def _titles(results: dict) -> list[str]:
+  return [column.title for column in results_lib.columns(results)]
 
 
 def best_trivial(results: dict, task: str) -> tuple[str, float] | None:
@@ -76,7 +80,7 @@ def best_trivial(results: dict, task: str) -> tuple[str, float] | None:
 
 def _baseline_row(name, results, pick) -> tuple[str, ...]:
   cells, scores = [], []
-  for column in results_lib.TASK_COLUMNS:
+  for column in results_lib.columns(results):
     picked = pick(column.task)
     scores.append(None if picked is None else picked[1])
     cells.append(DASH if picked is None else
@@ -90,12 +94,12 @@ def our_rows(results: dict) -> tuple[tuple[str, ...], ...]:
   rows = []
   for name, entry in scored(results).items():
     scores = [results_lib.main_score(entry, column)
-              for column in results_lib.TASK_COLUMNS]
+              for column in results_lib.columns(results)]
     rows.append((
         name, str(entry['num_kv_heads']),
         significant(decode_value(entry, 'seconds_per_sample')),
         whole(entry.get('cache_bytes_per_token')),
-        score(results_lib.average_score(entry)), *map(score, scores)))
+        score(results_lib.average_score(results, entry)), *map(score, scores)))
 
   def untrained(task):
     value = results['baselines'].get(task, {}).get('untrained')
@@ -124,7 +128,7 @@ def format_table(results: dict) -> str:
   """
   short = ('Model', 'K', 'T(s)', 'Avg', 'CNN', 'arXiv', 'PubM', 'MSum',
            'MNews', 'WMT', 'TQA')
-  ours = ('Model', 'K', 'T(s)', 'B/token', 'Avg') + OUR_HEADER[5:]
+  ours = ('Model', 'K', 'T(s)', 'B/token', 'Avg', *_titles(results))
   return '\n'.join([
       'Paper, Table 1 (dev sets; R1, BLEU, F1; s per sample on TPU v4)',
       *_aligned(short, paper_rows()),
@@ -141,5 +145,5 @@ def format_headline(results: dict) -> str:
       name: entry for name, entry in by_heads
       if is_of_paper(entry)
       or (entry.get('method') == 'svd' and entry.get('alpha') == 0)}
-  header = ('Model', 'K', 'T(s)', 'B/token', 'Avg') + OUR_HEADER[5:]
+  header = ('Model', 'K', 'T(s)', 'B/token', 'Avg', *_titles(results))
   return '\n'.join(_aligned(header, our_rows({**results, 'models': models})))

@@ -45,10 +45,10 @@ def test_bad_file_is_refused_in_one_line(tmp_path, text, message):
 
 def test_average_is_the_plain_mean(results):
   # (41 + 66 + 62) / 3
-  average = results_lib.average_score(results['models']['MHA'])
+  average = results_lib.average_score(results, results['models']['MHA'])
   assert average == pytest.approx(56.3333333)
   del results['models']['MHA']['tasks']['docs_summarize']
-  assert results_lib.average_score(results['models']['MHA']) is None
+  assert results_lib.average_score(results, results['models']['MHA']) is None
 
 
 def test_gqa_name(results):

@@ -16,6 +16,7 @@ from gqa_t5x.experiments import pod
 from gqa_t5x.experiments import runner
 from gqa_t5x.experiments import scales
 from gqa_t5x.experiments import stages
+from gqa_t5x.experiments import suites
 
 
 def _stages(tmp_path, log, fail_at=None, size=1):
@@ -85,7 +86,7 @@ def test_a_half_written_result_does_not_count(tmp_path):
     [
         (
             dict(scale='huge'),
-            "scale='huge' is unknown; choose laptop, smoke or paper",
+            "scale='huge' is unknown; choose laptop, smoke, benchmarks, gpu,",
         ),
         (dict(scale='paper'), 'runs on TPU pods; add --dry_run'),
         (dict(seeds=[1, 1]), 'expected seeds that differ'),
@@ -125,7 +126,8 @@ def test_table1_fine_tunes_every_model_on_every_task_the_same_way():
       'uptrain-K2-mean-alpha0.05-seed1',
       'uptrain-K1-mean-alpha0.05-seed1',
   }
-  for task in pipeline.TASKS:
+  for column in suites.EMBEDDED.columns:
+    task = column.task
     commands = set()
     for slug, k in (('K8', 8), ('K2-mean', 2), ('K1-mean', 1)):
       stage = by_name[f'finetune-{slug}-alpha0.05-{task}-seed1']

@@ -115,6 +115,50 @@ def test_gin_chooses_the_vocabulary():
   assert features['inputs'].vocabulary.vocab_size == 4006
 
 
+def test_what_is_scored_is_what_the_task_keeps(tmp_path):
+  blank = {'document': 'x', 'summary': ' '}
+  _write(tmp_path / 'aeslc.test.jsonl', [blank, ROWS['aeslc']])
+  _, examples = _examples('aeslc', 'test')
+  assert len(examples) == 1
+  assert local_data.reference_targets('gqa_aeslc', 'test') == ['Meeting']
+  made = local_data.trivial_predictions('gqa_aeslc', 'test')
+  assert made == {'lead': ['Hi Al, see you at 5.']}
+
+
+def test_validation_of_sumpubmed_is_dealt_out(tmp_path):
+  texts = ['a', 'b', 'c', 'd', 'e']
+  rows = [{'document': text, 'summary': text} for text in texts]
+  _write(tmp_path / 'sumpubmed.validation.jsonl', rows)
+  found = {
+      split: local_data.reference_targets('gqa_sumpubmed', split)
+      for split in ('validation', 'test')
+  }
+  assert found == {'validation': ['a', 'c', 'e'], 'test': ['b', 'd']}
+
+
+def test_pretraining_reads_no_text_of_a_test_split(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+      local_data.corpus, 'rows', lambda kind, split: [{'text': kind}]
+  )
+  for split in local_data.SPLITS:
+    for name, row in (ROWS | {'novels': {'text': 'Call me.'}}).items():
+      marked = {
+          k: [f'{split} {v[0]}'] if isinstance(v, list) else f'{split} {v}'
+          for k, v in row.items()
+      }
+      _write(tmp_path / f'{name}.{split}.jsonl', [marked])
+  train, validation = map(local_data.texts, ('train', 'validation'))
+  assert sorted(train) == sorted([
+      'documents', 'train A dog.', 'train Ein Hund – groß.',
+      'train Hi Al,\n\nsee you at 5.\n', 'train BACKGROUND x <dig>.',
+      'train "La," said\nthe fox.', 'train Call me.',
+  ])  # pyformat: disable
+  assert validation == ['validation Call me.']
+  lines = list(local_data.vocabulary_lines())
+  assert 'train Who sang?' in lines
+  assert not [x for x in lines if x.startswith(('test', 'validation'))]
+
+
 def _message(name='aeslc', split='train'):
   with pytest.raises(errors.UserError) as caught:
     _examples(name, split)

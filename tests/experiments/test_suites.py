@@ -1,0 +1,176 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Suites at every scale: their stages, data without seqio, and scores."""
+
+import gzip
+import hashlib
+import json
+import pathlib
+import re
+
+import pytest
+
+pytest.importorskip('gin')
+pytest.importorskip('seqio')
+
+from gqa_t5x import checkpoints
+from gqa_t5x import network
+from gqa_t5x import pretrained
+from gqa_t5x import text_generation
+from gqa_t5x.engine import cache
+from gqa_t5x.engine import evaluate
+from gqa_t5x.engine import launch
+from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import catalog
+from gqa_t5x.experiments import pipeline
+from gqa_t5x.experiments import runner
+from gqa_t5x.experiments import scales
+from gqa_t5x.experiments import scoring
+from gqa_t5x.experiments import stages
+from gqa_t5x.experiments import suites
+
+ROOT = pathlib.Path(__file__).parents[2]
+LOCAL = 'gqa_t5x/gin_configs/local/'
+
+
+def _plan(scale, folder='/out', experiments=('table1',)):
+  made = pipeline.Pipeline(scales.SCALES[scale], pathlib.Path(folder))
+  return stages.in_order([
+      stage
+      for name in experiments
+      for stage in catalog.EXPERIMENTS[name].stages(made, (1,))
+  ])
+
+
+@pytest.mark.parametrize('scale', scales.SCALES)
+def test_commands_name_files_that_are_there(scale):
+  plan = _plan(scale, experiments=catalog.EXPERIMENTS)
+  text = '\n'.join(stage.command_line() for stage in plan)
+  files = set(re.findall(r'--gin_file=gqa_t5x/(\S+)', text))
+  assert len(files) >= 5
+  assert not [f for f in files if not (ROOT / f).is_file()]
+  assert [s.key for s in plan] == [
+      s.key for s in _plan(scale, '/elsewhere', catalog.EXPERIMENTS)
+  ]
+
+
+def test_benchmarks_train_their_own_vocabulary_and_checkpoint():
+  by_name = {stage.name: stage for stage in _plan('gpu')}
+  order = list(by_name)
+  assert order[:3] == ['vocabulary', 'data', 'pretrain-K8-4000']
+  path = f'{by_name["vocabulary"].product}/sentencepiece.model'
+  base = str(by_name['pretrain-K8-4000'].product)
+  for name in ('uptrain-K1-mean-alpha0.05-seed1', 'uptrain-K8-alpha0.05-seed1'):
+    command = by_name[name].command_line()
+    assert path in command and 'PRETRAIN_STEPS=4000' in command
+  assert base in by_name['uptrain-K8-alpha0.05-seed1'].command_line()
+  assert f'--input {base}' in by_name['convert-K1-mean-alpha0'].command_line()
+  # Another vocabulary makes all that comes after again; a seed does not.
+  assert by_name['vocabulary'] in by_name['data'].needs
+  assert by_name['data'] in by_name['pretrain-K8-4000'].needs
+
+
+def test_a_scale_says_how_long_a_task_is_and_which_heads_are_made():
+  by_name = {stage.name: stage for stage in _plan('gpu')}
+  tuned = by_name['finetune-K4-mean-alpha0.05-gqa_sumpubmed-seed1']
+  assert "{'inputs': 2048, 'targets': 512}" in tuned.command_line().replace(
+      '\'"\'"\'', "'"
+  )
+  assert not [s.name for s in _plan('laptop') if '-K4' in s.name]
+  seconds = scales.SCALES['gpu'].of('gqa_sumpubmed').seconds
+  assert seconds['finetune'] == 400 and seconds['data'] == 600
+
+
+def test_prepare_shows_what_needs_seqio(tmp_path, capsys):
+  runner.reproduce(
+      'gpu', output_dir=str(tmp_path / 'new'), prepare=True, dry_run=True
+  )
+  shown = capsys.readouterr()
+  assert '2 of 2 stages to do' in shown.err
+  assert 'cache.gin' in shown.out and 'train' not in shown.out.split()
+
+
+@pytest.fixture
+def captions(tmp_path, monkeypatch):
+  """A folder of data with three captions; returns a vocabulary of them."""
+  from gqa_t5x.tasks import train_vocabulary
+
+  rows = [{'en': f'A dog {n}.', 'de': f'Ein Hund {n}.'} for n in range(3)]
+  with gzip.open(tmp_path / 'multi30k.train.jsonl.gz', 'wt') as file:
+    file.writelines(json.dumps(row) + '\n' for row in rows)
+  monkeypatch.setenv('GQA_T5X_DATA_DIR', str(tmp_path))
+  path = tmp_path / 'small.model'
+  path.write_bytes(train_vocabulary.train(suites.__doc__.split('. '), 320))
+  return path
+
+
+def _cache(tmp_path, vocabulary):
+  return launch.run(
+      'cache',
+      [LOCAL + 'cache.gin', LOCAL + 'benchmarks.gin'],
+      [
+          f'VOCABULARY_PATH = "{vocabulary}"',
+          'MIXTURE_OR_TASK_NAME = "gqa_multi30k"',
+          'TASK_FEATURE_LENGTHS = {"inputs": 32, "targets": 16}',
+          'launch.Cache.splits = ("train",)',
+          f'launch.Cache.cache_dir = "{tmp_path / "tokens"}"',
+      ],
+  )['train']
+
+
+def test_the_vocabulary_of_gin_is_that_of_the_tokens(tmp_path, captions):
+  (folder,) = _cache(tmp_path, captions)
+  meta = cache.read_meta(pathlib.Path(folder))
+  digest = hashlib.sha256(captions.read_bytes()).hexdigest()
+  assert meta['vocabulary_sha256'] == digest
+  assert meta['vocab_size'] == 320 + 100
+
+
+def test_without_seqio_what_was_cached_is_found(
+    tmp_path, captions, monkeypatch
+):
+  made = _cache(tmp_path, captions)
+  find_spec = cache.importlib.util.find_spec
+  monkeypatch.setattr(
+      cache.importlib.util,
+      'find_spec',
+      lambda name, *args: None if name == 'seqio' else find_spec(name, *args),
+  )
+  # The folder may have come from another machine.
+  (tmp_path / 'tokens').rename(tmp_path / 'moved')
+  lengths = {'inputs': 32, 'targets': 16}
+  found = cache.cache_mixture(
+      'gqa_multi30k', 'train', lengths, str(tmp_path / 'moved')
+  )
+  assert found == {
+      folder.replace('/tokens/', '/moved/'): rate
+      for folder, rate in made.items()
+  }
+  with pytest.raises(UserError, match='seqio, .* is not installed; copy the'):
+    cache.cache_mixture('gqa_aeslc', 'train', lengths, str(tmp_path / 'moved'))
+
+
+@pytest.mark.parametrize('column', suites.EMBEDDED.columns)
+def test_scores_are_those_of_seqio(column, tmp_path):
+  params, metadata = checkpoints.load_checkpoint(pretrained.CHECKPOINT_PATH)
+  model = network.Transformer(network.T5Config(**metadata['config']))
+  lengths = {'inputs': 64, 'targets': 12}
+  folders = cache.cache_mixture(
+      column.task, 'test', lengths, str(tmp_path), max_examples=20
+  )
+  scale = pipeline.dataclasses.replace(
+      scales.SCALES['smoke'],
+      inputs_length=64, targets_length=12, test_examples=6,
+  )  # pyformat: disable
+  (folder,) = folders
+  found = scoring.test(
+      model, params, folder, column, suites.EMBEDDED,
+      text_generation.Vocabulary(pretrained.VOCABULARY_PATH), scale,
+  )  # pyformat: disable
+  expected = evaluate.task_evaluator(
+      model, column.task, lengths, batch_size=6, split='test', max_examples=6
+  )(params)
+  for name, value in expected.items():
+    name = name.removeprefix(f'{column.task}/')
+    assert found['metrics'][name] == pytest.approx(value), name
+  assert len(found['per_example']) == found['num_examples'] == 6
