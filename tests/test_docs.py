@@ -4,10 +4,11 @@
 
 Each `gqa-t5x` command of theirs has to be understood by the parser, and each
 `python -m` of theirs and of docstrings by its program; those of the quick start
-are run one after another.
+and of fine-tuning on one's own data are run one after another.
 """
 
 import argparse
+import json
 import pathlib
 import re
 import shlex
@@ -18,6 +19,7 @@ import pytest
 
 from gqa_t5x import cli
 from gqa_t5x import commands
+from gqa_t5x import pretrained
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -126,12 +128,25 @@ def test_code_of_the_readme_runs(tmp_path):
   assert done.stdout == f'{expected}\n'
 
 
+def _run(lines, folder) -> str:
+  """Runs lines in a folder that has the checkout's files."""
+  for name in ('gqa_t5x', 'gin_configs', 'tasks'):
+    (folder / name).symlink_to(ROOT / name)
+  script = '\n'.join(lines).replace(
+      'gqa-t5x ', f'{shlex.quote(sys.executable)} -m gqa_t5x '
+  )
+  done = subprocess.run(
+      ['bash', '-euo', 'pipefail', '-c', script],
+      cwd=folder, capture_output=True, text=True, check=False,
+  )  # pyformat: disable
+  assert done.returncode == 0, done.stderr[-2000:]
+  return done.stdout
+
+
 @pytest.mark.slow
 def test_the_quick_start_runs(tmp_path):
-  """Line by line, as it stands, in a folder that has the checkout's files."""
+  """Line by line, as it stands."""
   pytest.importorskip('seqio')
-  for name in ('gqa_t5x', 'gin_configs', 'tasks'):
-    (tmp_path / name).symlink_to(ROOT / name)
   lines = _shell_lines((ROOT / 'docs' / 'quick_start.md').read_text())
   # The wheel test runs `reproduce --scale smoke`, from an empty folder.
   wanted = [
@@ -140,13 +155,36 @@ def test_the_quick_start_runs(tmp_path):
       if 'gqa-t5x' in x and 'completion' not in x and 'reproduce' not in x
   ]
   assert len(wanted) == 7
-  script = '\n'.join(wanted).replace(
-      'gqa-t5x ', f'{shlex.quote(sys.executable)} -m gqa_t5x '
+  shown = _run(wanted, tmp_path)
+  assert '2 key/value heads' in shown
+  assert shown.count('Mittwoch, 5. Mai 2021') == 2
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_own_data_runs(tmp_path):
+  """As it stands, but for the checkpoint and two steps instead of 80."""
+  pytest.importorskip('seqio')
+  text = (ROOT / 'docs' / 'your_data.md').read_text()
+  (gin,) = re.findall(r'^```gin\n(.*?)^```', text, re.M | re.S)
+  (tmp_path / 'my_task.gin').write_text(gin)
+  row = {'article': 'Returns the sum of all the numbers.', 'abstract': 'A sum.'}
+  for name, count in (('train', 40), ('dev', 3)):
+    lines = (json.dumps(row | {'id': n}) + '\n' for n in range(count))
+    (tmp_path / f'{name}.jsonl').write_text(''.join(lines))
+  lines = [
+      line.replace('uptrained/checkpoints/7350', 'converted')
+      .replace('TRAIN_STEPS_RELATIVE=80', 'TRAIN_STEPS_RELATIVE=2')
+      .replace('finetuned/checkpoints/7430', 'finetuned/checkpoints/7002')
+      for line in _shell_lines(text)
+  ]
+  convert = (
+      f'gqa-t5x convert --input {shlex.quote(pretrained.CHECKPOINT_PATH)}'
+      ' --output converted --num_kv_heads 2'
   )
-  done = subprocess.run(
-      ['bash', '-euo', 'pipefail', '-c', script],
-      cwd=tmp_path, capture_output=True, text=True, check=False,
-  )  # pyformat: disable
-  assert done.returncode == 0, done.stderr[-2000:]
-  assert '2 key/value heads' in done.stdout
-  assert done.stdout.count('Mittwoch, 5. Mai 2021') == 2
+  shown = _run([convert, *lines], tmp_path)
+  scores = json.loads((tmp_path / 'scores' / 'metrics.json').read_text())
+  assert 'my_summaries/rouge1' in scores
+  outputs = (tmp_path / 'outputs.jsonl').read_text().splitlines()
+  assert [json.loads(x)['targets'] for x in outputs] == ['A sum.'] * 3
+  assert json.loads(outputs[0])['inputs'] == f'summarize: {row["article"]}'
+  assert shown
