@@ -164,6 +164,7 @@ def stage_lines(
           'name': stage.name,
           'command': anywhere(stage.command_line()),
           'seconds': done[stage.name].seconds,
+          'commit': done[stage.name].commit,
       }
       for stage in stages
   ]

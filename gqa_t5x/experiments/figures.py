@@ -15,7 +15,8 @@ from collections.abc import Sequence
 WIDTH, HEIGHT = 360, 250  # About a phone's width: text is never scaled down.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 348, 18, 206  # The plot's area.
 _MARKED = 12  # Curves of more points have no marks.
-_LETTER = 6.7  # Width of a letter at the page's 12 px figure font, roughly.
+# Widths at the page's 12 px figure font, roughly; no letter but W is wider.
+_LETTER, _CAPITAL = 6.7, 10.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,8 @@ def _place_labels(points, positions) -> list[str]:
   taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in positions]
   parts = []
   for point, (x, y) in zip(points, positions, strict=True):
-    width = _LETTER * len(point.label)
+    width = sum(
+        _CAPITAL if letter.isupper() else _LETTER for letter in point.label)
     choices = [(x + 11, y + 4, 'start', x + 11), (x - 11, y + 4, 'end',
                x - 11 - width), (x, y - 12, 'middle', x - width / 2),
                (x, y + 21, 'middle', x - width / 2)]

@@ -166,13 +166,17 @@ def _duration(seconds: float | None) -> str:
 def _run_facts(results: dict) -> list:
   device, stages = results['device'], results['stages']
   total = sum(stage.get('seconds') or 0.0 for stage in stages)
+  # A run may have been continued by a later version.
+  commits = {stage.get('commit') for stage in stages} - {None}
+  commits = sorted(commits or {results['commit']})
 
   def listed(values):
     return ', '.join(f'{key} {value}' for key, value in values.items())
   facts = (
       ('Command', f'`{results["command"]}`'),
       ('Made', results['created']), ('Duration', _duration(total)),
-      ('Device', listed(device)), ('Commit', f'`{results["commit"]}`'),
+      ('Device', listed(device)),
+      ('Commit', ', '.join(f'`{commit}`' for commit in commits)),
       ('Seeds', ', '.join(map(str, results['seeds']))),
       ('Corpus', listed(results['corpus'])),
       ('Model', listed(results['model'])),

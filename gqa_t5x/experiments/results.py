@@ -15,7 +15,7 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
     model                  T5Config fields, dtype as str
     pretrain_steps         steps of the original checkpoint
     uptrain_fraction       the paper's alpha, as far as this scale takes it
-    stages                 [{name, command, seconds}], in order
+    stages                 [{name, command, seconds, [commit]}], in order
     [columns]              [TaskColumn fields], of the scored tasks; without it
                            those of the embedded suite
     baselines              {task: {'untrained': score, 'lead'|...: score}},
@@ -204,7 +204,7 @@ def _cores() -> int:
   return os.cpu_count() or 1
 
 
-def _commit() -> str:
+def commit() -> str:
   """The checkout's commit, '+changes' if it has any, else the version."""
   root = pathlib.Path(gqa_t5x.__file__).resolve().parent.parent
   version = f'gqa_t5x {gqa_t5x.__version__}'
@@ -217,11 +217,11 @@ def _commit() -> str:
     return subprocess.run(['git', '-C', str(root), *arguments], check=True,
                           capture_output=True, text=True, timeout=20).stdout
   try:
-    commit = git('rev-parse', 'HEAD').strip()
+    head = git('rev-parse', 'HEAD').strip()
     changed = git('status', '--porcelain', '--untracked-files=no').strip()
   except (OSError, subprocess.SubprocessError):
     return version
-  return commit + ('+changes' if changed else '')
+  return head + ('+changes' if changed else '')
 
 
 def environment() -> dict:
@@ -250,5 +250,5 @@ def environment() -> dict:
           'num_devices': len(devices),
       },
       'versions': versions,
-      'commit': _commit(),
+      'commit': commit(),
   }

@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 from gqa_t5x import storage
+from gqa_t5x.experiments import results
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,10 +68,11 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-  """What is kept of a stage: its result, and how many seconds it took."""
+  """What is kept of a stage: its result, the seconds it took, the commit."""
 
   result: Any
   seconds: float
+  commit: str | None = None
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:
@@ -119,6 +121,7 @@ def run(stages: Sequence[Stage], folder: pathlib.Path) -> dict[str, Done]:
   """
   pending = to_do(stages, folder)
   left = sum(stage.seconds for stage in pending)
+  commit = results.commit()
   for number, stage in enumerate(pending, 1):
     say(
         f'[{number}/{len(pending)}] {stage.title}'
@@ -127,13 +130,20 @@ def run(stages: Sequence[Stage], folder: pathlib.Path) -> dict[str, Done]:
     start = time.perf_counter()
     result = stage.run() if stage.product is None else stage.run(stage.product)
     took = time.perf_counter() - start
-    kept = {'seconds': took, 'recipe': stage.recipe, 'result': result}
+    kept = {
+        'seconds': took,
+        'commit': commit,
+        'recipe': stage.recipe,
+        'result': result,
+    }
     write_json(_path(stage, folder), kept)
     left -= stage.seconds
   found = {}
   for stage in stages:
     kept = json.loads(_path(stage, folder).read_text(encoding='utf-8'))
-    found[stage.name] = Done(kept['result'], kept['seconds'])
+    found[stage.name] = Done(
+        kept['result'], kept['seconds'], kept.get('commit')
+    )
   return found
 
 

@@ -5,9 +5,11 @@
 import html.parser
 import re
 
+import numpy as np
 import pytest
 
 from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import figures
 from gqa_t5x.experiments import report
 from gqa_t5x.experiments import results as results_lib
 
@@ -177,3 +179,17 @@ def test_folder_without_a_run(tmp_path):
   with pytest.raises(UserError, match='expected results.json'):
     report.write_report(tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+def test_a_label_ends_within_the_drawing():
+  """M, H and A of DejaVu Sans are 0.863, 0.752 and 0.684 em wide, at 12 px."""
+  for seconds in np.linspace(0.5, 1.0, 40):
+    points = [
+        figures.Point('MHA', 'mha', seconds, 1.0),
+        figures.Point('', 'mqa', 1.0, 0.0),
+    ]
+    svg = figures.scatter(points, title='t', x_label='x', y_label='y')
+    found = re.search(r'<text x="([^"]+)"[^>]*r="(\w+)">MHA<', svg)
+    x, anchor = found.groups()
+    share = {'start': 1.0, 'middle': 0.5, 'end': 0.0}[anchor]
+    assert float(x) + share * 12 * (0.863 + 0.752 + 0.684) <= figures.WIDTH

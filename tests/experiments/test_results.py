@@ -69,4 +69,4 @@ def test_commit_outside_a_checkout_is_the_version(tmp_path, monkeypatch):
   package = tmp_path / 'site' / 'gqa_t5x'
   package.mkdir(parents=True)
   monkeypatch.setattr(gqa_t5x, '__file__', str(package / '__init__.py'))
-  assert results_lib._commit() == f'gqa_t5x {gqa_t5x.__version__}'
+  assert results_lib.commit() == f'gqa_t5x {gqa_t5x.__version__}'
