@@ -47,6 +47,20 @@ def test_missing_and_foreign_folders_are_refused(tmp_path):
     checkpoints.load_checkpoint(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    'steps, last',
+    [
+        (['checkpoints/90', 'checkpoints/1000'], 'checkpoints/1000'),
+        (['checkpoint_90', 'checkpoint_1000'], 'checkpoint_1000'),
+    ],
+)
+def test_the_folder_of_a_run_names_its_last_step(tmp_path, steps, last):
+  for step in steps:
+    (tmp_path / step).mkdir(parents=True)
+  with pytest.raises(UserError, match=f'such as the last, {tmp_path / last}$'):
+    checkpoints.load_checkpoint(str(tmp_path))
+
+
 def test_damaged_checkpoint_is_one_line(tmp_path):
   path = tmp_path / 'checkpoint'
   checkpoints.save_checkpoint(str(path), _params(), metadata=METADATA)

@@ -70,6 +70,13 @@ def detect_format(path: str) -> str:
   for name, module in _FORMATS.items():
     if module.is_checkpoint(folder):
       return name
+  of_run = [*folder.glob('checkpoints/*'), *folder.glob('checkpoint_*')]
+  steps = {int(n): p for p in of_run if (n := p.name.split('_')[-1]).isdigit()}
+  if steps:
+    raise UserError(
+        f'expected a checkpoint, got the folder of a run, {path}; pass one of'
+        f' its steps, such as the last, {steps[max(steps)]}'
+    )
   raise UserError(
       f'{path} is not a checkpoint of a known format'
       f' ({", ".join(_FORMATS)}); pass the folder of one step, such as'
