@@ -9,7 +9,7 @@ from typing import Any
 
 from gqa_t5x import pretrained
 from gqa_t5x.experiments import pipeline as pipeline_lib
-from gqa_t5x.experiments.pipeline import Model
+from gqa_t5x.experiments.model import Model
 from gqa_t5x.experiments.stages import Done, Stage
 
 

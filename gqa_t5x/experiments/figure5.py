@@ -8,8 +8,8 @@ from gqa_t5x.experiments import rendering
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import tables
 from gqa_t5x.experiments.experiment import Experiment
-from gqa_t5x.experiments.pipeline import Model
-from gqa_t5x.experiments.pipeline import SCRATCH
+from gqa_t5x.experiments.model import Model
+from gqa_t5x.experiments.model import SCRATCH
 
 ALPHAS = (0.0, 0.01, 0.02, 0.05, 0.1)
 

@@ -9,7 +9,7 @@ gin_configs/local with a few bindings. Experiments say of which models they want
 what; a stage that several want is one stage.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import json
@@ -20,14 +20,12 @@ from typing import Any
 
 import gqa_t5x
 from gqa_t5x import pretrained
-from gqa_t5x.experiments import paper
 from gqa_t5x.experiments import results as results_lib
+from gqa_t5x.experiments.gin_run import GinRun
+from gqa_t5x.experiments.model import ALPHA, NUM_HEADS, SCRATCH, Model
 from gqa_t5x.experiments.scales import Scale
 from gqa_t5x.experiments.stages import Stage
 
-NUM_HEADS = 8  # Of the multi-head checkpoint of every suite.
-ALPHA = paper.UPTRAIN_FRACTION
-SCRATCH = 'scratch'
 CALIBRATED = ('svd',)  # Methods that are given covariances of text.
 # Stages that need TensorFlow and seqio; all others do without.
 PREPARATION = ('vocabulary', 'data')
@@ -36,67 +34,6 @@ _SPLITS = ('train', 'validation', 'test')
 _VOCABULARY, _VOCABULARY_PATH = 'sentencepiece.model', 'VOCABULARY_PATH'
 _GIN_RUN = 'gin_run'  # In the recipes of training runs.
 _OF_REPRODUCE = '(part of gqa-t5x reproduce)'
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Model:
-  """How a model is made; a row of our tables.
-
-  Attributes:
-    num_kv_heads: K; all of the checkpoint's heads mean MHA, not converted.
-    method: of conversion, or None for a model trained from scratch with K, for
-      as many steps as pre-training and uptraining of the others.
-    alpha: share of the original pre-training that uptraining takes.
-    origin: None, the checkpoint of the suite, or 'scratch', an MHA model
-      trained for as long as those from scratch.
-  """
-
-  num_kv_heads: int
-  method: str | None = 'mean'
-  alpha: float = ALPHA
-  origin: str | None = None
-
-  @property
-  def name(self) -> str:
-    """The paper's name, and what differs from its recipe."""
-    heads = {NUM_HEADS: 'MHA', 1: 'MQA'}
-    parts = [heads.get(self.num_kv_heads, f'GQA-{self.num_kv_heads}')]
-    if self.method is None:
-      return f'{parts[0]} from scratch'
-    if self.method != 'mean':
-      parts.append(self.method)
-    if self.alpha != ALPHA:
-      parts.append(f'alpha {self.alpha:g}')
-    if self.origin:
-      parts.append('of a model from scratch')
-    return ', '.join(parts)
-
-  @property
-  def is_converted(self) -> bool:
-    return self.num_kv_heads != NUM_HEADS and self.method is not None
-
-
-@dataclasses.dataclass(frozen=True)
-class _GinRun:
-  """A run of the engine: as a command, and in this process."""
-
-  mode: str
-  gin_files: Sequence[str]
-  bindings: Mapping[str, Any]
-
-  def _pairs(self) -> list[str]:
-    return [f'{name}={value!r}' for name, value in self.bindings.items()]
-
-  def command(self) -> str:
-    words = ['gqa-t5x', self.mode]
-    words += [f'--gin_file={path}' for path in self.gin_files]
-    words += [shlex.quote(f'--gin.{pair}') for pair in self._pairs()]
-    return ' '.join(words)
-
-  def run(self) -> Any:
-    from gqa_t5x.engine import launch
-
-    return launch.run(self.mode, self.gin_files, self._pairs())
 
 
 class Pipeline:
@@ -222,7 +159,7 @@ class Pipeline:
       return shlex.join(words)
 
     return self._stage(
-        f'convert-{_slug(dataclasses.replace(model, alpha=0))}',
+        f'convert-{dataclasses.replace(model, alpha=0).slug}',
         f'Convert the multi-head checkpoint to K={model.num_kv_heads} by'
         f' {model.method}',
         self._scale.seconds['convert'],
@@ -250,7 +187,7 @@ class Pipeline:
     if not steps:
       return start
     return self._training(
-        f'uptrain-{_slug(model)}',
+        f'uptrain-{model.slug}',
         f'Uptrain {model.name} for {steps} steps, {fraction:.2%} of'
         ' pre-training',
         steps * scale.seconds['step'] + 5,
@@ -317,7 +254,7 @@ class Pipeline:
       }
 
     return self._stage(
-        f'loss-{_slug(model)}',
+        f'loss-{model.slug}',
         f'Measure the loss of {model.name}',
         scale.seconds['loss'],
         measure,
@@ -328,7 +265,7 @@ class Pipeline:
   def finetuned(self, model: Model, seed: int, task: str) -> Stage:
     scale = self._scale.of(task)
     return self._training(
-        f'finetune-{_slug(model)}-{task}',
+        f'finetune-{model.slug}-{task}',
         f'Fine-tune {model.name} on {task}',
         scale.seconds['finetune'],
         'finetune.gin',
@@ -355,7 +292,7 @@ class Pipeline:
       return found | {'best_step': metadata['step']}
 
     return self._stage(
-        f'test-{_slug(model)}-{task}',
+        f'test-{model.slug}-{task}',
         f'Test {model.name} on {task}',
         scale.seconds['test'],
         test,
@@ -448,11 +385,11 @@ class Pipeline:
     }
     files = [scale.model_gin, _LOCAL + gin_file, *self._suite_gin()]
 
-    def of(target) -> _GinRun:
+    def of(target) -> GinRun:
       paths = {'MODEL_DIR': str(target), **self._vocabulary_path()}
       if not from_scratch:
         paths['INITIAL_CHECKPOINT_PATH'] = self._checkpoint(start)
-      return _GinRun('train', files, shared | paths)
+      return GinRun('train', files, shared | paths)
 
     def run(target):
       of(target).run()
@@ -463,14 +400,14 @@ class Pipeline:
         title,
         seconds,
         run,
-        recipe={_GIN_RUN: _GinRun('train', files, shared).command()},
+        recipe={_GIN_RUN: GinRun('train', files, shared).command()},
         command=lambda target: of(target).command(),
         needs=[start],
         has_product=True,
         seed=seed,
     )
 
-  def _caches(self) -> list[Callable[..., '_GinRun']]:
+  def _caches(self) -> list[Callable[..., GinRun]]:
     """All runs that make the token arrays."""
     if self._suite.checkpoint:
       # Tasks are tokenized with what the checkpoint was pre-trained on, and
@@ -483,7 +420,7 @@ class Pipeline:
 
   def _cache(
       self, task: str | None, splits: Sequence[str], scale: Scale
-  ) -> Callable[..., '_GinRun']:
+  ) -> Callable[..., GinRun]:
     """Returns a function of paths to a run of cache.gin.
 
     Args:
@@ -497,7 +434,7 @@ class Pipeline:
     if splits:
       bindings['launch.Cache.splits'] = tuple(splits)
     files = [_LOCAL + 'cache.gin', *self._suite_gin()]
-    return lambda **paths: _GinRun('cache', files, bindings | paths)
+    return lambda **paths: GinRun('cache', files, bindings | paths)
 
   def _arrays(self, task: str, split: str, scale: Scale) -> str:
     """Returns the folder of a task's tokens; makes it where it is missing."""
@@ -591,15 +528,6 @@ def _cached(scale: Scale) -> dict[str, Any]:
       'TASK_FEATURE_LENGTHS': scale.lengths,
       'MAX_CACHED_EXAMPLES': scale.max_cached_examples,
   }
-
-
-def _slug(model: Model) -> str:
-  parts = [f'K{model.num_kv_heads}']
-  origin = SCRATCH if model.method is None else model.origin
-  parts += [origin] * bool(origin)
-  parts += [model.method] * model.is_converted
-  parts += [f'alpha{model.alpha:g}'] * (model.method is not None)
-  return '-'.join(parts)
 
 
 def _load(path: str):

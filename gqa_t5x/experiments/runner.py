@@ -16,6 +16,7 @@ from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import experiment as experiment_lib
+from gqa_t5x.experiments import model
 from gqa_t5x.experiments import pipeline as pipeline_lib
 from gqa_t5x.experiments import pod
 from gqa_t5x.experiments import results as results_lib
@@ -106,7 +107,7 @@ def reproduce(
         'columns': [dataclasses.asdict(c) for c in settings.suite.columns],
         'model': experiment_lib.base_config(pipeline),
         'pretrain_steps': settings.pretrain_steps,
-        'uptrain_fraction': pipeline_lib.ALPHA * settings.alpha_unit,
+        'uptrain_fraction': model.ALPHA * settings.alpha_unit,
         'stages': experiment_lib.stage_lines(stages, done, folder),
         **found,
     }

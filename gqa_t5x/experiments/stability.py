@@ -13,8 +13,8 @@ from gqa_t5x.experiments import rendering
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import tables
 from gqa_t5x.experiments.experiment import Experiment
-from gqa_t5x.experiments.pipeline import Model
-from gqa_t5x.experiments.pipeline import SCRATCH
+from gqa_t5x.experiments.model import Model
+from gqa_t5x.experiments.model import SCRATCH
 
 _POINTS = 60  # Of a curve: enough to see where it goes.
 

@@ -11,7 +11,7 @@ from gqa_t5x.experiments import rendering
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import tables
 from gqa_t5x.experiments.experiment import Experiment
-from gqa_t5x.experiments.pipeline import Model
+from gqa_t5x.experiments.model import Model
 
 
 def blocks(results: dict) -> list:

@@ -1,0 +1,31 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A run of the engine, of which an experiment shows the command."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import shlex
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class GinRun:
+  """A run of the engine: as a command, and in this process."""
+
+  mode: str
+  gin_files: Sequence[str]
+  bindings: Mapping[str, Any]
+
+  def _pairs(self) -> list[str]:
+    return [f'{name}={value!r}' for name, value in self.bindings.items()]
+
+  def command(self) -> str:
+    words = ['gqa-t5x', self.mode]
+    words += [f'--gin_file={path}' for path in self.gin_files]
+    words += [shlex.quote(f'--gin.{pair}') for pair in self._pairs()]
+    return ' '.join(words)
+
+  def run(self) -> Any:
+    from gqa_t5x.engine import launch
+
+    return launch.run(self.mode, self.gin_files, self._pairs())
