@@ -217,31 +217,15 @@ SCALES = {
             ),
         },
     ),
-    # A rehearsal of the two above.
-    'benchmarks_smoke': Scale(
-        suite=suites.benchmarks(),
-        inputs_length=64,
-        targets_length=16,
-        max_cached_examples=200,
-        batch_size=4,
-        alpha_unit=1.0,
-        pretrain_steps=20,
-        finetune_steps=2,
-        dev_examples=4,
-        test_examples=8,
-        loss_examples=8,
-        decode_batch_size=8,
-        calibration_sequences=16,
-        scratch_steps=20,
-        timing=dict(
-            batch_size=2, input_length=64, output_length=8, num_repeats=2
-        ),
-        seconds=dict(
-            vocabulary=240, data=60, convert=1, step=2, loss=2, finetune=2,
-            test=1, baselines=4, timing=10,
-        ),
-        xla_flags=_HARDLY_OPTIMIZED,
-        model_bindings={'network.T5Config.vocab_size': 8192},
-        tasks={'gqa_sumpubmed': dict(inputs_length=128, targets_length=32)},
-    ),
 }  # pyformat: disable
+# A rehearsal of the benchmarks.
+SCALES['benchmarks_smoke'] = dataclasses.replace(
+    SCALES['smoke'],
+    suite=suites.benchmarks(),
+    alpha_unit=1.0,
+    pretrain_steps=20,
+    scratch_steps=20,
+    seconds={**SCALES['smoke'].seconds, 'vocabulary': 150, 'data': 40},
+    model_bindings={'network.T5Config.vocab_size': 8192},
+    tasks={'gqa_sumpubmed': {'inputs_length': 128, 'targets_length': 32}},
+)
