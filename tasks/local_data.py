@@ -12,11 +12,11 @@ object a line:
   fairytaleqa  question, context: texts; answers: a list of texts
   novels       text: some pages; for pre-training
 
-Other fields are not read. sumpubmed has no file of its test split: every other
-row of its validation file is that. Pre-training, by span corruption, reads the
-novels, what the tasks are trained on, and the installed documentation. The
-vocabulary is the one that ships; `default_vocabulary.path` in gin chooses
-another. Any other data of such kinds: see `files`.
+Other fields are not read. Where sumpubmed has no file of its test split, every
+other row of its validation file is that. Pre-training, by span corruption,
+reads the novels, what the tasks are trained on, and the installed
+documentation. The vocabulary is the one that ships; `default_vocabulary.path`
+in gin chooses another. Any other data of such kinds: see `files`.
 
 Without seqio nothing is registered, and what is cached can be trained on.
 """
@@ -54,6 +54,7 @@ _TEXTS = {
     'fairytaleqa': ('context',),
     'novels': ('text',),
 }
+_SPACES = ' \t\n\v\f\r'  # What TensorFlow strips.
 # Words of a baseline that learns nothing: the first of the document.
 _LEAD_WORDS = {'gqa_aeslc': 10, 'gqa_sumpubmed': 220}
 
@@ -64,7 +65,7 @@ def rows(name: str, split: str) -> Sequence[dict]:
   Raises:
     UserError: where a file is missing, or is not as expected.
   """
-  if name == 'sumpubmed' and split != 'train':
+  if name == 'sumpubmed' and split != 'train' and not _path(name, 'test'):
     found = _read(_find(name, 'validation'), FIELDS[name])
     return found[SPLITS.index(split) - 1 :: 2]
   return _read(_find(name, split), FIELDS[name])
@@ -133,22 +134,40 @@ def corpus_fingerprint() -> dict:
   """Returns what identifies the data, to be stored with every result.
 
   Returns:
-    {'sha256': of all rows, 'counts': {name: {split: rows}}}.
+    {'sha256': of all that follows, 'files': {'NAME.SPLIT': SHA-256 of its
+    lines}, 'documentation': that of `corpus.corpus_fingerprint`}.
   """
-  digest, counts = hashlib.sha256(), {}
+  made_of = {
+      'files': _hashes(),
+      'documentation': corpus.corpus_fingerprint()['sha256'],
+  }
+  text = json.dumps(made_of, sort_keys=True)
+  return {'sha256': hashlib.sha256(text.encode()).hexdigest(), **made_of}
+
+
+def changed(fingerprint: dict) -> list[str]:
+  """Returns what is in the folder, and is other than the fingerprint's."""
+  files = fingerprint['files']
+  return [name for name, digest in _hashes().items() if files[name] != digest]
+
+
+def _hashes() -> dict[str, str]:
+  """SHA-256 of the lines of each file that is there, by 'NAME.SPLIT'."""
+  found = {}
   for name in FIELDS:
-    for split in SPLITS[: 2 if name == 'novels' else 3]:
-      found = rows(name, split)
-      digest.update(json.dumps(found).encode())
-      counts.setdefault(name, {})[split] = len(found)
-  return {'sha256': digest.hexdigest(), 'counts': counts}
+    for split in SPLITS:
+      if path := _path(name, split):
+        with _open(path) as lines:
+          text = lines.read()
+        found[f'{name}.{split}'] = hashlib.sha256(text.encode()).hexdigest()
+  return found
 
 
 def _is_kept(name: str, row: dict) -> bool:
   """Whether the task keeps a row; `summarization.drop_blank` drops others."""
-  return FIELDS[name][0] != 'document' or bool(
-      row['document'].strip() and row['summary'].strip()
-  )
+  if FIELDS[name][0] != 'document':
+    return True
+  return all(row[f].strip(_SPACES) for f in FIELDS[name])
 
 
 def _source(name):
@@ -163,6 +182,17 @@ def _find(name: str, split: str) -> pathlib.Path:
   Raises:
     UserError: where there is no such file.
   """
+  if path := _path(name, split):
+    return path
+  wanted = pathlib.Path(os.environ[DATA_DIR], f'{name}.{split}.jsonl')
+  raise errors.UserError(
+      f'expected the {split} split of {name}, found neither {wanted} nor '
+      f'{wanted.name}.gz; put it there, or run: export {DATA_DIR}=FOLDER'
+  )
+
+
+def _path(name: str, split: str) -> pathlib.Path | None:
+  """Returns the path of a dataset's split, None where it is not there."""
   wanted = f'{name}.{split}.jsonl'
   folder = os.environ.get(DATA_DIR)
   if not folder:
@@ -171,13 +201,7 @@ def _find(name: str, split: str) -> pathlib.Path:
         f'set; run: export {DATA_DIR}=FOLDER'
     )
   paths = [pathlib.Path(folder, wanted + end) for end in ('', '.gz')]
-  for path in paths:
-    if path.is_file():
-      return path
-  raise errors.UserError(
-      f'expected the {split} split of {name}, found neither {paths[0]} nor '
-      f'{paths[1].name}; put it there, or run: export {DATA_DIR}=FOLDER'
-  )
+  return next((path for path in paths if path.is_file()), None)
 
 
 # The two calls for one split, for its hash and for its rows, follow each other.

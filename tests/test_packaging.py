@@ -63,8 +63,13 @@ def test_core_imports_with_everything_else_blocked(module):
 
 def test_training_imports_without_tensorflow_and_seqio():
   blocked = ['tensorflow', 'tensorflow_text', 'tensorflow_datasets', 'seqio']
-  done = _run_blocked(blocked, 'from gqa_t5x.engine import data, launch, train')
-  assert done.returncode == 0, done.stderr
+  for code in (
+      'from gqa_t5x.engine import data, launch, train',
+      'from gqa_t5x.tasks import corpus, embedded, local_data, metrics',
+      'from gqa_t5x.experiments import pipeline, runner, scoring',
+  ):
+    done = _run_blocked(blocked, code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_command_line_starts_without_jax():

@@ -46,6 +46,7 @@ def cache_mixture(
     num_epochs: int = 1,
     seed: int = 0,
     max_examples: int | None = None,
+    only_cached: bool = False,
 ) -> dict[str, float]:
   """Caches the tasks of a mixture, those that are not there yet.
 
@@ -59,18 +60,26 @@ def cache_mixture(
       anew in each.
     seed: of that noise.
     max_examples: of each task, the first ones; None means all.
+    only_cached: whether to take what was cached last, and look at no source;
+      as where seqio is not installed.
 
   Returns:
     {folder: rate in the mixture} of the tasks.
 
   Raises:
     UserError: if the name is unknown, a folder there was made otherwise, or
-      seqio is not installed and it is not there.
+      it is not there and may not, or cannot, be made.
   """
+  options = {
+      'feature_lengths': {name: feature_lengths[name] for name in FEATURES},
+      'num_epochs': num_epochs,
+      'seed': seed,
+      'max_examples': max_examples,
+  }
   name = f'{folder_name(mixture_or_task)}.{split}.json'
   listed = pathlib.Path(cache_dir) / name
-  if not importlib.util.find_spec('seqio'):
-    return _listed(listed, mixture_or_task, split)
+  if only_cached or not importlib.util.find_spec('seqio'):
+    return _listed(listed, mixture_or_task, split, options)
   import seqio
 
   try:
@@ -90,9 +99,7 @@ def cache_mixture(
     if fingerprint := getattr(task.source, 'fingerprint', None):
       name += f'-{fingerprint(split)[:12]}'
     folder = pathlib.Path(cache_dir) / name / split
-    _cache_task(
-        task, split, feature_lengths, folder, num_epochs, seed, max_examples
-    )
+    _cache_task(task, split, folder, options)
     is_mixture = isinstance(provider, seqio.Mixture)
     rates[str(folder)] = float(provider.get_rate(task)) if is_mixture else 1.0
   relative = {
@@ -103,31 +110,37 @@ def cache_mixture(
   return rates
 
 
-def _listed(
-    path: pathlib.Path, mixture_or_task: str, split: str
-) -> dict[str, float]:
-  """Returns what an earlier call, with seqio, has listed."""
+def _listed(path, mixture_or_task, split, options) -> dict[str, float]:
+  """Returns what an earlier call has listed, if it had these options."""
   if not path.exists():
     raise UserError(
         f'expected the {split} split of {mixture_or_task} in {path.parent},'
-        ' where it is not, and seqio, which could make it, is not installed;'
-        ' copy the cache folder of a machine that has it'
+        ' where it is not, and it is not made here; copy the cache folder of a'
+        ' machine with seqio on which `gqa-t5x cache` has made it'
     )
   rates = json.loads(path.read_text(encoding='utf-8'))
-  return {str(path.parent / folder): rate for folder, rate in rates.items()}
+  found = {path.parent / folder: rate for folder, rate in rates.items()}
+  for folder in found:
+    _check_meta(folder, options)
+  return {str(folder): rate for folder, rate in found.items()}
 
 
-def _cache_task(
-    task, split, feature_lengths, folder, num_epochs, seed, max_examples
-):
+def _check_meta(folder: pathlib.Path, made_from: Mapping[str, Any]) -> None:
+  meta = read_meta(folder)
+  for name, value in made_from.items():
+    if meta.get(name) != value:
+      raise UserError(
+          f'{folder} was cached with {name}={meta.get(name)}, not {value};'
+          ' remove it or choose another cache folder'
+      )
+
+
+def _cache_task(task, split, folder, options):
   vocabulary = task.output_features['targets'].vocabulary
   made_from = {
       'task': task.name,
       'split': split,
-      'feature_lengths': {name: feature_lengths[name] for name in FEATURES},
-      'num_epochs': num_epochs,
-      'seed': seed,
-      'max_examples': max_examples,
+      **options,
       'vocab_size': vocabulary.vocab_size,
       'vocabulary_sha256': vocabulary_hash(vocabulary),
   }
@@ -135,21 +148,13 @@ def _cache_task(
   # Who comes second waits, and finds it made.
   with storage.locked(folder.parent / f'.{folder.name}.lock', wait=True):
     if folder.exists():
-      meta = read_meta(folder)
-      for name, value in made_from.items():
-        if meta.get(name) != value:
-          raise UserError(
-              f'{folder} was cached with {name}={meta.get(name)}, not {value};'
-              ' remove it or choose another cache folder'
-          )
+      _check_meta(folder, made_from)
       return
     beside = folder.parent / f'.{folder.name}.part'
     try:
       shutil.rmtree(beside, ignore_errors=True)  # What a kill left.
       beside.mkdir()
-      arrays = _read_task(
-          task, split, feature_lengths, num_epochs, seed, max_examples
-      )
+      arrays = _read_task(task, split, **options)
       _write(beside, arrays, made_from)
       beside.rename(folder)
     except BaseException:

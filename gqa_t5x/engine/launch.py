@@ -43,6 +43,7 @@ class Cache:
     seed: of that noise.
     max_examples: of each task, the first ones; None means all.
     cache_dir: None is a folder for these lengths under the user's cache.
+    only_cached: whether what was cached last is taken, and no source looked at.
   """
 
   mixture_or_task_name: str
@@ -52,6 +53,7 @@ class Cache:
   seed: int = 0
   max_examples: int | None = None
   cache_dir: str | None = None
+  only_cached: bool = False
 
   def run(self) -> dict[str, dict[str, float]]:
     """Returns {split: {folder: rate}}; makes only what is missing."""
@@ -72,6 +74,7 @@ class Cache:
             num_epochs=self.num_epochs if split == 'train' else 1,
             seed=self.seed,
             max_examples=self.max_examples,
+            only_cached=self.only_cached,
         )
         for split in self.splits
     }

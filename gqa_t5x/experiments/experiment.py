@@ -59,7 +59,7 @@ def collect(
     seeds: Sequence[int],
     done: Mapping[str, Done],
 ) -> dict[str, Any]:
-  """Returns the models, times and baselines of results.json.
+  """Returns the models, times, baselines, ... of results.json.
 
   Args:
     experiments: that were run.
@@ -71,12 +71,12 @@ def collect(
   def result(stage):
     return done[stage.name].result
 
-  models = {}
+  models, config = {}, pipeline.base_config(done)
   times = result(pipeline.timing()) if 'timing' in done else {}
   for experiment in experiments:
     for model in pipeline.made((*experiment.scored, *experiment.measured)):
       entry = models.setdefault(model.name, {})
-      entry |= _entry(model, pipeline, seeds, result)
+      entry |= _entry(model, pipeline, config, seeds, result)
       if model in experiment.scored:
         entry['tasks'] = {
             task: _over_seeds(
@@ -88,6 +88,7 @@ def collect(
         entry['decode'] = times[str(model.num_kv_heads)]
   baselines = 'baselines' in done and result(pipeline.baselines())
   return {
+      'model': config,
       'corpus': result(pipeline.data()),
       'baselines': baselines or {},
       'models': models,
@@ -95,22 +96,14 @@ def collect(
   }
 
 
-def base_config(pipeline: pipeline_lib.Pipeline) -> dict[str, Any]:
-  """Returns the configuration of the checkpoint that all is converted from."""
-  from gqa_t5x import checkpoints
-
-  opened = checkpoints.open_checkpoint(pipeline.base_checkpoint())
-  return opened.metadata['config']
-
-
-def _entry(model, pipeline, seeds, result) -> dict[str, Any]:
+def _entry(model, pipeline, base_config, seeds, result) -> dict[str, Any]:
   import numpy as np
 
   from gqa_t5x import network
   from gqa_t5x.benchmark import sizes
 
   config = network.T5Config(
-      **base_config(pipeline) | {'num_kv_heads': model.num_kv_heads}
+      **base_config | {'num_kv_heads': model.num_kv_heads}
   )
   losses = [result(pipeline.loss(model, seed)) for seed in seeds]
   found = {

@@ -9,7 +9,7 @@ gin_configs/local with a few bindings. Experiments say of which models they want
 what; a stage that several want is one stage.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -20,14 +20,17 @@ from typing import Any
 
 import gqa_t5x
 from gqa_t5x import pretrained
+from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import results as results_lib
+from gqa_t5x.experiments import stages as stages_lib
 from gqa_t5x.experiments.gin_run import GinRun
 from gqa_t5x.experiments.model import ALPHA, NUM_HEADS, SCRATCH, Model
 from gqa_t5x.experiments.scales import Scale
-from gqa_t5x.experiments.stages import Stage
+from gqa_t5x.experiments.stages import Done, Stage
 
 CALIBRATED = ('svd',)  # Methods that are given covariances of text.
-# Stages that need TensorFlow and seqio; all others do without.
+# Stages of a suite without a checkpoint after which seqio and TensorFlow are no
+# longer needed.
 PREPARATION = ('vocabulary', 'data')
 _LOCAL = 'gqa_t5x/gin_configs/local/'
 _SPLITS = ('train', 'validation', 'test')
@@ -82,7 +85,7 @@ class Pipeline:
         f'Train a vocabulary of {pieces:,} pieces',
         self._scale.seconds['vocabulary'],
         make,
-        recipe={'pieces': pieces},
+        recipe={'pieces': pieces, 'version': gqa_t5x.__version__},
         has_product=True,
     )
 
@@ -115,6 +118,23 @@ class Pipeline:
 
   def base_checkpoint(self) -> str:
     return self._checkpoint(self.base())
+
+  def base_config(self, done: Mapping[str, Done]) -> dict[str, Any]:
+    """Returns the configuration of the checkpoint; its folder may be gone."""
+    if base := self.base():
+      return done[base.name].result['config']
+    return _metadata(self.base_checkpoint())['config']
+
+  def check_data(self, folder: pathlib.Path) -> None:
+    """Raises UserError if the data is not what the run in a folder has made."""
+    kept = stages_lib.kept(self.data(), folder)
+    if kept is None:
+      return
+    if changed := self._suite.tasks().changed(kept.result):
+      raise UserError(
+          f'expected the data that {folder} was begun with, but'
+          f' {", ".join(changed)} changed since; choose another --output_dir'
+      )
 
   def converted(self, model: Model, seed: int) -> Stage:
     """The checkpoint before uptraining, of a model that is converted."""
@@ -213,10 +233,16 @@ class Pipeline:
   def _pretrained(
       self, num_kv_heads: int, seed: int | None, steps: int
   ) -> Stage:
-    def losses(target):
+    def result(target):
+      from gqa_t5x.engine import checkpointing
+
       metrics = (target / 'metrics.jsonl').read_text(encoding='utf-8')
       rows = [json.loads(line) for line in metrics.splitlines()]
-      return {'losses': [row['loss'] for row in rows if 'loss' in row]}
+      checkpoint = checkpointing.best_or_latest(str(target), None)
+      return {
+          'losses': [row['loss'] for row in rows if 'loss' in row],
+          'config': _metadata(checkpoint)['config'],
+      }
 
     return self._training(
         f'pretrain-K{num_kv_heads}-{steps}',
@@ -232,7 +258,7 @@ class Pipeline:
         self._scale,
         seed=seed,
         from_scratch=True,
-        result=losses,
+        result=result,
     )
 
   def loss(self, model: Model, seed: int) -> Stage:
@@ -297,7 +323,7 @@ class Pipeline:
         scale.seconds['test'],
         test,
         recipe={'examples': scale.test_examples},
-        command='(part of gqa-t5x reproduce; gqa-t5x eval gives the same)',
+        command='(part of gqa-t5x reproduce; gqa-t5x eval decodes the same)',
         needs=[finetuned],
     )
 
@@ -382,6 +408,7 @@ class Pipeline:
         'BATCH_SIZE': scale.batch_size,
         **bindings,
         **scale.model_bindings,
+        **self._suite_bindings(),
     }
     files = [scale.model_gin, _LOCAL + gin_file, *self._suite_gin()]
 
@@ -439,7 +466,8 @@ class Pipeline:
   def _arrays(self, task: str, split: str, scale: Scale) -> str:
     """Returns the folder of a task's tokens; makes it where it is missing."""
     run = self._cache(task, (split,), scale)
-    (folder,) = run(**self._vocabulary_path()).run()[split]
+    only_cached = {'launch.Cache.only_cached': not self._suite.checkpoint}
+    (folder,) = run(**self._vocabulary_path(), **only_cached).run()[split]
     return folder
 
   def _test(self, network, params, task: str, scale: Scale) -> dict[str, Any]:
@@ -460,6 +488,15 @@ class Pipeline:
 
   def _suite_gin(self) -> list[str]:
     return [self._suite.gin_file] * bool(self._suite.gin_file)
+
+  def _suite_bindings(self) -> dict[str, Any]:
+    """Of training where a vocabulary and token arrays have been made."""
+    if self._suite.checkpoint:
+      return {}
+    return {
+        'network.T5Config.vocab_size': self._suite.vocab_size,
+        'launch.Cache.only_cached': True,
+    }
 
   def _vocabulary_path(self) -> dict[str, str]:
     """The binding of a vocabulary that does not ship."""
@@ -508,7 +545,8 @@ class Pipeline:
       name, recipe = f'{name}-seed{seed}', recipe | {'seed': seed}
     if name not in self._stages:
       if name not in PREPARATION:
-        needs = [self.data(), *needs]
+        before = [self.vocabulary(), self.data()]
+        needs = [*(stage for stage in before if stage), *needs]
       self._stages[name] = Stage(
           name=name,
           title=title,
@@ -528,6 +566,12 @@ def _cached(scale: Scale) -> dict[str, Any]:
       'TASK_FEATURE_LENGTHS': scale.lengths,
       'MAX_CACHED_EXAMPLES': scale.max_cached_examples,
   }
+
+
+def _metadata(path: str) -> dict[str, Any]:
+  from gqa_t5x import checkpoints
+
+  return checkpoints.open_checkpoint(path).metadata
 
 
 def _load(path: str):

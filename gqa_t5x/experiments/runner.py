@@ -61,7 +61,7 @@ def reproduce(
           f'experiment={name!r} is unknown; choose {", ".join(known)} or all'
       )
   if scale == 'paper':
-    _show_pod(names, dry_run)
+    _show_pod(names, dry_run and not prepare)
     return
   if scale not in scales.SCALES:
     raise UserError(
@@ -79,10 +79,15 @@ def reproduce(
       [stage for e in experiments for stage in e.stages(pipeline, seeds)]
   )
   if prepare:
+    if settings.suite.checkpoint:
+      raise UserError(
+          f'scale={scale!r} needs seqio to its end, for tasks that are made'
+          ' from what is installed; choose benchmarks or gpu for --prepare'
+      )
     stages = [s for s in stages if s.name in pipeline_lib.PREPARATION]
   titles = '; '.join(e.title for e in experiments)
   stages_lib.say(f'{titles}; {scale} scale, in {folder}')
-  stages_lib.show(stages, folder)
+  stages_lib.show(stages, folder, settings.machine)
   if dry_run:
     for stage in stages:
       print(f'# {stage.title}\n{stage.command_line()}')
@@ -91,6 +96,7 @@ def reproduce(
     stages_lib.write_json(folder / _RUN_FILE, {'scale': scale})
     flags = [os.environ.get('XLA_FLAGS', ''), settings.xla_flags]
     os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
+    pipeline.check_data(folder)
     done = stages_lib.run(stages, folder)
     if prepare:
       return
@@ -105,7 +111,6 @@ def reproduce(
         **results_lib.environment(),
         'seeds': list(seeds),
         'columns': [dataclasses.asdict(c) for c in settings.suite.columns],
-        'model': experiment_lib.base_config(pipeline),
         'pretrain_steps': settings.pretrain_steps,
         'uptrain_fraction': model.ALPHA * settings.alpha_unit,
         'stages': experiment_lib.stage_lines(stages, done, folder),

@@ -6,6 +6,7 @@ Each function takes folders of token arrays, as `gqa-t5x cache` writes them.
 """
 
 from collections.abc import Sequence
+import itertools
 from typing import Any
 
 import jax
@@ -30,9 +31,11 @@ def losses(
   config = data.BatchConfig(
       scale.decode_batch_size, scale.inputs_length, scale.targets_length
   )
-  found = evaluate.example_losses(
-      model, params, data.eval_batches(folder, config)
+  batches = itertools.islice(
+      data.eval_batches(folder, config),
+      -(-scale.loss_examples // scale.decode_batch_size),
   )
+  found = evaluate.example_losses(model, params, batches)
   return found[: scale.loss_examples].tolist()
 
 

@@ -30,7 +30,7 @@ class Stage:
   Attributes:
     name: what it is, in a few words; unique in a run.
     title: what a person reads while it runs.
-    seconds: how long it takes on 2 CPU cores, about.
+    seconds: how long it takes, about.
     run: does it and returns its result as JSON values; with `folder`, it gets
       the folder to write to.
     recipe: all that the result depends on, besides what `needs` made.
@@ -130,32 +130,35 @@ def run(stages: Sequence[Stage], folder: pathlib.Path) -> dict[str, Done]:
     start = time.perf_counter()
     result = stage.run() if stage.product is None else stage.run(stage.product)
     took = time.perf_counter() - start
-    kept = {
+    found = {
         'seconds': took,
         'commit': commit,
         'recipe': stage.recipe,
         'result': result,
     }
-    write_json(_path(stage, folder), kept)
+    write_json(_path(stage, folder), found)
     left -= stage.seconds
-  found = {}
-  for stage in stages:
-    kept = json.loads(_path(stage, folder).read_text(encoding='utf-8'))
-    found[stage.name] = Done(
-        kept['result'], kept['seconds'], kept.get('commit')
-    )
-  return found
+  return {stage.name: kept(stage, folder) for stage in stages}
 
 
-def show(stages: Sequence[Stage], folder: pathlib.Path) -> None:
-  """Says what will be done and how long it will take."""
+def kept(stage: Stage, folder: pathlib.Path) -> Done | None:
+  """Returns what is kept of a stage, None if it is not done."""
+  path = _path(stage, folder)
+  if not path.exists():
+    return None
+  found = json.loads(path.read_text(encoding='utf-8'))
+  return Done(found['result'], found['seconds'], found.get('commit'))
+
+
+def show(stages: Sequence[Stage], folder: pathlib.Path, machine: str) -> None:
+  """Says what will be done and how long it will take on a machine."""
   pending = set(to_do(stages, folder))
   for stage in stages:
     mark = 'to do' if stage in pending else 'done'
     say(f'  {mark:>5}  {stage.seconds:>5.0f} s  {stage.title}')
   say(
       f'{len(pending)} of {len(stages)} stages to do, about'
-      f' {duration(sum(stage.seconds for stage in pending))} on 2 CPU cores.\n'
+      f' {duration(sum(stage.seconds for stage in pending))} on {machine}.\n'
       'Each is kept: interrupt at any time, and run the same command to go on.'
   )
 

@@ -25,7 +25,7 @@ class Suite:
   Attributes:
     columns: the tasks that models are scored on.
     module: registers the tasks in seqio, and has `reference_targets`,
-      `trivial_predictions` and `corpus_fingerprint`.
+      `trivial_predictions`, `corpus_fingerprint` and `changed`.
     dev_task: of pre-training; the loss of models is measured on it.
     gin_file: bindings on top of those of gin_configs/local, or None.
     checkpoint: the multi-head checkpoint, or None where one is pre-trained.
@@ -43,6 +43,11 @@ class Suite:
   def origin(self) -> str:
     """What results.json says of the checkpoint."""
     return SHIPPED if self.checkpoint else PRETRAINED
+
+  @property
+  def vocab_size(self) -> int | None:
+    """Ids of the vocabulary that is trained, sentinels included."""
+    return self.num_pieces and self.num_pieces + 100
 
   def tasks(self):
     """Imports and returns the module."""
@@ -83,9 +88,7 @@ def benchmarks(*tasks: str) -> Suite:
   """Returns the suite of the benchmarks, or of these of their tasks."""
   return Suite(
       columns=tuple(
-          column
-          for task, column in _BENCHMARK_COLUMNS.items()
-          if not tasks or task in tasks
+          _BENCHMARK_COLUMNS[task] for task in tasks or _BENCHMARK_COLUMNS
       ),
       module='gqa_t5x.tasks.local_data',
       dev_task='gqa_benchmarks_span_corruption',

@@ -116,13 +116,29 @@ def test_gin_chooses_the_vocabulary():
 
 
 def test_what_is_scored_is_what_the_task_keeps(tmp_path):
-  blank = {'document': 'x', 'summary': ' '}
-  _write(tmp_path / 'aeslc.test.jsonl', [blank, ROWS['aeslc']])
+  # A blank one, and one that only Python calls blank.
+  rows = [{'document': 'x', 'summary': text} for text in (' ', '\xa0')]
+  _write(tmp_path / 'aeslc.test.jsonl', [*rows, ROWS['aeslc']])
   _, examples = _examples('aeslc', 'test')
-  assert len(examples) == 1
-  assert local_data.reference_targets('gqa_aeslc', 'test') == ['Meeting']
+  kept = [e['targets_pretokenized'].decode() for e in examples]
+  assert local_data.reference_targets('gqa_aeslc', 'test') == kept
+  assert kept == ['\xa0', 'Meeting']
   made = local_data.trivial_predictions('gqa_aeslc', 'test')
-  assert made == {'lead': ['Hi Al, see you at 5.']}
+  assert made == {'lead': ['x', 'Hi Al, see you at 5.']}
+
+
+def test_changed_files_are_noticed(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+      local_data.corpus, 'corpus_fingerprint', lambda: {'sha256': 'a'}
+  )
+  for split in local_data.SPLITS:
+    _write(tmp_path / f'aeslc.{split}.jsonl', [ROWS['aeslc']])
+  fingerprint = local_data.corpus_fingerprint()
+  (tmp_path / 'aeslc.train.jsonl').unlink()  # May have stayed elsewhere.
+  assert not local_data.changed(fingerprint)
+  _write(tmp_path / 'aeslc.test.jsonl', [ROWS['aeslc']] * 2)
+  assert local_data.changed(fingerprint) == ['aeslc.test']
+  assert local_data.corpus_fingerprint()['sha256'] != fingerprint['sha256']
 
 
 def test_validation_of_sumpubmed_is_dealt_out(tmp_path):
@@ -134,6 +150,9 @@ def test_validation_of_sumpubmed_is_dealt_out(tmp_path):
       for split in ('validation', 'test')
   }
   assert found == {'validation': ['a', 'c', 'e'], 'test': ['b', 'd']}
+  _write(tmp_path / 'sumpubmed.test.jsonl', rows[:1])
+  assert local_data.reference_targets('gqa_sumpubmed', 'test') == ['a']
+  assert len(local_data.reference_targets('gqa_sumpubmed', 'validation')) == 5
 
 
 def test_pretraining_reads_no_text_of_a_test_split(tmp_path, monkeypatch):
