@@ -81,6 +81,28 @@ def config_of(path: str | None) -> T5Config:
   return T5Config(**opened.metadata['config'])
 
 
+def to_gin(facts: dict[str, Any]) -> str:
+  """Returns a model file, as those of gin_configs/models, of the facts."""
+  config = facts['config'] | {
+      'num_kv_heads': '%NUM_KV_HEADS', 'dropout_rate': '%DROPOUT_RATE'
+  }  # pyformat: disable
+  lines = [
+      f'# The model of {facts["path"]!r}.',
+      'from __gin__ import dynamic_registration',
+      '',
+      'from gqa_t5x import network',
+      '',
+      f'NUM_KV_HEADS = {facts["config"]["num_kv_heads"]}',
+      '',
+      'network.Transformer.config = @network.T5Config()',
+      'network.T5Config:',
+  ]
+  for name, value in config.items():
+    is_macro = isinstance(value, str) and value.startswith('%')
+    lines.append(f'  {name} = {value if is_macro else repr(value)}')
+  return '\n'.join(lines) + '\n'
+
+
 def to_text(facts: dict[str, Any]) -> str:
   """Returns `inspect_checkpoint`'s facts as lines for a person."""
   config = facts['config']

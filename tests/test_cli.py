@@ -217,6 +217,26 @@ def test_inspect_counts_by_hand(checkpoint, run):
   assert facts['step'] == 7
 
 
+def test_inspect_writes_the_gin_file_of_a_model(checkpoint, run, tmp_path):
+  launch = pytest.importorskip('gqa_t5x.engine.launch')
+  pytest.importorskip('seqio')
+  _, out, _ = run('inspect', checkpoint, '--gin')
+  (tmp_path / 'model.gin').write_text(out)
+  job = launch.configure(
+      'train',
+      [
+          'gqa_t5x/gin_configs/local/pretrain.gin',
+          str(tmp_path / 'model.gin'),
+      ],
+      ['MODEL_DIR = "m"', 'NUM_KV_HEADS = 2'],
+  )
+  _, facts, _ = run('inspect', checkpoint, '--json')
+  expected = json.loads(facts)['config'] | {
+      'num_kv_heads': 2, 'dropout_rate': 0.0,
+  }  # pyformat: disable
+  assert job.model.config.to_dict() == expected
+
+
 def test_inspect_for_a_person(checkpoint, run):
   status, out, _ = run('inspect', checkpoint)
   assert status == 0

@@ -80,6 +80,9 @@ def add_commands(add) -> None:
   command.add_argument(
       '--verify', action='store_true', help='read all of it, by its manifest'
   )
+  command.add_argument(
+      '--gin', action='store_true', help='print the gin file of its model'
+  )
   arguments.add_json(command)
 
 
@@ -148,7 +151,9 @@ def _inspect(args) -> None:
   from gqa_t5x import inspection
 
   facts = inspection.inspect_checkpoint(args.checkpoint, args.verify)
-  if args.json:
+  if args.gin:
+    print(inspection.to_gin(facts), end='')
+  elif args.json:
     arguments.print_json(facts)
   else:
     print(inspection.to_text(facts))
