@@ -64,7 +64,7 @@ def _bleu(sums: np.ndarray) -> np.ndarray:
 
 
 def _scores(examples: np.ndarray, times_drawn: np.ndarray) -> np.ndarray:
-  """Corpus scores [R] of resamples; see `paired_difference` for `examples`.
+  """Corpus scores [R] of resamples; see `paired_contrast` for `examples`.
 
   times_drawn [R, n] says how often each resample holds each example.
   """
@@ -90,42 +90,54 @@ def paired_difference(first: Sequence[np.ndarray],
                       second: Sequence[np.ndarray], *,
                       seed: int = 0,
                       num_resamples: int = NUM_RESAMPLES) -> Interval:
-  """Interval of (first - second), averaged over tasks with equal weight.
+  """Interval of (first - second); `paired_contrast` of two models."""
+  return paired_contrast(
+      [(1.0, first), (-1.0, second)], seed=seed, num_resamples=num_resamples)
 
-  In each resample both models are scored on the same drawn examples, task by
-  task, and for the same drawn seeds, so what makes an example hard for both
-  cancels, and what a seed's order of data does to both.
+
+def paired_contrast(models: Sequence[tuple[float, Sequence[np.ndarray]]], *,
+                    seed: int = 0,
+                    num_resamples: int = NUM_RESAMPLES) -> Interval:
+  """Interval of a weighted sum of models' averages over tasks.
+
+  In each resample all models are scored on the same drawn examples, task by
+  task, and for the same drawn seeds, so what makes an example hard for all
+  cancels, and what a seed's order of data does to all.
 
   Args:
-    first: for each task, the first model's examples: scores [seeds, n], whose
-      mean is the task's score, or BLEU statistics [seeds, n, 10].
-    second: the same for the second model, on the same examples and seeds in
-      the same order.
+    models: (weight, examples) of each; for each task, its examples: scores
+      [seeds, n], whose mean is the task's score, or BLEU statistics [seeds, n,
+      10], on the same examples and seeds in the same order for all models.
     seed: seed of the resampling.
     num_resamples: how many resamples.
 
   Returns:
-    The difference of the averages with its 95% interval, in points.
+    The sum with its 95% interval, in points; tasks have equal weight.
 
   Raises:
-    ValueError: the two models have not the same examples and seeds.
+    ValueError: the models have not the same examples and seeds.
   """
   rng = np.random.default_rng(seed)
+  weights = [weight for weight, _ in models]
   estimate, resampled, seeds_drawn = 0.0, np.zeros(num_resamples), None
-  for a, b in zip(first, second, strict=True):
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim < 2 or not a.size:
-      raise ValueError('expected the same examples and seeds for both models, '
-                       f'at least one; got shapes {a.shape} and {b.shape}')
-    num_seeds, n = a.shape[:2]
+  tasks = list(zip(*(examples for _, examples in models), strict=True))
+  for task in tasks:
+    task = [np.asarray(examples, np.float64) for examples in task]
+    shapes = {examples.shape for examples in task}
+    shape = task[0].shape
+    if len(shapes) > 1 or len(shape) < 2 or not task[0].size:
+      raise ValueError('expected the same examples and seeds for all models, '
+                       f'at least one; got shapes {shapes}')
+    num_seeds, n = shape[:2]
     if seeds_drawn is None:
       seeds_drawn = _times_drawn(rng, num_seeds, num_resamples) / num_seeds
     times_drawn = _times_drawn(rng, n, num_resamples)
     for i in range(num_seeds):
-      estimate += ((corpus_score(a[i]) - corpus_score(b[i]))
-                   / num_seeds / len(first))
-      resampled += seeds_drawn[:, i] * (
-          _scores(a[i], times_drawn) - _scores(b[i], times_drawn)) / len(first)
+      for weight, examples in zip(weights, task, strict=True):
+        share = weight / len(tasks)
+        estimate += share * corpus_score(examples[i]) / num_seeds
+        resampled += share * seeds_drawn[:, i] * _scores(
+            examples[i], times_drawn)
   return _interval(estimate, resampled)
 
 

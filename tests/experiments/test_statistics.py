@@ -47,6 +47,15 @@ def test_tasks_weigh_the_same_whatever_their_size():
   assert interval.estimate == pytest.approx(2.0)
 
 
+def test_a_contrast_of_three_by_hand():
+  a, b, c = (np.full((1, 4), value) for value in (50.0, 44.0, 53.0))
+  interval = statistics.paired_contrast(
+      [(1.0, [a, a]), (-1 / 3, [b, b]), (-2 / 3, [c, b])])
+  # 50 - 44 / 3 - 2 (53 + 44) / 2 / 3
+  assert interval.estimate == pytest.approx(3.0)
+  assert interval.low == pytest.approx(3.0) == interval.high
+
+
 def test_same_seed_same_interval():
   a, b = np.sqrt(np.arange(11.0))[None], np.zeros((1, 11))
   assert (statistics.paired_difference([a], [b], seed=3)
