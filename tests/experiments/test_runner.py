@@ -86,7 +86,8 @@ def test_a_half_written_result_does_not_count(tmp_path):
     [
         (
             dict(scale='huge'),
-            "scale='huge' is unknown; choose laptop, smoke, benchmarks, gpu,",
+            "scale='huge' is unknown; choose laptop, smoke, gpu, benchmarks,"
+            ' benchmarks_smoke or paper',
         ),
         (dict(scale='paper'), 'runs on TPU pods; add --dry_run'),
         (dict(seeds=[1, 1]), 'expected seeds that differ'),
