@@ -132,6 +132,10 @@ class Train:
           process_count=jax.process_count(),
       )
 
+    # Where the tokens come from may differ when a run is continued; what they
+    # are may not.
+    source = dataclasses.asdict(self.source)
+    del source['only_cached']
     train.train(
         self.model,
         dataclasses.replace(
@@ -142,7 +146,7 @@ class Train:
         from_batch,
         self._dev_metrics(folders.get('validation', {}), batches, lengths),
         {
-            'source': dataclasses.asdict(self.source),
+            'source': source,
             'batches': dataclasses.asdict(batches),
             'tokens_sha256': {meta['task']: meta['sha256'] for meta in metas},
         },

@@ -159,6 +159,37 @@ def test_without_seqio_what_was_cached_is_found(
     cache.cache_mixture('gqa_aeslc', 'train', lengths, str(tmp_path / 'moved'))
 
 
+def test_a_run_goes_on_from_what_was_cached(tmp_path, captions):
+  def train(steps, only_cached):
+    launch.run(
+        'train',
+        [
+            'gqa_t5x/gin_configs/models/t5_1_1_mini.gin',
+            LOCAL + 'pretrain.gin',
+            LOCAL + 'benchmarks.gin',
+        ],
+        [
+            f'VOCABULARY_PATH = "{captions}"',
+            f'MODEL_DIR = "{tmp_path / "run"}"',
+            f'TRAIN_STEPS = {steps}',
+            f'launch.Cache.only_cached = {only_cached}',
+            f'launch.Cache.cache_dir = "{tmp_path / "tokens"}"',
+            'launch.Cache.splits = ("train",)',
+            'MIXTURE_OR_TASK_NAME = "gqa_multi30k"',
+            'TASK_FEATURE_LENGTHS = {"inputs": 32, "targets": 16}',
+            'BATCH_SIZE = 2',
+            'network.T5Config.vocab_size = 420',
+            'network.T5Config.emb_dim = 16',
+            'network.T5Config.mlp_dim = 16',
+        ],
+    )
+
+  train(1, False)
+  (tmp_path / 'multi30k.train.jsonl.gz').unlink()
+  train(2, True)
+  assert (tmp_path / 'run' / 'checkpoints' / '2').is_dir()
+
+
 _ROWS = {
     'multi30k': {'en': 'A dog.', 'de': 'Ein Hund.'},
     'aeslc': {'document': 'Hi Al, see you at 5.', 'summary': 'A meeting'},
