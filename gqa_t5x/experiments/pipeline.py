@@ -69,7 +69,9 @@ class Pipeline:
     """The SentencePiece model; None is the one that ships."""
     if self._suite.checkpoint:
       return None
-    pieces = self._suite.num_pieces
+    from gqa_t5x.tasks import common
+
+    pieces = self._suite.vocab_size - common.EXTRA_IDS
 
     def make(target):
       from gqa_t5x.tasks import train_vocabulary

@@ -29,7 +29,8 @@ class Suite:
     dev_task: of pre-training; the loss of models is measured on it.
     gin_file: bindings on top of those of gin_configs/local, or None.
     checkpoint: the multi-head checkpoint, or None where one is pre-trained.
-    num_pieces: of the vocabulary that is trained where there is no checkpoint.
+    vocab_size: ids, sentinels included, of the vocabulary that is trained where
+      there is no checkpoint.
   """
 
   columns: tuple[results.TaskColumn, ...]
@@ -37,17 +38,12 @@ class Suite:
   dev_task: str
   gin_file: str | None = None
   checkpoint: str | None = None
-  num_pieces: int | None = None
+  vocab_size: int | None = None
 
   @property
   def origin(self) -> str:
     """What results.json says of the checkpoint."""
     return SHIPPED if self.checkpoint else PRETRAINED
-
-  @property
-  def vocab_size(self) -> int | None:
-    """Ids of the vocabulary that is trained, sentinels included."""
-    return self.num_pieces and self.num_pieces + 100
 
   def tasks(self):
     """Imports and returns the module."""
@@ -93,5 +89,5 @@ def benchmarks(*tasks: str) -> Suite:
       module='gqa_t5x.tasks.local_data',
       dev_task='gqa_benchmarks_span_corruption',
       gin_file='gqa_t5x/gin_configs/local/benchmarks.gin',
-      num_pieces=8192 - 100,
+      vocab_size=8192,
   )
