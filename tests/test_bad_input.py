@@ -182,7 +182,7 @@ CASES = [
     ('figure {file}', 'got something else'),
     ('figure {bytes}', 'got something else'),
     ('generate --checkpoint {ckpt} --input {folder}', 'check the path'),
-    ('completion fish', 'fish'),
+    ('completion ksh', 'ksh'),
     # Runs and reports.
     ('report {broken_run}', 'results.json'),
     ('reproduce --seeds 1,1 --output_dir {new}', 'seeds that differ'),

@@ -3,11 +3,13 @@
 """What README and docs/ tell to type is typed here.
 
 Each `gqa-t5x` command of theirs has to be understood by the parser, and each
-`python -m` of theirs and of docstrings by its program; those of the quick start
-and of fine-tuning on one's own data are run one after another.
+`python -m` of theirs and of docstrings by its program. Then all commands of a
+document are run, one after another: see `REHEARSALS`.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
+import dataclasses
 import json
 import pathlib
 import re
@@ -29,15 +31,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _shell_lines(text: str) -> list[str]:
-  """Returns the lines of blocks without a language, continued ones joined."""
+def _blocks(text: str) -> list[str]:
+  """Returns the blocks without a language, continued lines joined."""
   fences = re.findall(r'^```(\w*)\n(.*?)^```', text, re.M | re.S)
   blocks = [inside for language, inside in fences if language in ('', 'sh')]
   blocks += re.findall(r'(?:^    .*\n)+', text, re.M)
-  lines = []
-  for block in blocks:
-    lines += re.sub(r'\\\n', ' ', block).splitlines()
-  return [line.strip() for line in lines]
+  return [re.sub(r'\\\n', ' ', block) for block in blocks]
+
+
+def _lines(text: str) -> list[str]:
+  """Returns the lines of all blocks."""
+  return [
+      line.strip() for block in _blocks(text) for line in block.splitlines()
+  ]
 
 
 def _words(line: str) -> list[str] | None:
@@ -56,7 +62,7 @@ COMMANDS = [
     (path.name, words)
     for path in DOCUMENTS
     if path.exists()
-    for line in _shell_lines(path.read_text())
+    for line in _lines(path.read_text())
     if (words := _words(line))
 ]
 
@@ -128,11 +134,127 @@ def test_code_of_the_readme_runs(tmp_path):
   assert done.stdout == f'{expected}\n'
 
 
-def _run(lines, folder) -> str:
-  """Runs lines in a folder that has the checkout's files."""
-  for name in ('gqa_t5x', 'gin_configs', 'tasks'):
-    (folder / name).symlink_to(ROOT / name)
-  script = '\n'.join(lines).replace(
+@dataclasses.dataclass(frozen=True)
+class Rehearsal:
+  """How a document's commands are run here.
+
+  Attributes:
+    changes: what stands in a command, and what takes its place: the user's
+      files, and sizes that would take hours.
+    before: commands that make what earlier documents have made.
+    expected: lines of the output, or parts of them.
+    made: files that the commands leave.
+    needs: a module that they need.
+  """
+
+  changes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  before: str = ''
+  expected: Sequence[str] = ()
+  made: Sequence[str] = ()
+  needs: str = 'seqio'
+
+
+_CHECKPOINT = shlex.quote(pretrained.CHECKPOINT_PATH)
+_VOCABULARY = f'cp {shlex.quote(pretrained.VOCABULARY_PATH)}'
+_TEXT = 'for i in $(seq 150); do echo "Row $i holds the sum of its numbers."; done'
+_FEW_STEPS = (
+    ' --gin.UPTRAIN_FRACTION=0.0003 --gin.MAX_CACHED_EXAMPLES=200'
+    ' --gin.DEV_EXAMPLES=4'
+)
+_SMALL_BENCHMARK = (
+    'benchmark decode --model small --num_layers 1 --input_length 16'
+    ' --output_length 4 --batch_size 2 --num_repeats 1'
+)
+_ON_TPU = {
+    '--model xxl --num_kv_heads 8': '--model small --num_kv_heads 2',
+    '4x4x4': '2x2x1',
+    '--model_axis 8': '--model_axis 2',
+    '--batch_size 2048 --num_microbatches 32': '--batch_size 8',
+}
+REHEARSALS = {
+    'README.md': Rehearsal(
+        changes={
+            '--input CKPT': f'--input {_CHECKPOINT}',
+            '/tmp/': '',
+            '\'"up"\'': '\'"up"\'' + _FEW_STEPS,
+            'benchmark decode --model small': _SMALL_BENCHMARK,
+        },
+        expected=['2 key/value heads', 'Mittwoch, 5. Mai 2021'],
+        made=['up/checkpoints/7002', 'figure6.svg'],
+    ),
+    'quick_start.md': Rehearsal(
+        # The wheel test runs it, from an empty folder.
+        changes={'--output_dir smoke': '--output_dir smoke --dry_run'},
+        expected=['2 key/value heads', 'Mittwoch, 5. Mai 2021'],
+        made=['gqa2'],
+    ),
+    'conversion.md': Rehearsal(
+        changes={'CKPT': _CHECKPOINT},
+        before=f'{_VOCABULARY} sentencepiece.model; ({_TEXT}) > text.txt',
+        expected=['cross'],
+        made=['OUT'],
+    ),
+    'your_checkpoint.md': Rehearsal(
+        changes={
+            'CKPT': _CHECKPOINT,
+            '\'"uptrained"\'': '\'"uptrained"\'' + _FEW_STEPS,
+        },
+        before=f'{_VOCABULARY} spiece.model; ({_TEXT}) > text.txt',
+        made=['OUT', 'uptrained/checkpoints/7002'],
+    ),
+    'your_data.md': Rehearsal(
+        changes={
+            'uptrained/checkpoints/7350': 'converted',
+            'TRAIN_STEPS_RELATIVE=80': 'TRAIN_STEPS_RELATIVE=2',
+            'finetuned/checkpoints/7430': 'finetuned/checkpoints/7002',
+        },
+        before=(
+            f'gqa-t5x convert --input {_CHECKPOINT} --output converted'
+            ' --num_kv_heads 2'
+        ),
+    ),
+    'reproduce.md': Rehearsal(
+        # `make reproduce` runs this one; it takes 12 minutes.
+        changes={'table1\n': 'table1 --dry_run\n'},
+        expected=['t5x.train'],
+    ),
+    'gpu.md': Rehearsal(
+        changes={
+            # The tests of suites run its stages, with a small vocabulary.
+            '--prepare': '--prepare --dry_run',
+            'benchmark decode --model large --num_kv_heads 16,2,1':
+                f'{_SMALL_BENCHMARK} --num_kv_heads 6,1',
+            '--batch_size 32 --input_length 2048 --output_length 512'
+            ' --largest_batch_in 70': '--largest_batch_in 0.01',
+        },
+        expected=['largest'],
+    ),
+    'tpu.md': Rehearsal(changes=_ON_TPU, needs='libtpu'),
+    'tpu_memory.md': Rehearsal(
+        changes={**_ON_TPU, '--batch_size 32 --input_length 2048': ''},
+        needs='libtpu',
+    ),
+}  # pyformat: disable
+
+
+def _run(name: str, folder: pathlib.Path) -> str:
+  """Runs the commands of a document in a folder with the checkout's files."""
+  rehearsal = REHEARSALS[name]
+  (path,) = (p for p in DOCUMENTS if p.name == name)
+  for part in ('gqa_t5x', 'gin_configs', 'tasks'):
+    (folder / part).symlink_to(ROOT / part)
+  blocks = [b for b in _blocks(path.read_text()) if 'gqa-t5x ' in b]
+  script = '\n'.join(
+      re.sub(' +', ' ', line.strip())
+      for block in blocks
+      for line in block.splitlines()
+      # The environment is there, with another cache folder and no other data.
+      if not re.match(r'\s*(pip|make|export|\.) ', line)
+  ) + '\n'
+  for old, new in rehearsal.changes.items():
+    assert old in script, old
+    script = script.replace(old, new)
+  script = f'{rehearsal.before}\n{script}'.replace(
       'gqa-t5x ', f'{shlex.quote(sys.executable)} -m gqa_t5x '
   )
   done = subprocess.run(
@@ -140,29 +262,27 @@ def _run(lines, folder) -> str:
       cwd=folder, capture_output=True, text=True, check=False,
   )  # pyformat: disable
   assert done.returncode == 0, done.stderr[-2000:]
+  for line in rehearsal.expected:
+    assert line in done.stdout
+  for file in rehearsal.made:
+    assert (folder / file).exists(), file
   return done.stdout
 
 
+def test_all_documents_with_commands_are_rehearsed():
+  assert {name for name, _ in COMMANDS} == set(REHEARSALS)
+
+
 @pytest.mark.slow
-def test_the_quick_start_runs(tmp_path):
-  """Line by line, as it stands."""
-  pytest.importorskip('seqio')
-  lines = _shell_lines((ROOT / 'docs' / 'quick_start.md').read_text())
-  # The wheel test runs `reproduce --scale smoke`, from an empty folder.
-  wanted = [
-      x
-      for x in lines
-      if 'gqa-t5x' in x and 'completion' not in x and 'reproduce' not in x
-  ]
-  assert len(wanted) == 7
-  shown = _run(wanted, tmp_path)
-  assert '2 key/value heads' in shown
-  assert shown.count('Mittwoch, 5. Mai 2021') == 2
+@pytest.mark.parametrize('name', sorted(set(REHEARSALS) - {'your_data.md'}))
+def test_commands_of_a_document_run(name, tmp_path):
+  """One after another, as they stand but for the changes above."""
+  pytest.importorskip(REHEARSALS[name].needs)
+  _run(name, tmp_path)
 
 
 @pytest.mark.slow
 def test_fine_tuning_on_own_data_runs(tmp_path):
-  """As it stands, but for the checkpoint and two steps instead of 80."""
   pytest.importorskip('seqio')
   text = (ROOT / 'docs' / 'your_data.md').read_text()
   (gin,) = re.findall(r'^```gin\n(.*?)^```', text, re.M | re.S)
@@ -171,17 +291,7 @@ def test_fine_tuning_on_own_data_runs(tmp_path):
   for name, count in (('train', 40), ('dev', 3)):
     lines = (json.dumps(row | {'id': n}) + '\n' for n in range(count))
     (tmp_path / f'{name}.jsonl').write_text(''.join(lines))
-  lines = [
-      line.replace('uptrained/checkpoints/7350', 'converted')
-      .replace('TRAIN_STEPS_RELATIVE=80', 'TRAIN_STEPS_RELATIVE=2')
-      .replace('finetuned/checkpoints/7430', 'finetuned/checkpoints/7002')
-      for line in _shell_lines(text)
-  ]
-  convert = (
-      f'gqa-t5x convert --input {shlex.quote(pretrained.CHECKPOINT_PATH)}'
-      ' --output converted --num_kv_heads 2'
-  )
-  _run([convert, *lines], tmp_path)
+  _run('your_data.md', tmp_path)
   scores = json.loads((tmp_path / 'scores' / 'metrics.json').read_text())
   assert 'my_summaries/rouge1' in scores
   outputs = (tmp_path / 'outputs.jsonl').read_text().splitlines()

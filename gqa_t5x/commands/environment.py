@@ -28,7 +28,7 @@ def add_commands(add) -> None:
       'print what makes a shell complete commands and flags',
       'gqa-t5x completion bash > ~/.gqa-t5x && . ~/.gqa-t5x',
   )
-  command.add_argument('shell', choices=['bash', 'zsh', 'tcsh'])
+  command.add_argument('shell', choices=['bash', 'zsh', 'fish', 'tcsh'])
 
 
 def _doctor(args) -> None:
