@@ -391,9 +391,9 @@ def test_every_extra_is_known_to_doctor():
   assert known - {'all', 'dev', 'docs', 't5x'} == set(extras.FEATURES) - {''}
 
 
-@pytest.mark.parametrize('shell', ['bash', 'zsh'])
+@pytest.mark.parametrize('shell', ['bash', 'zsh', 'fish', 'tcsh'])
 def test_completion_knows_commands_and_flags(run, shell):
   pytest.importorskip('shtab')
   status, out, _ = run('completion', shell)
   assert status == 0
-  assert 'convert' in out and '--num_kv_heads' in out
+  assert 'convert' in out and 'num_kv_heads' in out
