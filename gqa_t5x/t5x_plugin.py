@@ -23,6 +23,7 @@ from t5x import partitioning
 
 from gqa_t5x import conversion
 from gqa_t5x import network
+from gqa_t5x.errors import UserError
 
 PyTree = Any
 
@@ -172,15 +173,23 @@ def convert_on_restore(
     learning rate goes on where pre-training left it.
 
   Raises:
-    UserError: as the functions of `conversion`.
+    UserError: as the functions of `conversion`; or if the checkpoint is of
+      another format.
   """
   del target_state_dict
   if is_resuming:
     return state_dict
   conversion.check_slots(slots)
-  stored = checkpoints.load_t5x_checkpoint(
-      checkpoint_path, lazy_parameters=True
-  )
+  try:
+    stored = checkpoints.load_t5x_checkpoint(
+        checkpoint_path, lazy_parameters=True
+    )
+  except ValueError as error:
+    raise UserError(
+        "expected a checkpoint in t5x's legacy format to convert on restore,"
+        f' got {checkpoint_path}; leave convert_on_restore.gin out and convert'
+        ' it with gqa-t5x convert first'
+    ) from error
   kernels = traverse_util.flatten_dict(stored['target'])
   heads = dict(num_heads=config.num_heads, num_kv_heads=config.num_kv_heads)
   wanted = conversion.Conversion(

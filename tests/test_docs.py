@@ -26,12 +26,13 @@ from gqa_t5x import pretrained
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
-pytestmark = pytest.mark.skipif(
+in_a_checkout = pytest.mark.skipif(
     not DOCUMENTS[0].exists(), reason='not a source checkout'
 )
+pytestmark = in_a_checkout
 
 
-def _blocks(text: str) -> list[str]:
+def shell_blocks(text: str) -> list[str]:
   """Returns the blocks without a language, continued lines joined."""
   fences = re.findall(r'^```(\w*)\n(.*?)^```', text, re.M | re.S)
   blocks = [inside for language, inside in fences if language in ('', 'sh')]
@@ -42,7 +43,7 @@ def _blocks(text: str) -> list[str]:
 def _lines(text: str) -> list[str]:
   """Returns the lines of all blocks."""
   return [
-      line.strip() for block in _blocks(text) for line in block.splitlines()
+      line.strip() for block in shell_blocks(text) for line in block.splitlines()
   ]
 
 
@@ -243,7 +244,7 @@ def _run(name: str, folder: pathlib.Path) -> str:
   (path,) = (p for p in DOCUMENTS if p.name == name)
   for part in ('gqa_t5x', 'gin_configs', 'tasks'):
     (folder / part).symlink_to(ROOT / part)
-  blocks = [b for b in _blocks(path.read_text()) if 'gqa-t5x ' in b]
+  blocks = [b for b in shell_blocks(path.read_text()) if 'gqa-t5x ' in b]
   script = '\n'.join(
       re.sub(' +', ' ', line.strip())
       for block in blocks

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """t5x's own scripts from a stock T5 to the predictions of its GQA form.
 
-Each step is a process as a user starts it. What they did is read off the
+Also as README and docs/tpu.md have them. Each step is a process as a user starts it. What they did is read off the
 checkpoints, metrics and predictions that t5x wrote.
 """
 
 import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
 
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 
 from gqa_t5x import checkpoints
+from tests import test_docs
 
 pytestmark = [pytest.mark.t5x, pytest.mark.slow]
 
@@ -356,3 +359,67 @@ def test_both_engines_take_up_each_others_runs(uptrained, tmp_path):
     restored, _ = checkpoints.load_checkpoint(model_dir / 'checkpoint_36')
     saved, _ = checkpoints.load_checkpoint(step)
     jax.tree.map(np.testing.assert_array_equal, restored, saved)
+
+
+@test_docs.in_a_checkout
+def test_commands_of_documents_run(stock, tmp_path):
+  """With the tiny model and a task that is everywhere."""
+  text = {**_SMALL, **_UPTRAIN}
+  task = {
+      'MIXTURE_OR_TASK_NAME': 'docs_summarize',
+      'TASK_FEATURE_LENGTHS': _SMALL['TASK_FEATURE_LENGTHS'],
+      'NUM_PARTITIONS': 1,
+  }
+  tuning = {
+      **_SMALL, **task, 'NUM_KV_HEADS': None, 'LOSS_NORMALIZING_FACTOR': 96,
+      'TRAIN_STEPS': 22, 'EVAL_PERIOD': 2, 'EVAL_STEPS': 1,
+      'EVALUATOR_NUM_EXAMPLES': 4,
+  }  # pyformat: disable
+  changes = {  # README's, then those of docs/tpu.md.
+      'MHA_CHECKPOINT': stock['t5x'],
+      '"DIR"': f'"{tmp_path}/readme"',
+      'gs://BUCKET': str(tmp_path),
+      'in cnn_dailymail arxiv pubmed media_sum multi_news wmt14_en_de trivia_qa':
+          'in arxiv',
+      '$EXPERIMENTS': 'gqa_t5x/gin_configs/experiments',
+      '$PUBLIC/t5_1_1_large/checkpoint_1000000': stock['t5x'],
+      '$PUBLIC/t5_1_1_xxl/checkpoint_1000000': stock['t5x'],
+      'checkpoint_1050000': 'checkpoint_30',
+      'gqa8_xxl/arxiv/checkpoint_1100000': 'gqa8_xxl/checkpoint_30',
+  }  # pyformat: disable
+  smaller = [
+      text,
+      tuning,
+      {**text, 'NUM_PARTITIONS': 1, 'trainer.Trainer.num_microbatches': 1},
+      {**_SMALL, **task, 'EVALUATOR_NUM_EXAMPLES': 4},
+      {**_SMALL, **task, 'BATCH_SIZE': 64},
+  ]
+  blocks = [
+      block
+      for path in (test_docs.ROOT / 'README.md', test_docs.ROOT / 'docs/tpu.md')
+      for block in test_docs.shell_blocks(path.read_text())
+      if '-m t5x.' in block
+  ]
+  for block, bindings in zip(blocks, smaller, strict=True):
+    for old, new in changes.items():
+      block = block.replace(old, new)
+    flags = ' '.join(
+        shlex.quote(f'--gin.{name}={value!r}')
+        for name, value in bindings.items()
+    )
+    script = re.sub(r'(python -m t5x\.[^\n]*)', rf'\1 {flags}', block)
+    done = subprocess.run(
+        ['bash', '-euc', script],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {
+            'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3',
+            'PATH': f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}',
+        },
+    )  # pyformat: disable
+    assert done.returncode == 0, done.stderr[-3000:]
+  check_uptrained(tmp_path / 'readme', stock['t5x'])
+  check_uptrained(tmp_path / 'gqa8_xxl', stock['t5x'])
+  assert (tmp_path / 'mha_large' / 'arxiv' / 'checkpoint_22').is_dir()
+  evaluated = tmp_path / 'gqa8_xxl' / 'arxiv' / 'eval'
+  assert list(evaluated.rglob('docs_summarize-metrics.jsonl'))
+  assert list((tmp_path / 'figure6' / '8').glob('*-predict.jsonl-*'))

@@ -283,3 +283,16 @@ def test_conversion_on_restore_is_the_offline_one(tmp_path, slots):
       resumed.state_dict()['target'],
       grouped.state_dict()['target'],
   )
+
+
+def test_conversion_on_restore_names_another_format(tmp_path):
+  (tmp_path / '_METADATA').write_text('{}')
+  with pytest.raises(UserError, match='legacy format to convert on restore'):
+    t5x_plugin.convert_on_restore(
+        {},
+        {},
+        config=network.T5Config(**CONFIG, num_kv_heads=2)
+        if isinstance(globals().get('CONFIG'), dict)
+        else None,
+        checkpoint_path=str(tmp_path),
+    )

@@ -195,7 +195,7 @@ SCALES['benchmarks'] = dataclasses.replace(
     suite=suites.benchmarks('gqa_multi30k', 'gqa_aeslc', 'gqa_fairytaleqa'),
     max_cached_examples=100_000,
     pretrain_steps=8000,
-    finetune_steps=2000,
+    finetune_steps=1500,
     finetune_evals=10,
     dev_examples=512,
     test_examples=2000,
@@ -206,7 +206,7 @@ SCALES['benchmarks'] = dataclasses.replace(
     tasks={
         'gqa_multi30k': dict(
             inputs_length=64, targets_length=64, batch_size=32,
-            finetune_steps=6000, seconds=dict(finetune=1500, test=40),
+            finetune_steps=4000, seconds=dict(finetune=1500, test=40),
             finetune_bindings={'DROPOUT_RATE': 0.3},
         ),
         'gqa_aeslc': dict(targets_length=32, batch_size=16),
