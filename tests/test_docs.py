@@ -43,7 +43,7 @@ def shell_blocks(text: str) -> list[str]:
 def _lines(text: str) -> list[str]:
   """Returns the lines of all blocks."""
   return [
-      line.strip() for block in shell_blocks(text) for line in block.splitlines()
+      line.strip() for x in shell_blocks(text) for line in x.splitlines()
   ]
 
 
@@ -157,7 +157,7 @@ class Rehearsal:
 
 _CHECKPOINT = shlex.quote(pretrained.CHECKPOINT_PATH)
 _VOCABULARY = f'cp {shlex.quote(pretrained.VOCABULARY_PATH)}'
-_TEXT = 'for i in $(seq 150); do echo "Row $i holds the sum of its numbers."; done'
+_TEXT = 'for i in $(seq 150); do echo "Row $i has the sum of its numbers."; done'
 _FEW_STEPS = (
     ' --gin.UPTRAIN_FRACTION=0.0003 --gin.MAX_CACHED_EXAMPLES=200'
     ' --gin.DEV_EXAMPLES=4'

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """t5x's own scripts from a stock T5 to the predictions of its GQA form.
 
-Also as README and docs/tpu.md have them. Each step is a process as a user starts it. What they did is read off the
-checkpoints, metrics and predictions that t5x wrote.
+Each step is a process as a user starts it, also as README and docs/tpu.md have
+it. What they did is read off the checkpoints, metrics and predictions that t5x
+wrote.
 """
 
 import json
@@ -379,8 +380,8 @@ def test_commands_of_documents_run(stock, tmp_path):
       'MHA_CHECKPOINT': stock['t5x'],
       '"DIR"': f'"{tmp_path}/readme"',
       'gs://BUCKET': str(tmp_path),
-      'in cnn_dailymail arxiv pubmed media_sum multi_news wmt14_en_de trivia_qa':
-          'in arxiv',
+      'cnn_dailymail arxiv pubmed media_sum multi_news wmt14_en_de trivia_qa':
+          'arxiv',
       '$EXPERIMENTS': 'gqa_t5x/gin_configs/experiments',
       '$PUBLIC/t5_1_1_large/checkpoint_1000000': stock['t5x'],
       '$PUBLIC/t5_1_1_xxl/checkpoint_1000000': stock['t5x'],
@@ -394,6 +395,7 @@ def test_commands_of_documents_run(stock, tmp_path):
       {**_SMALL, **task, 'EVALUATOR_NUM_EXAMPLES': 4},
       {**_SMALL, **task, 'BATCH_SIZE': 64},
   ]
+  scripts = pathlib.Path(sys.executable).parent  # Where `python` is.
   blocks = [
       block
       for path in (test_docs.ROOT / 'README.md', test_docs.ROOT / 'docs/tpu.md')
@@ -413,7 +415,7 @@ def test_commands_of_documents_run(stock, tmp_path):
         capture_output=True, text=True, check=False,
         env=os.environ | {
             'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3',
-            'PATH': f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}',
+            'PATH': f'{scripts}:{os.environ["PATH"]}',
         },
     )  # pyformat: disable
     assert done.returncode == 0, done.stderr[-3000:]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gqa_t5x import decoding
+from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 from tests import hf_reference
 
@@ -285,14 +286,11 @@ def test_conversion_on_restore_is_the_offline_one(tmp_path, slots):
   )
 
 
-def test_conversion_on_restore_names_another_format(tmp_path):
-  (tmp_path / '_METADATA').write_text('{}')
+def test_conversion_on_restore_says_what_it_takes(tmp_path):
+  from gqa_t5x import t5x_plugin
+
+  (tmp_path / '_METADATA').write_text('{}')  # As in t5x's Orbax format.
   with pytest.raises(UserError, match='legacy format to convert on restore'):
     t5x_plugin.convert_on_restore(
-        {},
-        {},
-        config=network.T5Config(**CONFIG, num_kv_heads=2)
-        if isinstance(globals().get('CONFIG'), dict)
-        else None,
-        checkpoint_path=str(tmp_path),
+        {}, {}, config=T5Config(VOCAB_SIZE), checkpoint_path=str(tmp_path)
     )
