@@ -157,7 +157,7 @@ class Rehearsal:
 
 _CHECKPOINT = shlex.quote(pretrained.CHECKPOINT_PATH)
 _VOCABULARY = f'cp {shlex.quote(pretrained.VOCABULARY_PATH)}'
-_TEXT = 'for i in $(seq 150); do echo "Row $i has the sum of its numbers."; done'
+_TEXT = 'for i in $(seq 150); do echo "Row $i: the sum of its numbers."; done'
 _FEW_STEPS = (
     ' --gin.UPTRAIN_FRACTION=0.0003 --gin.MAX_CACHED_EXAMPLES=200'
     ' --gin.DEV_EXAMPLES=4'
