@@ -19,6 +19,7 @@ import sys
 
 import gqa_t5x
 from gqa_t5x import extras
+from gqa_t5x import quiet_tensorflow
 from gqa_t5x.errors import EXIT_PREEMPTED
 from gqa_t5x.errors import NO_SPACE
 from gqa_t5x.errors import PeerLostError
@@ -55,8 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     return 2
   if argv is None and sys.argv[1:2] in (['train'], ['reproduce']):
     _use_huge_pages()
-  # TensorFlow reports missing GPUs, which is of no use to anyone here.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  quiet_tensorflow.install()
   try:
     # Its Python is too new for the check above.
     from gqa_t5x import commands

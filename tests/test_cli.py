@@ -6,8 +6,10 @@ import errno
 import importlib.util
 import io
 import json
+import os
 import pathlib
 import re
+import subprocess
 import sys
 import types
 import xml.etree.ElementTree
@@ -397,3 +399,43 @@ def test_completion_knows_commands_and_flags(run, shell):
   status, out, _ = run('completion', shell)
   assert status == 0
   assert 'convert' in out and 'num_kv_heads' in out
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_tensorflow_starts_without_information(tmp_path, fails):
+  """The lines of its absl logs; its own, and what else is written, stay."""
+  (tmp_path / 'tensorflow.py').write_text(f"""
+import os
+os.write(2, b'WARNING: All log messages before absl::InitializeLog() is ...\\n')
+os.write(2, b'I0000 00:00:1.2 34 cudart_stub.cc:31] Could not find ...\\n')
+os.write(2, b'W0000 00:00:1.2 34 x.cc:1] The disk is full\\n')
+if {fails}:
+  raise ImportError('a part of it is missing')
+""")
+  code = (
+      'from gqa_t5x import quiet_tensorflow as quiet; quiet.install();'
+      ' quiet.install(); import tensorflow; print(tensorflow.__loader__)'
+  )
+  done = subprocess.run(
+      [sys.executable, '-c', code],
+      env=os.environ | {'PYTHONPATH': f'{tmp_path}:{os.getcwd()}'},
+      capture_output=True, text=True, check=False,
+  )  # pyformat: disable
+  lines = done.stderr.splitlines()
+  assert lines[0] == 'W0000 00:00:1.2 34 x.cc:1] The disk is full'
+  if fails:
+    assert lines[-1] == 'ImportError: a part of it is missing'
+  else:
+    assert len(lines) == 1 and 'SourceFileLoader' in done.stdout
+
+
+def test_the_real_tensorflow_starts_without_a_word():
+  pytest.importorskip('tensorflow')
+  code = (
+      'from gqa_t5x import quiet_tensorflow as quiet; quiet.install();'
+      ' import tensorflow'
+  )
+  done = subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert not done.stderr
