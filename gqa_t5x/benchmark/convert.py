@@ -8,8 +8,7 @@ the kernel has the bytes; a conversion, when the disk has them. So `cp` is timed
 with a `sync` after it as well.
 """
 
-from collections.abc import Sequence
-import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -28,6 +27,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.checkpoints import names
+from gqa_t5x.conversion import params
 from gqa_t5x.experiments import results
 from gqa_t5x.network import T5Config
 
@@ -66,6 +66,8 @@ def benchmark_convert(
     folder: str | None = None,
     format: str = 't5x',  # pylint: disable=redefined-builtin
     target_format: str | None = None,
+    method: str = 'mean',
+    calibration_sequences: int | None = None,
     num_repeats: int = 3,
     copy: bool = True,
 ) -> dict[str, Any]:
@@ -78,6 +80,9 @@ def benchmark_convert(
       xl and 45 GB for xxl. None is the system's temporary folder.
     format: of the source.
     target_format: of the target; None is the source's.
+    method: of `conversion.convert_params`.
+    calibration_sequences: of text that the method is given, read with the
+      vocabulary that ships; None is no text.
     num_repeats: of both; medians count.
     copy: whether to time `cp -r` too.
 
@@ -90,10 +95,18 @@ def benchmark_convert(
     `throughput_of_cp_sync`; and what `results.environment` says.
 
   Raises:
-    UserError: if the heads do not divide.
+    UserError: if the heads do not divide, or the method is unknown.
   """
-  dataclasses.replace(config, num_kv_heads=num_kv_heads)  # Checks it.
+  params.Conversion(  # Checks them, before anything is written.
+      names.arrays(config),
+      num_heads=config.num_heads,
+      num_kv_heads=num_kv_heads,
+      method=method,
+  )
   root = pathlib.Path(tempfile.mkdtemp(prefix='gqa_t5x_convert_', dir=folder))
+  options = {
+      'num_kv_heads': num_kv_heads, 'format': target_format, 'method': method
+  }
   runs = {'convert': [], 'cp': [], 'cp_sync': []}
   details = []
   try:
@@ -111,7 +124,7 @@ def benchmark_convert(
         runs['cp_sync'].append(time.perf_counter() - start)
         shutil.rmtree(target.parent)
       _settle(source)
-      found = _convert(source, target, num_kv_heads, target_format)
+      found = _convert(source, target, calibration_sequences, options)
       runs['convert'].append(found['seconds'])
       details.append(found)
       target_bytes = _size(target)
@@ -125,6 +138,8 @@ def benchmark_convert(
       'num_kv_heads': num_kv_heads,
       'format': format,
       'target_format': target_format or format,
+      'method': method,
+      'calibration_sequences': calibration_sequences,
       'source_bytes': source_bytes,
       'target_bytes': target_bytes,
       **{f'{name}_seconds': v for name, v in runs.items()},
@@ -153,9 +168,9 @@ def _settle(source: pathlib.Path) -> None:
       manifest.drop_cache(path)
 
 
-def _convert(source, target, num_kv_heads, format) -> dict[str, Any]:
+def _convert(source, target, sequences, options) -> dict[str, Any]:
   """Converts in a process of its own; returns what that prints."""
-  words = [str(source), str(target), str(num_kv_heads), format or '']
+  words = [json.dumps([str(source), str(target), sequences, options])]
   done = subprocess.run(
       [sys.executable, '-m', __name__, *words],
       check=True,
@@ -174,16 +189,24 @@ def _peak_bytes() -> int:
   return int(re.search(r'VmHWM:\s+(\d+) kB', text)[1]) * 1024
 
 
-def _main(words: Sequence[str]) -> None:
+def _main(arguments: str) -> None:
   """Converts, and prints what it took as JSON."""
   from gqa_t5x import conversion
+  from gqa_t5x import pretrained
+  from gqa_t5x.conversion import calibration_text
 
-  source, target, num_kv_heads, format = words  # pylint: disable=redefined-builtin
+  source, target, sequences, options = json.loads(arguments)
+  if sequences:
+    options['calibrate'] = functools.partial(
+        calibration_text.covariances,
+        source,
+        None,
+        pretrained.VOCABULARY_PATH,
+        num_sequences=sequences,
+    )
   before, cpu = _peak_bytes(), time.process_time()
   start = time.perf_counter()
-  conversion.convert_checkpoint(
-      source, target, num_kv_heads=int(num_kv_heads), format=format or None
-  )
+  conversion.convert_checkpoint(source, target, **options)
   seconds = time.perf_counter() - start
   print(
       json.dumps({
@@ -199,7 +222,8 @@ def to_text(found: dict[str, Any]) -> str:
   lines = [
       f'{found["source_bytes"] / 1e9:.2f} GB'
       f' {found["format"]} -> {found["target_bytes"] / 1e9:.2f} GB'
-      f' {found["target_format"]}, K={found["num_kv_heads"]}, peak memory'
+      f' {found["target_format"]}, K={found["num_kv_heads"]} by'
+      f' {found["method"]}, peak memory'
       f' {found["peak_bytes_above_start"] / 2**30:.2f} GiB above the start'
   ]
   for name in ('convert', 'cp', 'cp_sync'):
@@ -214,4 +238,4 @@ def to_text(found: dict[str, Any]) -> str:
 
 
 if __name__ == '__main__':
-  _main(sys.argv[1:])
+  _main(sys.argv[1])

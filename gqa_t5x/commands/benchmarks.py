@@ -108,6 +108,15 @@ def _add_convert(add) -> None:
   )
   arguments.add_numbers(command, ('num_repeats', 5, 'the median counts'))
   command.add_argument(
+      '--method', default='mean', help='as in convert (default: mean)'
+  )
+  command.add_argument(
+      '--calibration_sequences',
+      type=arguments.positive,
+      metavar='N',
+      help='text that the method is given (default: none)',
+  )
+  command.add_argument(
       '--without_cp', action='store_true', help='time no copy beside it'
   )
   command.add_argument(
@@ -312,6 +321,8 @@ def _convert(args) -> None:
       folder=args.folder,
       format=args.format,
       target_format=args.target_format,
+      method=args.method,
+      calibration_sequences=args.calibration_sequences,
       num_repeats=args.num_repeats,
       copy=not args.without_cp,
   )

@@ -6,14 +6,16 @@
 may be lost, and one that all take has to be kept.
 
 A model is run a layer at a time over all of the text, so that no more than one
-layer of a checkpoint on disk is in memory.
+layer of a checkpoint on disk is in memory; what was measured waits on the disk
+(in Python's folder for temporary files) until its attention has its turn.
 
 Letters of the shapes: B batch, S input length, T target length, N heads,
 D model dim, V vocabulary.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import functools
+import tempfile
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -47,11 +49,52 @@ class Covariance(NamedTuple):
   key: np.ndarray
 
 
+class _OnDisk(Mapping[tuple[str, ...], Covariance]):
+  """Covariances in a file that goes with them; those of XL's model take 1 GB.
+
+  A matrix is read each time it is asked for.
+  """
+
+  def __init__(self, size: int):
+    """Takes D."""
+    self._shape = size, size
+    self._file = tempfile.TemporaryFile()
+    self._numbers: dict[tuple[str, ...], tuple[int, int]] = {}
+    self._count = 0
+
+  def add(self, matrix: np.ndarray) -> int:
+    """Appends float32 [D, D] and returns its number."""
+    self._file.seek(0, 2)
+    matrix.astype(np.float32).tofile(self._file)
+    self._count += 1
+    return self._count - 1
+
+  def name(self, path: tuple[str, ...], query: int, key: int) -> None:
+    """Says which matrices are those of an attention."""
+    self._numbers[path] = query, key
+
+  def __getitem__(self, path: tuple[str, ...]) -> Covariance:
+    query, key = self._numbers[path]
+    of_query = self._read(query)
+    return Covariance(of_query, of_query if key == query else self._read(key))
+
+  def __iter__(self) -> Iterator[tuple[str, ...]]:
+    return iter(self._numbers)
+
+  def __len__(self) -> int:
+    return len(self._numbers)
+
+  def _read(self, number: int) -> np.ndarray:
+    count = self._shape[0] ** 2
+    self._file.seek(number * count * np.dtype(np.float32).itemsize)
+    return np.fromfile(self._file, np.float32, count).reshape(self._shape)
+
+
 def covariances(
     config: network.T5Config,
     params: PyTree,
     batches: Iterable[Mapping[str, np.ndarray]],
-) -> dict[tuple[str, ...], Covariance]:
+) -> Mapping[tuple[str, ...], Covariance]:
   """Runs a model over text and measures what each attention gets.
 
   Args:
@@ -83,38 +126,43 @@ def covariances(
   encoder, decoder = params['encoder'], params['decoder']
   masks = [network.key_mask(x) for x in inputs]
   bias = _relative_bias(config, encoder, inputs[0].shape[1], bidirectional=True)
-  hidden = _embed(config, table, inputs)
+  encoded = _embed(config, table, inputs)
   layer = network.EncoderLayer(config)
   for i in range(config.num_encoder_layers):
     weights = _read(encoder[f'layers_{i}'])
-    hidden = [
-        _apply(layer, weights, x, bias, mask, deterministic=True)[0]
-        for x, mask in zip(hidden, masks)
-    ]
+    for j, mask in enumerate(masks):
+      encoded[j], _ = _apply(
+          layer, weights, encoded[j], bias, mask, deterministic=True
+      )
+    del weights  # Or two layers are held while the next one is read.
   norm, scale = layers.RMSNorm(config.dtype), _read(encoder['encoder_norm'])
-  encoded = [norm.apply({'params': scale}, x) for x in hidden]
-  of_inputs = _mean_of(map(_outer, encoded, inputs))
+  of_inputs = _Mean()
+  for j, x in enumerate(encoded):
+    encoded[j] = norm.apply({'params': scale}, x)
+    of_inputs.add(encoded[j], inputs[j])
 
   length = tokens[0].shape[1]
   bias = _relative_bias(config, decoder, length, bidirectional=False)
   causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
   hidden = _embed(config, table, tokens)
   layer = network.DecoderLayer(config)
-  found = {}
+  found = _OnDisk(config.emb_dim)
+  key_of_cross = found.add(of_inputs.value())
   for i in range(config.num_decoder_layers):
     weights = _read(decoder[f'layers_{i}'])
-    sums = []
+    sums = {kind: _Mean() for kind in _QUERY_NORMS}
     for j, mask in enumerate(masks):
       hidden[j], seen = _apply(
           layer, weights, hidden[j], encoded[j], bias, causal, mask,
           deterministic=True, decode=False, prefill=False, index=None,
       )  # pyformat: disable
-      sums.append([_outer(seen[x], targets[j]) for x in _QUERY_NORMS.values()])
-    for kind, of_kind in zip(_QUERY_NORMS, zip(*sums)):
-      query = _mean_of(of_kind)
-      found['decoder', f'layers_{i}', kind] = Covariance(
-          query, query if kind == 'self_attention' else of_inputs
-      )
+      for kind, norm in _QUERY_NORMS.items():
+        sums[kind].add(seen[norm], targets[j])
+    del weights
+    for kind, of_kind in sums.items():
+      query = found.add(of_kind.value())
+      key = query if kind == 'self_attention' else key_of_cross
+      found.name(('decoder', f'layers_{i}', kind), query, key)
   return found
 
 
@@ -178,10 +226,16 @@ def _outer(x: Array, tokens: Array) -> tuple[Array, Array]:
   return jnp.einsum('btd,bte->de', x, x), mask.sum()
 
 
-def _mean_of(sums: Iterable[tuple[Array, Array]]) -> np.ndarray:
-  """Returns the mean over all batches' tokens, float32 [D, D]."""
-  total, count = 0.0, 0.0
-  for summed, counted in sums:
-    total = total + np.asarray(summed, np.float64)
-    count += float(counted)
-  return (total / count).astype(np.float32)
+class _Mean:
+  """The mean of xxᵀ [D, D] over the tokens of all batches."""
+
+  def __init__(self):
+    self._total, self._count = 0.0, 0.0
+
+  def add(self, x: Array, tokens: Array) -> None:
+    summed, counted = _outer(x, tokens)
+    self._total = np.add(self._total, summed, dtype=np.float64)
+    self._count += float(counted)
+
+  def value(self) -> np.ndarray:
+    return (self._total / self._count).astype(np.float32)

@@ -7,7 +7,7 @@ what they were trained on. Where the user names none it is Python's own language
 reference, which is on every machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import hashlib
 import itertools
 import pathlib
@@ -27,7 +27,7 @@ from gqa_t5x.errors import UserError
 
 INPUTS_LENGTH = 256
 NUM_SEQUENCES = 128
-_BATCH_SIZE = 16
+_BATCH_SIZE = 4  # What a layer makes of it has to fit into memory.
 
 
 def default_text() -> str:
@@ -43,7 +43,7 @@ def covariances(
     vocabulary: str | None,
     *,
     num_sequences: int = NUM_SEQUENCES,
-) -> tuple[dict[tuple[str, ...], calibration.Covariance], dict[str, Any]]:
+) -> tuple[Mapping[tuple[str, ...], calibration.Covariance], dict[str, Any]]:
   """Runs a checkpoint over text; a layer of it is in memory at a time.
 
   Args:

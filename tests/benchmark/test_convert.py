@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the conversion benchmark counts; never how fast it is."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,25 @@ def test_counts_bytes_and_cleans_up(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_heads_are_checked_first(tmp_path):
-  with pytest.raises(UserError, match='choose 1, 2 or 4'):
-    convert.benchmark_convert(TINY, num_kv_heads=3, folder=str(tmp_path))
+def test_calibration_is_measured_too(tmp_path):
+  found = convert.benchmark_convert(
+      dataclasses.replace(TINY, vocab_size=4096), num_kv_heads=2,
+      folder=str(tmp_path), method='svd', calibration_sequences=2,
+      num_repeats=1, copy=False,
+  )  # pyformat: disable
+  # All that it imports, and compiles, to run the model counts.
+  assert found['peak_bytes_above_start'] > 10e6
+  assert 'K=2 by svd' in convert.to_text(found)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'num_kv_heads': 3}, 'choose 1, 2 or 4'),
+        ({'num_kv_heads': 2, 'method': 'svdx'}, 'choose one of mean'),
+    ],
+)
+def test_arguments_are_checked_first(tmp_path, options, message):
+  with pytest.raises(UserError, match=message):
+    convert.benchmark_convert(TINY, folder=str(tmp_path), **options)
   assert not list(tmp_path.iterdir())
