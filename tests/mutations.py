@@ -12,6 +12,8 @@ import argparse
 import json
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 _ATTENTION, _DECODING = 'test_attention.py', 'test_decoding.py'
 _METHODS, _NETWORK = 'test_conversion_methods.py', 'test_network.py'
+_STATISTICS = 'experiments/test_statistics.py'
+_CLAIMS, _SUITES = 'experiments/test_claims.py', 'experiments/test_suites.py'
 _CONVERSION, _MANIFEST = 'test_conversion.py', 'test_manifest.py'
 
 MUTATIONS = (
@@ -96,14 +100,54 @@ MUTATIONS = (
      _MANIFEST),
     ('conversion/checkpoint.py', 'if not np.isfinite(array).all():',
      'if np.isnan(array).all():', 'test_convert_checkpoint.py'),
-    ('experiments/statistics.py', 'np.quantile', 'np.median',
-     'experiments/test_statistics.py'),
+    ('experiments/statistics.py', 'np.quantile', 'np.median', _STATISTICS),
+    ('experiments/statistics.py', 'share = weight / len(tasks)',
+     'share = weight', _STATISTICS),
+    ('experiments/statistics.py', 'smooth = 0.5 ** np.cumsum',
+     'smooth = 1.0 ** np.cumsum', _STATISTICS),
+    ('experiments/statistics.py', 'return (m[3] - m[2]) - (m[1] - m[0])',
+     'return (m[3] - m[2]) + (m[1] - m[0])', _STATISTICS),
+    ('experiments/claims.py', 'is_false = interval.low >= bound',
+     'is_false = interval.estimate >= bound', _CLAIMS),
+    ('experiments/claims.py', 'spread = 1.4826 *', 'spread = 0.1 *', _CLAIMS),
+    ('experiments/claims.py', 'count += is_high and not in_spike',
+     'count += is_high', _CLAIMS),
+    ('experiments/claims.py', 'means[-1] > means.min()',
+     'means[-1] > means.max()', _CLAIMS),
+    ('experiments/stages.py', 'or (is_read and is_gone)', '',
+     'experiments/test_runner.py'),
+    ('experiments/stages.py', 'made_of = [self.name, self.recipe,',
+     'made_of = [self.name, ', 'experiments/test_runner.py'),
+    ('experiments/scoring.py', 'targets = targets[: len(predictions)]',
+     'targets = targets[-len(predictions) :]', _SUITES),
+    ('experiments/scoring.py', 'return found[: scale.loss_examples].tolist()',
+     'return found.tolist()', _SUITES),
+    ('experiments/scales.py', '{**getattr(self, name), **value}', 'value',
+     _SUITES),
+    ('conversion/calibration.py', 'return (self._total / self._count)',
+     'return (self._total / (self._count + 1))', _METHODS),
+    ('conversion/calibration.py', 'self._file.seek(number * count',
+     'self._file.seek(0 * count', _METHODS),
+    ('conversion/calibration.py', 'self._numbers[path] = query, key',
+     'self._numbers[path] = query, query', _METHODS),
+    ('engine/evaluate.py', "return sums['loss'] / sums['tokens']",
+     "return sums['loss']", 'engine/test_evaluate.py'),
+    ('span_corruption.py', 'starts = mask & ~np.concatenate',
+     'starts = mask | ~np.concatenate', _METHODS),
+    ('benchmark/plan.py', 'filled = input_length + (output_length + 1) / 2',
+     'filled = input_length + output_length', 'benchmark/test_plan.py'),
+    ('benchmark/plan.py', 'slower = max(num_bytes', 'slower = min(num_bytes',
+     'benchmark/test_plan.py'),
+    ('uptraining.py', 'return', 'return 1 +', 'test_gin.py'),
 )  # pyformat: disable
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--output', required=True, metavar='JSON')
+  parser.add_argument(
+      '--files', default='', metavar='REGEX', help='those alone that match'
+  )
   args = parser.parse_args()
   found = []
   with tempfile.TemporaryDirectory() as name:
@@ -113,6 +157,8 @@ def main() -> None:
     for file in ('pyproject.toml', 'setup.py', 'README.md'):
       shutil.copy(ROOT / file, copy)
     for file, old, new, test in MUTATIONS:
+      if not re.search(args.files, file):
+        continue
       path = copy / 'gqa_t5x' / file
       text = path.read_text()
       if old not in text:
@@ -138,7 +184,7 @@ def main() -> None:
   missed = [m for m in found if not m['is_noticed']]
   print(f'{len(found) - len(missed)} of {len(found)} noticed')
   report = {
-      'command': 'python -m tests.mutations --output mutations.json',
+      'command': shlex.join(['python', '-m', 'tests.mutations', *sys.argv[1:]]),
       'mutations': found,
   } | results.environment()
   storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
