@@ -10,9 +10,11 @@ import pytest
 from gqa_t5x.experiments import statistics
 
 TARGETS = ['the cat sat on the mat .', 'am 3. Mai 2021', 'zwölf Meter lang',
-           'ein Buch und eine Tasse auf dem Tisch', 'ja']
+           'ein Buch und eine Tasse auf dem Tisch', 'ja',
+           'eins zwei drei vier']
 PREDICTIONS = ['the cat sat on a mat .', 'am 3. Mai 2012', 'zwölf Kilometer',
-               'ein Buch und eine Tasse auf dem Tisch da', 'nein']
+               'ein Buch und eine Tasse auf dem Tisch da', 'nein',
+               'eins zwei oder vier']  # No 3-gram of it matches.
 
 
 def test_difference_of_constant_scores_has_no_width():
@@ -95,7 +97,7 @@ def test_a_seed_is_the_same_for_all_tasks():
 
 
 @pytest.mark.parametrize('chosen', [
-    [0, 1, 2, 3, 4], [0, 0, 3], [1, 2], [4], [2, 4], [3]])
+    [0, 1, 2, 3, 4], [0, 0, 3], [1, 2], [4], [2, 4], [3], [5], [4, 5]])
 def test_bleu_of_any_resample_is_sacrebleus(chosen):
   sacrebleu = pytest.importorskip('sacrebleu')
   rows = statistics.bleu_statistics(PREDICTIONS, TARGETS)
@@ -103,7 +105,7 @@ def test_bleu_of_any_resample_is_sacrebleus(chosen):
       [PREDICTIONS[i] for i in chosen], [[TARGETS[i] for i in chosen]],
       tokenize='intl', smooth_method='exp').score
   assert statistics.corpus_score(rows[chosen]) == pytest.approx(expected)
-  times_drawn = np.bincount(chosen, minlength=5)[None].astype(float)
+  times_drawn = np.bincount(chosen, minlength=len(rows))[None].astype(float)
   resampled = statistics._scores(rows.astype(float), times_drawn)
   assert resampled[0] == pytest.approx(expected)
 
@@ -130,3 +132,8 @@ def test_median_ratio_by_hand():
   assert interval == statistics.Interval(2.0, 2.0, 2.0)
   interval = statistics.median_ratio([2.0, 4.0, 9.0], [2.0, 2.0, 2.0])
   assert (interval.low, interval.estimate, interval.high) == (1.0, 2.0, 4.5)
+
+
+def test_step_difference_by_hand():
+  interval = statistics.step_difference([[1.0], [3.0], [4.0], [10.0]])
+  assert interval == statistics.Interval(4.0, 4.0, 4.0)  # 10 - 4 - (3 - 1).
