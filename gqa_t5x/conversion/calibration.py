@@ -6,14 +6,15 @@
 may be lost, and one that all take has to be kept.
 
 A model is run a layer at a time over all of the text, so that no more than one
-layer of a checkpoint on disk is in memory; what was measured waits on the disk
-(in Python's folder for temporary files) until its attention has its turn.
+layer of a checkpoint on disk is in memory. Hidden states and what was measured
+wait on the disk too, in Python's folder for temporary files.
 
 Letters of the shapes: B batch, S input length, T target length, N heads,
 D model dim, V vocabulary.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
 import functools
 import tempfile
 from typing import Any, NamedTuple
@@ -49,25 +50,46 @@ class Covariance(NamedTuple):
   key: np.ndarray
 
 
-class _OnDisk(Mapping[tuple[str, ...], Covariance]):
-  """Covariances in a file that goes with them; those of XL's model take 1 GB.
+class _Arrays:
+  """Float32 arrays of one shape, in a file that goes with them."""
 
-  A matrix is read each time it is asked for.
-  """
-
-  def __init__(self, size: int):
-    """Takes D."""
-    self._shape = size, size
+  def __init__(self, shape: tuple[int, ...]):
+    self._shape = shape
+    self._size = int(np.prod(shape))
     self._file = tempfile.TemporaryFile()
-    self._numbers: dict[tuple[str, ...], tuple[int, int]] = {}
     self._count = 0
 
-  def add(self, matrix: np.ndarray) -> int:
-    """Appends float32 [D, D] and returns its number."""
-    self._file.seek(0, 2)
-    matrix.astype(np.float32).tofile(self._file)
+  def __len__(self) -> int:
+    return self._count
+
+  def __getitem__(self, i: int) -> np.ndarray:
+    self._seek(i)
+    return np.fromfile(self._file, np.float32, self._size).reshape(self._shape)
+
+  def __setitem__(self, i: int, array: Any) -> None:
+    self._seek(i)
+    np.asarray(array, np.float32).tofile(self._file)
+
+  def append(self, array: Any) -> int:
+    """Returns the number it gets."""
     self._count += 1
+    self[self._count - 1] = array
     return self._count - 1
+
+  def _seek(self, i: int) -> None:
+    self._file.seek(i * self._size * np.dtype(np.float32).itemsize)
+
+
+class _Covariances(Mapping[tuple[str, ...], Covariance]):
+  """Those of an XL model take 1 GB: each is read when it is asked for."""
+
+  def __init__(self, emb_dim: int):
+    self._matrices = _Arrays((emb_dim, emb_dim))
+    self._numbers: dict[tuple[str, ...], tuple[int, int]] = {}
+
+  def add(self, matrix: np.ndarray) -> int:
+    """Takes [D, D] and returns its number."""
+    return self._matrices.append(matrix)
 
   def name(self, path: tuple[str, ...], query: int, key: int) -> None:
     """Says which matrices are those of an attention."""
@@ -75,19 +97,16 @@ class _OnDisk(Mapping[tuple[str, ...], Covariance]):
 
   def __getitem__(self, path: tuple[str, ...]) -> Covariance:
     query, key = self._numbers[path]
-    of_query = self._read(query)
-    return Covariance(of_query, of_query if key == query else self._read(key))
+    of_query = self._matrices[query]
+    return Covariance(
+        of_query, of_query if key == query else self._matrices[key]
+    )
 
   def __iter__(self) -> Iterator[tuple[str, ...]]:
     return iter(self._numbers)
 
   def __len__(self) -> int:
     return len(self._numbers)
-
-  def _read(self, number: int) -> np.ndarray:
-    count = self._shape[0] ** 2
-    self._file.seek(number * count * np.dtype(np.float32).itemsize)
-    return np.fromfile(self._file, np.float32, count).reshape(self._shape)
 
 
 def covariances(
@@ -111,6 +130,8 @@ def covariances(
   Raises:
     ValueError: if there are no tokens.
   """
+  # What is measured should not be rounded.
+  config = dataclasses.replace(config, dtype=jnp.float32)
   batches = [dict(batch) for batch in batches]
   inputs, tokens, targets = (
       [jnp.asarray(batch[name]) for batch in batches]
@@ -137,16 +158,16 @@ def covariances(
     del weights  # Or two layers are held while the next one is read.
   norm, scale = layers.RMSNorm(config.dtype), _read(encoder['encoder_norm'])
   of_inputs = _Mean()
-  for j, x in enumerate(encoded):
-    encoded[j] = norm.apply({'params': scale}, x)
-    of_inputs.add(encoded[j], inputs[j])
+  for j, of_batch in enumerate(inputs):
+    encoded[j] = x = norm.apply({'params': scale}, encoded[j])
+    of_inputs.add(x, of_batch)
 
   length = tokens[0].shape[1]
   bias = _relative_bias(config, decoder, length, bidirectional=False)
   causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
   hidden = _embed(config, table, tokens)
   layer = network.DecoderLayer(config)
-  found = _OnDisk(config.emb_dim)
+  found = _Covariances(config.emb_dim)
   key_of_cross = found.add(of_inputs.value())
   for i in range(config.num_decoder_layers):
     weights = _read(decoder[f'layers_{i}'])
@@ -172,7 +193,7 @@ def _read(leaves: PyTree) -> PyTree:
 
 def _embed(
     config: network.T5Config, table: Any, tokens: list[Array]
-) -> list[Array]:
+) -> _Arrays:
   """Maps tokens, each [B, T], to embeddings [B, T, D]; `table` is [V, D]."""
   wanted = np.unique(np.concatenate(tokens))
   table = lazy.of(table)
@@ -180,8 +201,10 @@ def _embed(
   for start, stop in lazy.blocks(table):
     here = (wanted >= start) & (wanted < stop)
     rows[here] = table.rows(start, stop)[wanted[here] - start]
-  rows = jnp.asarray(rows, config.dtype)
-  return [rows[np.searchsorted(wanted, x)] for x in tokens]
+  hidden = _Arrays((*tokens[0].shape, config.emb_dim))
+  for x in tokens:
+    hidden.append(rows[np.searchsorted(wanted, x)])
+  return hidden
 
 
 def _relative_bias(

@@ -27,7 +27,7 @@ from gqa_t5x.errors import UserError
 
 INPUTS_LENGTH = 256
 NUM_SEQUENCES = 128
-_BATCH_SIZE = 4  # What a layer makes of it has to fit into memory.
+_BATCH_SIZE = 2  # What a layer makes of it has to fit into memory.
 
 
 def default_text() -> str:
