@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predictions in their order and on disk; dev loss over padded batches."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,6 +13,8 @@ from gqa_t5x import decoding
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import train
+from gqa_t5x.experiments import scales
+from gqa_t5x.experiments import scoring
 from tests.engine import conftest
 
 
@@ -56,6 +59,36 @@ def test_dev_loss_does_not_depend_on_the_batch_size(tmp_path):
   )
   np.testing.assert_allclose(whole['loss'], parts['loss'], rtol=1e-5)
   assert whole['accuracy'] == parts['accuracy']
+
+
+def test_losses_of_examples_by_hand(tmp_path):
+  """Each by itself, without padding; an experiment takes the first of them."""
+  model = conftest.make_model()
+  params = make_params(model)
+  folder = conftest.write_arrays(tmp_path / 'a' / 'validation', 10)
+  found = evaluate.example_losses(
+      model, params, data.eval_batches(folder, data.BatchConfig(4, 8, 8))
+  )
+  arrays = data.TokenDataset.open(folder)
+  expected = []
+  for i in range(10):
+    inputs, targets = (
+        arrays.tokens(name, i, 8)[None].astype(np.int32)
+        for name in ('inputs', 'targets')
+    )
+    shifted = np.append([[0]], targets[:, :-1], 1)
+    logits = model.apply(
+        {'params': params}, inputs, shifted, targets, enable_dropout=False
+    )
+    chances = jax.nn.softmax(logits[0])[np.arange(targets.size), targets[0]]
+    expected.append(-np.log(chances).mean())
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  scale = dataclasses.replace(
+      scales.SCALES['smoke'], inputs_length=8, targets_length=8,
+      decode_batch_size=4, loss_examples=6,
+  )  # pyformat: disable
+  of_some = scoring.losses(model, params, folder, scale)
+  np.testing.assert_allclose(of_some, expected[:6], rtol=1e-5)
 
 
 def add_task(name, dataset, **options):
