@@ -3,6 +3,7 @@
 """Predictions in their order and on disk; dev loss over padded batches."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -70,6 +71,7 @@ def test_losses_of_examples_by_hand(tmp_path):
       model, params, data.eval_batches(folder, data.BatchConfig(4, 8, 8))
   )
   arrays = data.TokenDataset.open(folder)
+  apply = jax.jit(functools.partial(model.apply, enable_dropout=False))
   expected = []
   for i in range(10):
     inputs, targets = (
@@ -77,9 +79,7 @@ def test_losses_of_examples_by_hand(tmp_path):
         for name in ('inputs', 'targets')
     )
     shifted = np.append([[0]], targets[:, :-1], 1)
-    logits = model.apply(
-        {'params': params}, inputs, shifted, targets, enable_dropout=False
-    )
+    logits = apply({'params': params}, inputs, shifted, targets)
     chances = jax.nn.softmax(logits[0])[np.arange(targets.size), targets[0]]
     expected.append(-np.log(chances).mean())
   np.testing.assert_allclose(found, expected, rtol=1e-5)
