@@ -21,12 +21,16 @@ class Schedule:
     base: as above.
     warmup_steps: of 'rsqrt'.
     linear_warmup_steps: over these the rate also grows from 0; 0 is none.
+    linear_decay_steps: over these it also falls to 0; 0 is none.
+    last_step: where it is 0, with linear decay.
   """
 
   kind: str = 'rsqrt'
   base: float = 1.0
   warmup_steps: int = 10_000
   linear_warmup_steps: int = 0
+  linear_decay_steps: int = 0
+  last_step: int | None = None
 
   def __post_init__(self):
     if self.kind not in ('rsqrt', 'constant'):
@@ -37,6 +41,11 @@ class Schedule:
       raise UserError(
           f'expected warmup_steps of 1 or more, got {self.warmup_steps}'
       )
+    if self.linear_decay_steps and self.last_step is None:
+      raise UserError(
+          'expected the last_step of linear_decay_steps='
+          f'{self.linear_decay_steps}, got none; set Schedule.last_step'
+      )
 
   def __call__(self, step: jax.Array) -> jax.Array:
     """Returns the rate of the update that leads from `step` to the next."""
@@ -46,6 +55,9 @@ class Schedule:
       rate /= jnp.sqrt(jnp.maximum(step, self.warmup_steps))
     if self.linear_warmup_steps:
       rate *= jnp.minimum(1.0, step / self.linear_warmup_steps)
+    if self.linear_decay_steps:
+      left = (self.last_step - step) / self.linear_decay_steps
+      rate *= jnp.clip(left, 0.0, 1.0)
     return rate
 
 

@@ -195,17 +195,14 @@ class Pipeline:
 
   def trained(self, model: Model, seed: int) -> Stage | None:
     """The checkpoint that fine-tuning starts from; None is the one shipped."""
-    if model.method is None:
-      steps = round(self._scale.scratch_steps * (1 + ALPHA))
-      return self._pretrained(model.num_kv_heads, seed, steps)
     scale = self._scale
+    origin_steps, fraction = self._lengths(model)
+    steps = round(fraction * origin_steps)
+    if model.method is None:
+      return self._pretrained(model.num_kv_heads, seed, origin_steps + steps)
     start = self._origin(model, seed)
     if model.is_converted:
       start = self.converted(model, seed)
-    origin_steps, fraction = scale.scratch_steps, model.alpha
-    if not model.origin:
-      origin_steps, fraction = scale.pretrain_steps, fraction * scale.alpha_unit
-    steps = round(fraction * origin_steps)
     if not steps:
       return start
     return self._training(
@@ -225,6 +222,14 @@ class Pipeline:
         seed=seed,
         start=start,
     )
+
+  def _lengths(self, model: Model) -> tuple[int, float]:
+    """Returns the steps of pre-training, and the share of uptraining."""
+    if model.method is None:
+      return self._scale.scratch_steps, ALPHA
+    if model.origin:
+      return self._scale.scratch_steps, model.alpha
+    return self._scale.pretrain_steps, model.alpha * self._scale.alpha_unit
 
   def _origin(self, model: Model, seed: int) -> Stage | None:
     """The multi-head checkpoint that it comes from; None is the one shipped."""
@@ -292,6 +297,14 @@ class Pipeline:
 
   def finetuned(self, model: Model, seed: int, task: str) -> Stage:
     scale = self._scale.of(task)
+    decay = {}
+    if scale.finetune_decay_steps:
+      origin_steps, fraction = self._lengths(model)
+      before = origin_steps + round(fraction * origin_steps)
+      decay = {
+          'optimizer.Schedule.linear_decay_steps': scale.finetune_decay_steps,
+          'optimizer.Schedule.last_step': before + scale.finetune_steps,
+      }
     return self._training(
         f'finetune-{model.slug}-{task}',
         f'Fine-tune {model.name} on {task}',
@@ -303,6 +316,7 @@ class Pipeline:
             'TRAIN_STEPS_RELATIVE': scale.finetune_steps,
             'EVAL_EVERY': max(1, scale.finetune_steps // scale.finetune_evals),
             'DEV_EXAMPLES': scale.dev_examples,
+            **decay,
             **scale.finetune_bindings,
         },
         scale,

@@ -27,6 +27,18 @@ def test_constant_with_linear_warmup():
   )
 
 
+def test_linear_decay():
+  schedule = optimizer.Schedule(
+      'constant', 1e-2, linear_decay_steps=10, last_step=100
+  )
+  np.testing.assert_allclose(
+      [schedule(step) for step in (0, 90, 95, 99, 100, 101)],
+      [1e-2, 1e-2, 5e-3, 1e-3, 0, 0], rtol=1e-6,
+  )  # pyformat: disable
+  with pytest.raises(UserError, match='set Schedule.last_step'):
+    optimizer.Schedule(linear_decay_steps=10)
+
+
 def test_unknown_schedule():
   with pytest.raises(UserError, match="choose 'rsqrt' or 'constant'"):
     optimizer.Schedule('cosine')

@@ -85,6 +85,17 @@ def test_a_scale_says_how_long_a_task_is_and_which_heads_are_made():
   assert seconds['finetune'] == 400 and seconds['data'] == 600
 
 
+def test_the_learning_rate_falls_to_0_where_fine_tuning_ends():
+  by_name = {stage.name: stage for stage in _plan('benchmarks')}
+  for name in ('K8', 'K2-mean', 'K1-mean'):
+    tuned = by_name[f'finetune-{name}-alpha0.05-gqa_multi30k-seed1']
+    (uptrained,) = (s for s in tuned.needs if s.name.startswith('uptrain'))
+    last = 8000 + 400 + 2500
+    assert f'Schedule.last_step={last}' in tuned.command_line()
+    assert 'UPTRAIN_FRACTION=0.05' in uptrained.command_line()
+  assert 'decay' not in '\n'.join(s.command_line() for s in _plan('laptop'))
+
+
 def test_prepare_shows_what_needs_seqio(tmp_path, capsys):
   runner.reproduce(
       'gpu', output_dir=str(tmp_path / 'new'), prepare=True, dry_run=True
