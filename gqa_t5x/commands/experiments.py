@@ -36,6 +36,13 @@ def add_commands(add) -> None:
       help='of data order, dropout and random heads (default: 1)',
   )
   command.add_argument(
+      '--tasks',
+      type=lambda text: text.split(','),
+      default=(),
+      metavar='T,T',
+      help='of those of the scale (default: all); more may be added later',
+  )
+  command.add_argument(
       '--dry_run',
       action='store_true',
       help='show the stages, their commands and how long each takes',
@@ -82,6 +89,7 @@ def _reproduce(args) -> None:
       experiment=args.experiment,
       output_dir=args.output_dir,
       seeds=args.seeds,
+      tasks=args.tasks,
       dry_run=args.dry_run,
       prepare=args.prepare,
   )

@@ -31,12 +31,21 @@ from gqa_t5x.experiments.stages import Done, Stage
 CALIBRATED = ('svd',)  # Methods that are given covariances of text.
 # Stages of a suite without a checkpoint after which seqio and TensorFlow are no
 # longer needed.
-PREPARATION = ('vocabulary', 'data')
+_PREPARATION = ('vocabulary', 'data')
 _LOCAL = 'gqa_t5x/gin_configs/local/'
 _SPLITS = ('train', 'validation', 'test')
 _VOCABULARY, _VOCABULARY_PATH = 'sentencepiece.model', 'VOCABULARY_PATH'
 _GIN_RUN = 'gin_run'  # In the recipes of training runs.
 _OF_REPRODUCE = '(part of gqa-t5x reproduce)'
+
+
+def prepares(stage: Stage) -> bool:
+  """Whether a stage makes what needs seqio and TensorFlow, if any does."""
+  return _prepares(stage.name)
+
+
+def _prepares(name: str) -> bool:
+  return name.split('-')[0] in _PREPARATION
 
 
 class Pipeline:
@@ -91,24 +100,25 @@ class Pipeline:
         has_product=True,
     )
 
-  def data(self) -> Stage:
-    runs = self._caches()
+  def data(self, task: str | None = None) -> Stage:
+    """Token arrays of the pre-training task, or of another one.
+
+    A suite with a checkpoint has one stage for all of them.
+    """
+    of_task = bool(task) and not self._suite.checkpoint
+    run = self._cached_by(task if of_task else None)
 
     def make():
-      for run in runs:
-        run(**self._vocabulary_path()).run()
+      run(**self._vocabulary_path()).run()
       return self._suite.tasks().corpus_fingerprint()
 
-    def commands(**paths):
-      return '\n'.join(run(**paths).command() for run in runs)
-
     return self._stage(
-        'data',
-        'Read the texts and tokenize the tasks',
-        self._scale.seconds['data'],
+        f'data-{task}' if of_task else 'data',
+        f'Tokenize {task}' if of_task else 'Read the texts and tokenize them',
+        self._scale.of(task or '').seconds['data'],
         make,
-        recipe={'run': commands(), 'version': gqa_t5x.__version__},
-        command=lambda _: commands(**self._vocabulary_path()),
+        recipe={'run': run().command(), 'version': gqa_t5x.__version__},
+        command=lambda _: run(**self._vocabulary_path()).command(),
         needs=[self.vocabulary()],
     )
 
@@ -322,6 +332,7 @@ class Pipeline:
         scale,
         seed=seed,
         start=self.trained(model, seed),
+        task=task,
     )
 
   def tested(self, model: Model, seed: int, task: str) -> Stage:
@@ -371,8 +382,8 @@ class Pipeline:
         'Score an untrained model and trivial baselines',
         self._scale.seconds['baselines'],
         measure,
-        recipe={'examples': self._scale.test_examples},
-        needs=[self.base()],
+        recipe={'examples': self._scale.test_examples, 'tasks': self.tasks},
+        needs=[self.base(), *map(self.data, self.tasks)],
     )
 
   def timing(self) -> Stage:
@@ -402,7 +413,7 @@ class Pipeline:
 
   def _training(
       self, name, title, seconds, gin_file, bindings, scale, *, seed,
-      start=None, from_scratch=False, result=lambda target: None,
+      start=None, task=None, from_scratch=False, result=lambda target: None,
   ) -> Stage:  # pyformat: disable
     """A run of a gin file.
 
@@ -415,6 +426,7 @@ class Pipeline:
       scale: of the task that it trains on.
       seed: None is that of the suite's own checkpoint, 0.
       start: whose checkpoint it starts from; None is the one that ships.
+      task: that it trains on; None is that of pre-training.
       from_scratch: whether it starts from none.
       result: what is kept of the folder that the run wrote.
     """
@@ -445,21 +457,20 @@ class Pipeline:
         run,
         recipe={_GIN_RUN: GinRun('train', files, shared).command()},
         command=lambda target: of(target).command(),
-        needs=[start],
+        needs=[start, *([self.data(task)] if task else [])],
         has_product=True,
         seed=seed,
     )
 
-  def _caches(self) -> list[Callable[..., GinRun]]:
-    """All runs that make the token arrays."""
+  def _cached_by(self, task: str | None) -> Callable[..., GinRun]:
+    """The run that makes the token arrays of a task; None is pre-training."""
     if self._suite.checkpoint:
       # Tasks are tokenized with what the checkpoint was pre-trained on, and
       # their test splits when they are needed.
-      return [self._cache(None, (), self._scale)]
-    return [
-        self._cache(self._suite.dev_task, _SPLITS[:2], self._scale),
-        *(self._cache(t, _SPLITS, self._scale.of(t)) for t in self.tasks),
-    ]
+      return self._cache(None, (), self._scale)
+    if task:
+      return self._cache(task, _SPLITS, self._scale.of(task))
+    return self._cache(self._suite.dev_task, _SPLITS[:2], self._scale)
 
   def _cache(
       self, task: str | None, splits: Sequence[str], scale: Scale
@@ -560,7 +571,7 @@ class Pipeline:
     if seed is not None:
       name, recipe = f'{name}-seed{seed}', recipe | {'seed': seed}
     if name not in self._stages:
-      if name not in PREPARATION:
+      if not _prepares(name):
         before = [self.vocabulary(), self.data()]
         needs = [*(stage for stage in before if stage), *needs]
       self._stages[name] = Stage(

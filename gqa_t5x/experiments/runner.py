@@ -31,6 +31,7 @@ def reproduce(
     experiment: str = 'table1',
     output_dir: str | None = None,
     seeds: Sequence[int] = (1,),
+    tasks: Sequence[str] = (),
     dry_run: bool = False,
     prepare: bool = False,
 ) -> None:
@@ -43,6 +44,7 @@ def reproduce(
       is ./reproduce_SCALE. A run of the same scale that is there is continued:
       experiments and seeds may be added to it.
     seeds: of the order of data, dropout, and parameters drawn at random.
+    tasks: those of the scale to tune and test on; none are all of them.
     dry_run: only shows the stages, their commands and about how long each
       takes.
     prepare: only makes what needs TensorFlow and seqio: the vocabulary and the
@@ -72,6 +74,8 @@ def reproduce(
     raise UserError(f'expected seeds that differ, got {list(seeds)}')
   folder = pathlib.Path(output_dir or f'reproduce_{scale}').absolute()
   settings = scales.SCALES[scale]
+  if tasks:
+    settings = dataclasses.replace(settings, suite=settings.suite.only(tasks))
   _check_folder(folder, scale)
   experiments = [e for name, e in known.items() if name in names]
   pipeline = pipeline_lib.Pipeline(settings, folder)
@@ -84,7 +88,7 @@ def reproduce(
           f'scale={scale!r} needs seqio to its end, for tasks that are made'
           ' from what is installed; choose benchmarks or gpu for --prepare'
       )
-    stages = [s for s in stages if s.name in pipeline_lib.PREPARATION]
+    stages = [s for s in stages if pipeline_lib.prepares(s)]
   titles = '; '.join(e.title for e in experiments)
   stages_lib.say(f'{titles}; {scale} scale, in {folder}')
   stages_lib.show(stages, folder, settings.machine)
@@ -103,6 +107,8 @@ def reproduce(
     options = [f'--scale {scale}', f'--experiment {",".join(names)}']
     if tuple(seeds) != (1,):
       options.append('--seeds ' + ','.join(map(str, seeds)))
+    if tasks:
+      options.append('--tasks ' + ','.join(tasks))
     found = experiment_lib.collect(experiments, pipeline, seeds, done)
     results = {
         'scale': scale,

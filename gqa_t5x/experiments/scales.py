@@ -205,7 +205,7 @@ SCALES['benchmarks'] = dataclasses.replace(
     dev_examples=512,
     test_examples=2000,
     seconds=dict(
-        vocabulary=150, data=90, convert=4, step=0.21, loss=5,
+        vocabulary=150, data=30, convert=4, step=0.21, loss=5,
         finetune=900, test=60, baselines=60, timing=40,
     ),
     tasks={

@@ -8,11 +8,12 @@ that is installed. The benchmarks are public datasets in a folder of the user's
 are trained first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import importlib
 
 from gqa_t5x import pretrained
+from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import results
 
 SHIPPED, PRETRAINED = 'shipped', 'pretrained'
@@ -44,6 +45,23 @@ class Suite:
   def origin(self) -> str:
     """What results.json says of the checkpoint."""
     return SHIPPED if self.checkpoint else PRETRAINED
+
+  def only(self, tasks: Sequence[str]) -> 'Suite':
+    """Returns the suite with these of its tasks.
+
+    Raises:
+      UserError: if it lacks one.
+    """
+    known = [column.task for column in self.columns]
+    for task in tasks:
+      if task not in known:
+        raise UserError(
+            f'expected tasks of the scale, got {task!r}; choose from'
+            f' {", ".join(known)}'
+        )
+    return dataclasses.replace(
+        self, columns=tuple(c for c in self.columns if c.task in tasks)
+    )
 
   def tasks(self):
     """Imports and returns the module."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Suites at every scale: their stages, data without seqio, and scores."""
 
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -70,6 +71,8 @@ def test_benchmarks_train_their_own_vocabulary_and_checkpoint():
   assert base in by_name['uptrain-K8-alpha0.05-seed1'].command_line()
   assert f'--input {base}' in by_name['convert-K1-mean-alpha0'].command_line()
   for stage in plan[2:]:  # Read it, though its own product may be gone.
+    if pipeline.prepares(stage):
+      continue
     assert {by_name['vocabulary'], by_name['data']} <= set(stage.needs)
   assert 'T5Config.vocab_size=8192' in by_name[order[2]].command_line()
 
@@ -96,12 +99,30 @@ def test_the_learning_rate_falls_to_0_where_fine_tuning_ends():
   assert 'decay' not in '\n'.join(s.command_line() for s in _plan('laptop'))
 
 
+def test_other_tasks_change_nothing_of_what_comes_before_them(tmp_path):
+  """So they may be added to a run."""
+  scale = scales.SCALES['benchmarks']
+  one = dataclasses.replace(scale, suite=scale.suite.only(['gqa_aeslc']))
+
+  def keys(settings):
+    made = pipeline.Pipeline(settings, tmp_path)
+    plan = catalog.EXPERIMENTS['table1'].stages(made, (1,))
+    return {stage.name: stage.key for stage in stages.in_order(plan)}
+
+  of_one, of_all = keys(one), keys(scale)
+  assert of_one.keys() < of_all.keys()
+  assert {n for n in of_one if of_one[n] != of_all[n]} == {'baselines'}
+  assert not [n for n in of_one if 'multi30k' in n]
+  with pytest.raises(UserError, match='choose from gqa_multi30k, gqa_aeslc'):
+    scale.suite.only(['docs_summarize'])
+
+
 def test_prepare_shows_what_needs_seqio(tmp_path, capsys):
   runner.reproduce(
       'gpu', output_dir=str(tmp_path / 'new'), prepare=True, dry_run=True
   )
   shown = capsys.readouterr()
-  assert '2 of 2 stages to do' in shown.err
+  assert '6 of 6 stages to do' in shown.err
   assert 'cache.gin' in shown.out and 'train' not in shown.out.split()
 
 
@@ -231,7 +252,7 @@ def test_scores_are_those_of_seqio(suite, column, tmp_path, monkeypatch):
   folders = cache.cache_mixture(
       column.task, 'test', lengths, str(tmp_path), max_examples=20
   )
-  scale = pipeline.dataclasses.replace(
+  scale = dataclasses.replace(
       scales.SCALES['smoke'],
       inputs_length=64, targets_length=12, test_examples=6,
   )  # pyformat: disable
