@@ -12,11 +12,12 @@ IS_GOOD = import sys, ensurepip, venv; \
   sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
+CONSTRAINTS = -c constraints.txt
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet \
-  -c constraints.txt
+  $(CONSTRAINTS)
 
-.PHONY: help reproduce test fast-test test-all-pythons lint wheel-test install \
-  torture site readme-figures clean distclean
+.PHONY: help reproduce test fast-test test-all-pythons test-newest lint \
+  wheel-test install torture site readme-figures clean distclean
 .DEFAULT_GOAL := help
 
 help: ## Show this.
@@ -42,6 +43,9 @@ test-all-pythons: ## The fast tests with each Python that is here.
 	    echo "no python$$version here"; \
 	  fi; \
 	done
+
+test-newest: ## The fast tests with the newest versions of all packages.
+	$(MAKE) fast-test VENV=.venv-newest CONSTRAINTS=--upgrade
 
 lint: $(INSTALLED) ## Check the style.
 	$(BIN)/python -m ruff check .

@@ -135,6 +135,8 @@ def test_constraints_pin_all_that_an_installation_brings(wheel):
   lines = (ROOT / 'constraints.txt').read_text().splitlines()
   pins = dict(line.split('==') for line in lines if line and line[0] != '#')
   pins = {_normalised(name): version for name, version in pins.items()}
+  if importlib.metadata.version('jax') != pins['jax']:
+    pytest.skip('installed without constraints.txt, as `make test-newest` does')
   (name,) = (n for n in wheel.namelist() if n.endswith('.dist-info/METADATA'))
   requirement = re.compile(r'^Requires-Dist: ([\w.-]+)(.*)$', re.M)
   todo = [
