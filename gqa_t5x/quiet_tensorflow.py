@@ -54,6 +54,9 @@ class _Loader(importlib.abc.Loader):
 @contextlib.contextmanager
 def _without_information():
   """Holds back standard error to the end, and drops information from it."""
+  if sys.stderr is None:  # Closed by the shell.
+    yield
+    return
   sys.stderr.flush()
   stderr = os.dup(2)
   with tempfile.TemporaryFile() as held:

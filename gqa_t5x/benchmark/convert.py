@@ -192,11 +192,12 @@ def _peak_bytes() -> int:
 def _main(arguments: str) -> None:
   """Converts, and prints what it took as JSON."""
   from gqa_t5x import conversion
-  from gqa_t5x import pretrained
-  from gqa_t5x.conversion import calibration_text
 
   source, target, sequences, options = json.loads(arguments)
   if sequences:
+    from gqa_t5x import pretrained
+    from gqa_t5x.conversion import calibration_text
+
     options['calibrate'] = functools.partial(
         calibration_text.covariances,
         source,

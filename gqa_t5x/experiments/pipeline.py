@@ -39,12 +39,8 @@ _GIN_RUN = 'gin_run'  # In the recipes of training runs.
 _OF_REPRODUCE = '(part of gqa-t5x reproduce)'
 
 
-def prepares(stage: Stage) -> bool:
-  """Whether a stage makes what needs seqio and TensorFlow, if any does."""
-  return _prepares(stage.name)
-
-
-def _prepares(name: str) -> bool:
+def prepares(name: str) -> bool:
+  """Whether a stage of this name makes what needs seqio and TensorFlow."""
   return name.split('-')[0] in _PREPARATION
 
 
@@ -105,17 +101,19 @@ class Pipeline:
 
     A suite with a checkpoint has one stage for all of them.
     """
-    of_task = bool(task) and not self._suite.checkpoint
-    run = self._cached_by(task if of_task else None)
+    if self._suite.checkpoint:
+      task = None
+    scale = self._scale.of(task) if task else self._scale
+    run = self._cached_by(task)
 
     def make():
       run(**self._vocabulary_path()).run()
       return self._suite.tasks().corpus_fingerprint()
 
     return self._stage(
-        f'data-{task}' if of_task else 'data',
-        f'Tokenize {task}' if of_task else 'Read the texts and tokenize them',
-        self._scale.of(task or '').seconds['data'],
+        f'data-{task}' if task else 'data',
+        f'Tokenize {task}' if task else 'Read the texts and tokenize them',
+        scale.seconds['data'],
         make,
         recipe={'run': run().command(), 'version': gqa_t5x.__version__},
         command=lambda _: run(**self._vocabulary_path()).command(),
@@ -571,9 +569,9 @@ class Pipeline:
     if seed is not None:
       name, recipe = f'{name}-seed{seed}', recipe | {'seed': seed}
     if name not in self._stages:
-      if not _prepares(name):
+      if not prepares(name):
         before = [self.vocabulary(), self.data()]
-        needs = [*(stage for stage in before if stage), *needs]
+        needs = dict.fromkeys([*(stage for stage in before if stage), *needs])
       self._stages[name] = Stage(
           name=name,
           title=title,

@@ -88,7 +88,7 @@ def reproduce(
           f'scale={scale!r} needs seqio to its end, for tasks that are made'
           ' from what is installed; choose benchmarks or gpu for --prepare'
       )
-    stages = [s for s in stages if pipeline_lib.prepares(s)]
+    stages = [s for s in stages if pipeline_lib.prepares(s.name)]
   titles = '; '.join(e.title for e in experiments)
   stages_lib.say(f'{titles}; {scale} scale, in {folder}')
   stages_lib.show(stages, folder, settings.machine)

@@ -171,7 +171,7 @@ SCALES = {
             batch_size=32, input_length=2048, output_length=512, num_repeats=5
         ),
         seconds=dict(
-            vocabulary=240, data=600, convert=5, step=0.2, loss=10,
+            vocabulary=240, data=120, convert=5, step=0.2, loss=10,
             finetune=60, test=15, baselines=40, timing=120,
         ),
         model_gin=_MODELS + 't5_1_1_small8.gin',
