@@ -47,7 +47,7 @@ def test_calibration_is_measured_too(tmp_path):
       num_repeats=1, copy=False,
   )  # pyformat: disable
   # All that it imports, and compiles, to run the model counts.
-  assert found['peak_bytes_above_start'] > 10e6
+  assert found['peak_bytes_above_start'] > 5e7  # Without: 1e7.
   assert 'K=2 by svd' in convert.to_text(found)
 
 
