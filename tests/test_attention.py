@@ -166,7 +166,7 @@ def test_blocks_of_queries_change_nothing(
 
   found = []
   for block_bytes in (2**30, 4 * 3 * 4 * 7 * 3):  # All, and 3 at a time.
-    monkeypatch.setattr(attention, '_BLOCK_BYTES', block_bytes)
+    monkeypatch.setattr(attention, '_BLOCK_BYTES', {'cpu': block_bytes})
     grads = jax.jit(jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True))
     jaxpr = str(jax.make_jaxpr(grads)(query, key, value, bias))
     assert ('scan' in jaxpr) == (block_bytes < 2**30)
@@ -178,10 +178,10 @@ def test_blocks_of_queries_change_nothing(
 
 
 def test_number_of_blocks():
-  limit = attention._BLOCK_BYTES
-  assert attention._num_blocks(2048, limit // 2048) == 1
-  assert attention._num_blocks(2048, limit // 64) == 32
+  limit = 2**24
+  assert attention._num_blocks(2048, limit // 2048, limit) == 1
+  assert attention._num_blocks(2048, limit // 64, limit) == 32
   # Eight are needed; ten is the next number that divides.
-  assert attention._num_blocks(1210, limit // 160) == 10
+  assert attention._num_blocks(1210, limit // 160, limit) == 10
   # None divides, so they stay together.
-  assert attention._num_blocks(1009, limit // 100) == 1
+  assert attention._num_blocks(1009, limit // 100, limit) == 1

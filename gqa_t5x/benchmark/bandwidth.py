@@ -12,12 +12,13 @@ _COPIES = 8  # In one call, so that making the result's buffer hardly counts.
 _WIDTH = 4096
 
 
-def measure_bandwidth(*, num_bytes: int = 2**28,
+def measure_bandwidth(*, num_bytes: int | None = None,
                       num_repeats: int = 5) -> dict[str, float]:
   """Measures reading and copying of an array that fits in no cache.
 
   Args:
-    num_bytes: size of the array.
+    num_bytes: size of the array; by default 256 MiB on a CPU and 4 GiB on an
+      accelerator, where less is over too soon to be timed.
     num_repeats: the fastest of so many counts: what the machine can do.
 
   Returns:
@@ -25,6 +26,8 @@ def measure_bandwidth(*, num_bytes: int = 2**28,
     `read` (the faster of a sum and a matrix-vector product, which is how a
     decode step reads), and `best`, the higher of the two.
   """
+  if num_bytes is None:
+    num_bytes = 2**28 if jax.default_backend() == 'cpu' else 2**32
   rows = max(num_bytes // (4 * _WIDTH), 1)
   array = jnp.ones((rows, _WIDTH), jnp.float32)
   vector = jnp.ones((_WIDTH,), jnp.float32)

@@ -41,21 +41,36 @@ class _Timed:
   steps: float
 
 
-def random_params(config: T5Config, dtype: Any, seed: int):
+def random_params(config: T5Config, dtype: Any, seed: int,
+                  made: dict[Any, jax.Array] | None = None):
   """Returns parameters of the right shapes and about the right size.
 
   Compiling the true initialisers takes seconds even for a tiny model. A call
   a leaf compiles each shape once; 'rbg' compiles and runs faster than the
   default generator.
-  """
-  @functools.partial(jax.jit, static_argnums=(1, 2))
-  def fill(key, shape, dtype):
-    return jax.random.uniform(key, shape, dtype, -1, 1) * shape[0] ** -0.5
 
-  leaves, tree = jax.tree.flatten(sizes.parameter_shapes(config))
-  return tree.unflatten([
-      fill(jax.random.key(seed + i, impl='rbg'), leaf.shape,
-           dtype or leaf.dtype) for i, leaf in enumerate(leaves)])
+  Args:
+    config: of the model.
+    dtype: of the parameters; None is float32.
+    seed: of the random numbers.
+    made: arrays by name and shape, which are taken from there or added, so
+      that models of the same layers share what they have in common.
+  """
+  made = {} if made is None else made
+  leaves, tree = jax.tree.flatten_with_path(sizes.parameter_shapes(config))
+  params = []
+  for i, (path, leaf) in enumerate(leaves):
+    name = jax.tree_util.keystr(path), leaf.shape
+    if name not in made:
+      made[name] = _fill(jax.random.key(seed + i, impl='rbg'), leaf.shape,
+                         dtype or leaf.dtype)
+    params.append(made[name])
+  return tree.unflatten(params)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _fill(key, shape, dtype):
+  return jax.random.uniform(key, shape, dtype, -1, 1) * shape[0] ** -0.5
 
 
 def _prepare(config, params, dtype, seed):
@@ -77,6 +92,45 @@ def random_tokens(config: T5Config, size, seed) -> jax.Array:
   return jnp.asarray(rng.integers(2, config.vocab_size, size, np.int32))
 
 
+class _Encoder:
+  """A model's encoder, compiled for one shape; several models may share it.
+
+  Attributes:
+    key: what models have to have in common.
+    compile_seconds: as named.
+    memory: XLA's account.
+  """
+
+  def __init__(self, module, params, size):
+    start = time.perf_counter()
+    tokens = jax.ShapeDtypeStruct(size, jnp.int32)
+    self._call = decoding.encode.lower(
+        module, self.params(params), tokens).compile()
+    self.compile_seconds = time.perf_counter() - start
+    self.memory = self._call.memory_analysis()
+    self._last = None
+
+  @classmethod
+  def params(cls, params):
+    """Returns those of the encoder."""
+    return {name: params[name] for name in ('encoder', 'token_embedder')}
+
+  @classmethod
+  def key(cls, module, params):
+    """Returns what models that share an encoder have in common."""
+    config = dataclasses.replace(module.config, num_kv_heads=None)
+    return config, *map(id, jax.tree.leaves(cls.params(params)))
+
+  def run(self, params, tokens) -> tuple[float, jax.Array]:
+    """Returns seconds and what it makes; anew for each array of tokens."""
+    if self._last is None or self._last[0] is not tokens:
+      self._last = None
+      start = time.perf_counter()
+      encoded = jax.block_until_ready(self._call(self.params(params), tokens))
+      self._last = tokens, time.perf_counter() - start, encoded
+    return self._last[1:]
+
+
 class _Program:
   """A model's decoding, compiled for one shape, as `decoding` writes it.
 
@@ -86,12 +140,12 @@ class _Program:
       besides: arguments, results, and what XLA allots for the time between.
   """
 
-  def __init__(self, module, params, size, output_length):
+  def __init__(self, module, params, size, output_length, encoder=None):
     """Compiles; the parameters may be ShapeDtypeStructs."""
+    self._encoder = encoder or _Encoder(module, params, size)
     start = time.perf_counter()
     tokens = jax.ShapeDtypeStruct(size, jnp.int32)
     self._output_length = output_length
-    self._encode = decoding.encode.lower(module, params, tokens).compile()
     encoded = jax.eval_shape(
         functools.partial(decoding.encode, module), params, tokens)
     prefill = functools.partial(decoding.prefill, module)
@@ -101,28 +155,28 @@ class _Program:
     self._loop = decoding.decode_loop.lower(
         module, params, prefilled, max_decode_len=output_length,
         eos_id=_NO_EOS).compile()
-    self.compile_seconds = time.perf_counter() - start
+    self.compile_seconds = (
+        self._encoder.compile_seconds + time.perf_counter() - start)
     self.peak_memory_bytes = sizes.tree_bytes(params) + max(
         sizes.tree_bytes(arguments) + memory.output_size_in_bytes
         + memory.temp_size_in_bytes - memory.alias_size_in_bytes
         for arguments, memory in (
-            (tokens, self._encode.memory_analysis()),
+            (tokens, self._encoder.memory),
             ((tokens, encoded), self._prefill.memory_analysis()),
             (prefilled, self._loop.memory_analysis())))
 
   def run(self, params, tokens) -> tuple[_Timed, jax.Array]:
     """Returns times, and the tokens [B, output_length] that it decodes."""
+    encode, encoded = self._encoder.run(params, tokens)
     start = time.perf_counter()
-    encoded = jax.block_until_ready(self._encode(params, tokens))
-    middle = time.perf_counter()
     prefilled = jax.block_until_ready(self._prefill(params, tokens, encoded))
-    del encoded
-    before = time.perf_counter()
+    middle = time.perf_counter()
     decoded = jax.block_until_ready(
         self._loop(params, prefilled, eos_id=_NO_EOS))
     end = time.perf_counter()
     assert int(decoded.num_steps) == self._output_length
-    return _Timed(middle - start, before - start, end - before), decoded.tokens
+    prefill = encode + middle - start
+    return _Timed(encode, prefill, end - middle), decoded.tokens
 
 
 def compare_decode(
@@ -136,7 +190,8 @@ def compare_decode(
 
   In turn, so that a machine that slows down does so for all. Each repeat has
   fresh random inputs, the same for every model of one vocabulary size, without
-  padding; EOS is suppressed. All models are in memory at once.
+  padding; EOS is suppressed. All models are in memory at once. Those whose
+  encoders are the same arrays encode once a repeat.
 
   Args:
     models: name -> (config, parameters); random parameters where None.
@@ -179,25 +234,30 @@ def compare_decode(
   """
   size = batch_size, input_length
   peers = peers or {}
-  ready, programs, times = {}, {}, {}
+  ready, encoders, programs = {}, {}, {}
   for name, (config, params) in models.items():
     module, params = ready[name] = _prepare(config, params, dtype, seed)
-    programs[name] = _Program(module, params, size, output_length)
-    # Warms up.
-    programs[name].run(params, random_tokens(module.config, size, (seed, 0)))
-    times[name] = []
-  for name, peer in peers.items():
-    tokens = random_tokens(ready[same_as][0].config, size, (seed, 0))
-    _, ours = programs[same_as].run(ready[same_as][1], tokens)
-    _check_tokens(name, peer, np.asarray(tokens), np.asarray(ours))
-    times[name] = []
-  for repeat in range(1, num_repeats + 1):
+    key = _Encoder.key(module, params)
+    if key not in encoders:
+      encoders[key] = _Encoder(module, params, size)
+    programs[name] = _Program(
+        module, params, size, output_length, encoders[key])
+  vocabularies = {m.config.vocab_size: m.config for m, _ in ready.values()}
+  times = {name: [] for name in (*models, *peers)}
+  for repeat in range(num_repeats + 1):  # The first one warms up.
+    inputs = {vocab_size: random_tokens(config, size, (seed, repeat))
+              for vocab_size, config in vocabularies.items()}
+    decoded = {}
     for name, (module, params) in ready.items():
-      tokens = random_tokens(module.config, size, (seed, repeat))
-      times[name].append(programs[name].run(params, tokens)[0])
+      seconds, decoded[name] = programs[name].run(
+          params, inputs[module.config.vocab_size])
+      times[name] += [seconds] * (repeat > 0)
     for name, peer in peers.items():
-      tokens = random_tokens(ready[same_as][0].config, size, (seed, repeat))
-      times[name].append(_time_peer(peer, np.asarray(tokens), output_length))
+      tokens = np.asarray(inputs[ready[same_as][0].config.vocab_size])
+      if repeat:
+        times[name].append(_time_peer(peer, tokens, output_length))
+      else:
+        _check_tokens(name, peer, tokens, np.asarray(decoded[same_as]))
   bandwidth = bandwidth or measure_bandwidth()
   shape = {'batch_size': batch_size, 'input_length': input_length,
            'output_length': output_length}
@@ -253,10 +313,13 @@ def compare_kv_heads(
       or cannot run the model.
   """
   configs = configs_by_kv_heads(config, num_kv_heads)
-  models = {f'K={k}': (one, None) for k, one in configs.items()}
   options = {'dtype': config.dtype, **options}
   if not against:
-    return compare_decode(models, **options)
+    seed, made = options.get('seed', 0), {}
+    return compare_decode({
+        f'K={k}': (one, random_params(one, config.dtype, seed, made))
+        for k, one in configs.items()}, **options)
+  models = {f'K={k}': (one, None) for k, one in configs.items()}
   if config.logits_via_embedding or config.dtype != jnp.float32:
     raise UserError(
         'expected T5.1.1 in float32 to time peers beside it, got '

@@ -35,9 +35,16 @@ def _add_decode(add) -> None:
   )
   arguments.add_shapes(command, 'float32')
   arguments.add_num_layers(command)
+  command.add_argument(
+      '--batch_size',
+      type=arguments.integers,
+      default=[8],
+      metavar='B,B',
+      help='samples decoded together; several are timed one after another'
+      ' (default: 8)',
+  )
   arguments.add_numbers(
       command,
-      ('batch_size', 8, 'samples decoded together'),
       ('input_length', 512, 'tokens'),
       ('output_length', 64, 'tokens'),
       ('num_repeats', 5, 'the median counts'),
@@ -232,22 +239,28 @@ def _decode(args) -> None:
   from gqa_t5x.benchmark import peers
 
   config = arguments.with_layers(arguments.config_of(args), args.num_layers)
-  rows = decode.compare_kv_heads(
-      config,
-      args.num_kv_heads,
-      against=args.against,
-      **_shape(
-          args, 'batch_size', 'input_length', 'output_length', 'num_repeats'
-      ),
-  )
+  shape = _shape(args, 'input_length', 'output_length', 'num_repeats')
+  rows, bandwidth = {}, None
+  for size in args.batch_size:
+    found = decode.compare_kv_heads(
+        config,
+        args.num_kv_heads,
+        against=args.against,
+        batch_size=size,
+        bandwidth=bandwidth,
+        **shape,
+    )
+    bandwidth = bandwidth or next(iter(found.values()))['bandwidth']
+    of_size = f', batch {size}' if len(args.batch_size) > 1 else ''
+    rows |= {name + of_size: row for name, row in found.items()}
   largest = {}
   if args.largest_batch_in:
     largest = decode.compare_largest_batches(
         config,
         args.num_kv_heads,
         args.largest_batch_in * 2**30,
-        bandwidth=next(iter(rows.values()))['bandwidth'],
-        **_shape(args, 'input_length', 'output_length', 'num_repeats'),
+        bandwidth=bandwidth,
+        **shape,
     )
   if args.json:
     _print_rows(
@@ -266,7 +279,7 @@ def _decode(args) -> None:
 
 def _print_decode(rows) -> None:
   print(
-      'model        batch  s/sample  encode s  prefill s  ms/step  of limit'
+      'model             batch  s/sample  encode s  prefill s  ms/step  of limit'
       '  cache MB  peak MB'
   )
   for name, row in rows.items():
@@ -274,7 +287,7 @@ def _print_decode(rows) -> None:
     encode = f'{row["encode_seconds"]:8.3f}' if is_ours else f'{"":8}'
     memory = ('cache_bytes_allocated', 'peak_memory_bytes') if is_ours else ()
     print(
-        f'{name:<11}  {row["batch_size"]:5}  {row["seconds_per_sample"]:8.4f}'
+        f'{name:<16}  {row["batch_size"]:5}  {row["seconds_per_sample"]:8.4f}'
         f'  {encode}  {row["prefill_seconds"]:9.3f}'
         f'  {row["ms_per_step"]:7.2f}  {row["bandwidth_share"]:8.0%}'
         + ''.join(f'  {row[m] / 1e6:8,.1f}' for m in memory)

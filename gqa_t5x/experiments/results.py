@@ -228,12 +228,14 @@ def environment() -> dict:
   """Returns what a result depends on besides its inputs.
 
   Returns:
-    {'device': {cpu, cores, system, backend, device_kind, num_devices},
+    {'device': {cpu, cores, system, backend, device_kind, num_devices,
+     and xla_flags where XLA_FLAGS is set},
      'versions': {'python', 'gqa_t5x', and installed packages},
      'commit': git commit, or the package's version outside a checkout}
   """
   import jax  # Reading results and writing a report need no JAX.
   devices = jax.devices()
+  flags = os.environ.get('XLA_FLAGS')
   versions = {'python': platform.python_version(),
               'gqa_t5x': gqa_t5x.__version__}
   for package in _PACKAGES:
@@ -248,6 +250,7 @@ def environment() -> dict:
           'backend': jax.default_backend(),
           'device_kind': devices[0].device_kind,
           'num_devices': len(devices),
+          **({'xla_flags': flags} if flags else {}),
       },
       'versions': versions,
       'commit': commit(),
