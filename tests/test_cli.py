@@ -322,6 +322,19 @@ def test_benchmark_rows(checkpoint, run):
   assert rows['K=6']['cache_bytes_per_token'] == 384
 
 
+def test_benchmark_of_several_batch_sizes(checkpoint, run):
+  status, out, _ = run(
+      'benchmark', 'decode', '--checkpoint', checkpoint, '--num_kv_heads',
+      '1', '--batch_size', '2,3', '--input_length', '8', '--output_length',
+      '3', '--num_repeats', '1', '--json',
+  )
+  rows = json.loads(out)['rows']
+  assert status == 0 and list(rows) == ['K=1, batch 2', 'K=1, batch 3']
+  assert [row['batch_size'] for row in rows.values()] == [2, 3]
+  # The bandwidth is measured once.
+  assert len({str(row['bandwidth']) for row in rows.values()}) == 1
+
+
 def test_gin_flags_are_joined_only_with_a_value():
   assert commands.join_gin_flags(['--gin.A=1', '--gin_file=b', 'c']) == [
       '--gin_bindings=A=1', '--gin_file=b', 'c',

@@ -51,8 +51,9 @@ def hf_decode(
 
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   torch.manual_seed(0)
-  torch.set_default_dtype(torch.bfloat16)
   with torch.device(device):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
     model = transformers.T5ForConditionalGeneration(
         transformers.T5Config(
             vocab_size=config.vocab_size,
@@ -68,6 +69,7 @@ def hf_decode(
     ).eval()
     encoded = torch.randn(batch_size, input_length, config.emb_dim)
     mask = torch.ones(batch_size, input_length, dtype=torch.long)
+    torch.set_default_dtype(before)
   model.encoder.block = torch.nn.ModuleList()
   model.generation_config = transformers.GenerationConfig(
       decoder_start_token_id=0, pad_token_id=0, do_sample=False, num_beams=1

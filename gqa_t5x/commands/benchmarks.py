@@ -279,8 +279,8 @@ def _decode(args) -> None:
 
 def _print_decode(rows) -> None:
   print(
-      'model             batch  s/sample  encode s  prefill s  ms/step  of limit'
-      '  cache MB  peak MB'
+      'model             batch  s/sample  encode s  prefill s  ms/step'
+      '  of limit  cache MB  peak MB'
   )
   for name, row in rows.items():
     is_ours = 'cache_bytes_allocated' in row

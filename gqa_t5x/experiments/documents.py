@@ -75,6 +75,30 @@ def _decoding(*benchmarks: dict) -> str:
   )
 
 
+def _limits(benchmark: dict) -> str:
+  """Each number of heads, beside the limit that the bandwidth sets."""
+  return _table(
+      [
+          'model', 's/sample', 'encoder s', 'prefill s', 'ms/step',
+          'limit ms/step', 'of the limit', 'cache GiB', 'peak GiB',
+      ],
+      [
+          [
+              name,
+              tables.significant(row['seconds_per_sample']),
+              f'{row["encode_seconds"]:.2f}',
+              f'{row["prefill_seconds"]:.2f}',
+              f'{row["ms_per_step"]:.2f}',
+              f'{row["limit_ms_per_step"]:.2f}',
+              f'{row["bandwidth_share"]:.0%}',
+              f'{row["cache_bytes_allocated"] / 2**30:.2f}',
+              f'{row["peak_memory_bytes"] / 2**30:.1f}',
+          ]
+          for name, row in benchmark['rows'].items()
+      ],
+  )  # pyformat: disable
+
+
 def _largest_batch(*benchmarks: dict) -> str:
   """Each number of heads at the largest batch that fits."""
   lines = []
@@ -160,6 +184,7 @@ def _attention_kinds(report: dict) -> str:
 _TABLES: Mapping[str, Callable[..., str]] = {
     'table1': _table1,
     'decoding': _decoding,
+    'limits': _limits,
     'largest-batch': _largest_batch,
     'training': _training,
     'conversion': _conversion,

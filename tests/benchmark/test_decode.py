@@ -125,6 +125,32 @@ def test_benchmark_of_several_models(monkeypatch):
       sorted(gqa['ms_per_step_repeats'])[1])
 
 
+def test_models_of_other_heads_share_weights_and_encode_once(monkeypatch):
+  calls, run = [], decode._Encoder.run
+  made = []
+
+  def watched(encoder, params, tokens):
+    seconds, encoded = run(encoder, params, tokens)
+    calls.append((id(encoder), np.asarray(tokens).tobytes(), seconds))
+    made.append(params)
+    np.testing.assert_array_equal(
+        encoded, decoding.encode(Transformer(TINY), params, tokens))
+    return seconds, encoded
+  monkeypatch.setattr(decode._Encoder, 'run', watched)
+  found = decode.compare_kv_heads(
+      TINY, [4, 1], **SHAPE, num_repeats=2, bandwidth=BANDWIDTH)
+
+  assert list(found) == ['K=4', 'K=1']
+  assert len({encoder for encoder, _, _ in calls}) == 1
+  # The warm-up and two repeats, and a second model that takes what is there.
+  assert len({tokens for _, tokens, _ in calls}) == 3
+  assert calls[::2] == calls[1::2]
+  mha, mqa = made[0]['decoder']['layers_0'], made[1]['decoder']['layers_0']
+  assert mha['mlp']['wo']['kernel'] is mqa['mlp']['wo']['kernel']
+  assert mha['self_attention']['key']['kernel'].shape == (10, 28)
+  assert mqa['self_attention']['key']['kernel'].shape == (10, 7)
+
+
 def test_the_largest_batch_fits_and_few_more_do_not():
   # Inputs so long that the cache decides.
   config = dataclasses.replace(TINY, num_kv_heads=4, num_encoder_layers=1)

@@ -11,6 +11,7 @@ import pytest
 from gqa_t5x import decoding
 from gqa_t5x import network
 from gqa_t5x.benchmark import decode
+from gqa_t5x.benchmark import hf_decode
 from gqa_t5x.benchmark import peers
 from gqa_t5x.errors import UserError
 
@@ -49,6 +50,18 @@ def test_a_peer_decodes_our_tokens(params, name, tmp_path):
   ours = np.asarray(_tokens(params, inputs))
   assert (ours > 1).all()
   np.testing.assert_array_equal(peer(np.asarray(inputs), STEPS), ours)
+
+
+def test_hugging_face_is_timed_with_weights_of_its_own():
+  for package in ('torch', 'transformers'):
+    pytest.importorskip(package)
+  found = hf_decode.hf_decode(
+      CONFIG, batch_size=2, input_length=17, output_length=6, num_repeats=3
+  )
+  repeats = found['ms_per_step_repeats']
+  assert len(repeats) == 3
+  assert found['ms_per_step'] == sorted(repeats)[1]
+  assert (found['num_kv_heads'], found['batch_size']) == (4, 2)
 
 
 def _compare(params, peer):

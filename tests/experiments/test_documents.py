@@ -49,6 +49,18 @@ def test_a_block_is_filled_from_its_files(tmp_path):
   assert '](../results/d.svg)' in filled
   assert list(drawn) == ['results/d.svg']
   assert documents.fill(filled, 'docs', tmp_path)[0] == filled
+  limits = {
+      'K=4': row | {
+          'encode_seconds': 1.25, 'bandwidth_share': 0.41,
+          'cache_bytes_allocated': 2**29, 'peak_memory_bytes': 3 * 2**30,
+      }
+  }  # pyformat: disable
+  (tmp_path / 'results' / 'e.json').write_text(json.dumps({'rows': limits}))
+  filled, _ = documents.fill(
+      '<!-- made: limits results/e.json -->\n<!-- end -->', '', tmp_path
+  )
+  assert '| K=4 | 0.500 | 1.25 | 1.50 | 12.34 | 5.00 | 41% | 0.50 ' in filled
+  (tmp_path / 'results' / 'e.json').unlink()
   with pytest.raises(UserError, match="got 'tabel'"):
     documents.fill(text.replace('decoding', 'tabel'), 'docs', tmp_path)
   with pytest.raises(UserError, match='the block decoding needs'):
