@@ -19,9 +19,12 @@ import sys
 
 import pytest
 
+from gqa_t5x import checkpoints
 from gqa_t5x import cli
 from gqa_t5x import commands
+from gqa_t5x import network
 from gqa_t5x import pretrained
+from gqa_t5x.benchmark import decode
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -122,6 +125,66 @@ def test_programs_of_docstrings_have_what_is_passed(module):
       assert word in done.stdout
 
 
+# How those programs are run here, small: {out} is a file that they make, {tiny}
+# a checkpoint of one layer.
+SMALL_RUNS = {
+    'gqa_t5x.experiments.calibration_study':
+        '--output {out} --checkpoint {tiny} --sequences 8 --num_kv_heads 1',
+    'gqa_t5x.experiments.conversion_methods':
+        '--output {out} --checkpoint {tiny} --methods mean,svd_calibrated'
+        ' --num_kv_heads 1 --seeds 1 --alphas 0,0.5',
+    'gqa_t5x.tasks.train_vocabulary': '{out}',
+    'tests.memory': '--one evaluate 20',
+    'tests.mutations': '--output {out} --files ^grouping',
+    'tests.torture': '--output {out} --kills 1 --commands convert',
+}  # pyformat: disable
+# And those that a test of their own runs.
+RUN_ELSEWHERE = {
+    'gqa_t5x.benchmark.cross_cache': 'benchmark/test_cross_cache.py',
+    'gqa_t5x.benchmark.hf_decode': 'benchmark/test_peers.py',
+    'gqa_t5x.pretrained.export': 'test_docs.py',  # After README's commands.
+}
+
+
+def test_all_programs_are_run_by_a_test():
+  assert set(SMALL_RUNS) | set(RUN_ELSEWHERE) == set(PROGRAMS)
+  for module, path in RUN_ELSEWHERE.items():
+    assert module.split('.')[-1] in (ROOT / 'tests' / path).read_text()
+
+
+def _save_tiny(path: str) -> None:
+  """Writes a model like the one that ships, but smaller, after 4 steps."""
+  shipped = checkpoints.open_checkpoint(pretrained.CHECKPOINT_PATH).metadata
+  config = network.T5Config(**shipped['config'] | {
+      'emb_dim': 16, 'head_dim': 4, 'mlp_dim': 16,
+      'num_encoder_layers': 1, 'num_decoder_layers': 1,
+  })  # pyformat: disable
+  checkpoints.save_checkpoint(
+      path,
+      decode.random_params(config, None, 0),
+      metadata={'config': config.to_dict(), 'step': 4},
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('module', sorted(SMALL_RUNS))
+def test_a_program_runs(module, tmp_path):
+  pytest.importorskip('seqio')
+  words = SMALL_RUNS[module]
+  if '{tiny}' in words:
+    _save_tiny(str(tmp_path / 'tiny'))
+  words = words.format(out=tmp_path / 'out', tiny=tmp_path / 'tiny')
+  done = subprocess.run(
+      [sys.executable, '-m', module, *words.split()],
+      cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # pyformat: disable
+  assert done.returncode == 0, done.stderr[-2000:]
+  if '{out}' in SMALL_RUNS[module]:
+    assert (tmp_path / 'out').stat().st_size > 100
+  else:
+    assert json.loads(done.stdout)['examples'] == 20
+
+
 def test_code_of_the_readme_runs(tmp_path):
   """And prints what its comment says."""
   (code,) = re.findall(
@@ -143,6 +206,7 @@ class Rehearsal:
     changes: what stands in a command, and what takes its place: the user's
       files, and sizes that would take hours.
     before: commands that make what earlier documents have made.
+    after: commands that take what these have made.
     expected: parts of the output, and how often each stands in it.
     made: files that the commands leave.
     needs: a module that they need.
@@ -150,6 +214,7 @@ class Rehearsal:
 
   changes: Mapping[str, str] = dataclasses.field(default_factory=dict)
   before: str = ''
+  after: str = ''
   expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
   made: Sequence[str] = ()
   needs: str = 'seqio'
@@ -180,6 +245,10 @@ REHEARSALS = {
             '\'"up"\'': '\'"up"\'' + _FEW_STEPS,
             'benchmark decode --model small': _SMALL_BENCHMARK,
         },
+        after=(
+            'gqa-t5x.pretrained.export up 7002 exported;'
+            ' gqa-t5x inspect exported | grep bfloat16'
+        ),
         expected={'Mittwoch, 5. Mai 2021': 1},
         made=['up/checkpoints/7002', 'figure6.svg'],
     ),
@@ -254,8 +323,9 @@ def _run(name: str, folder: pathlib.Path) -> str:
   for old, new in rehearsal.changes.items():
     assert old in script, old
     script = script.replace(old, new)
-  script = f'{rehearsal.before}\n{script}'.replace(
-      'gqa-t5x ', f'{shlex.quote(sys.executable)} -m gqa_t5x '
+  script = f'{rehearsal.before}\n{script}{rehearsal.after}'
+  script = re.sub(
+      r'gqa-t5x(?=[. ])', f'{shlex.quote(sys.executable)} -m gqa_t5x', script
   )
   done = subprocess.run(
       ['bash', '-euo', 'pipefail', '-c', script],

@@ -119,6 +119,15 @@ def main(argv: list[str] | None = None) -> None:
       metavar='NAME=FILE',
       help='more text to calibrate with',
   )
+  for name, default in (
+      ('sequences', SEQUENCES), ('num_kv_heads', NUM_KV_HEADS),
+  ):  # pyformat: disable
+    parser.add_argument(
+        f'--{name}',
+        type=lambda text: [int(part) for part in text.split(',')],
+        default=default,
+        metavar='N,N',
+    )
   args = parser.parse_args(argv)
   partitioning.use_cpu_cores()
   study = Study(args.checkpoint, 128)
@@ -144,15 +153,15 @@ def main(argv: list[str] | None = None) -> None:
       name, _, path = pair.partition('=')
       texts[name] = lambda n, path=path: study.text_batches(path, n)
     for name, batches in texts.items():
-      for sequences in SEQUENCES:
+      for sequences in args.sequences:
         moments = study.measured_on(batches(sequences))
-        for k in NUM_KV_HEADS:
+        for k in args.num_kv_heads:
           params = study.converted(k, method='svd', covariances=moments)
           add('svd', k, study.loss(params, k), text=name, sequences=sequences)
   for method, moments in (
       ('mean', None), ('svd', None), ('svd', study.covariances),
   ):  # pyformat: disable
-    for k in NUM_KV_HEADS:
+    for k in args.num_kv_heads:
       params = study.converted(k, method=method, covariances=moments)
       facts = {'text': moments and 'pre-training', 'attention': 'both'}
       add(method, k, study.loss(params, k), **facts)
