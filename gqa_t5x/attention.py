@@ -24,7 +24,8 @@ from gqa_t5x import layers
 Array = jax.Array
 
 _MASKED = -1e10
-_BLOCK_BYTES = {'cpu': 2**24, 'cuda': 2**31}  # Of logits, in float32.
+# Of logits, in float32; elsewhere all queries attend together.
+_BLOCK_BYTES = {'cpu': 2**24, 'cuda': 2**31, 'rocm': 2**31}
 
 attention_init = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
 

@@ -177,6 +177,32 @@ def test_blocks_of_queries_change_nothing(
   )
 
 
+@pytest.mark.parametrize(
+    'batch, in_blocks',
+    [(32, {'cpu', 'cuda', 'rocm'}), (1, {'cpu'})],
+    ids=['logits of 34 GB', 'logits of 1 GB'],
+)
+def test_where_queries_go_in_blocks(batch, in_blocks):
+  """T5.1.1-XXL's encoder with 2,048 tokens; lowered, not run."""
+  query, key, value, bias = (
+      jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+      for shape in (
+          (batch, 2048, 64, 64), (batch, 64, 64, 2048), (batch, 64, 2048, 64),
+          (1, 64, 2048, 2048),
+      )
+  )  # pyformat: disable
+
+  def attend(query, key, value, bias):
+    return attention.dot_product_attention(query, key, value, bias=bias)
+
+  traced = jax.jit(attend).trace(query, key, value, bias)
+  assert in_blocks == {
+      platform
+      for platform in ('cpu', 'cuda', 'rocm', 'tpu')
+      if 'while' in traced.lower(lowering_platforms=(platform,)).as_text()
+  }
+
+
 def test_number_of_blocks():
   limit = 2**24
   assert attention._num_blocks(2048, limit // 2048, limit) == 1

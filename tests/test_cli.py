@@ -377,6 +377,11 @@ def test_figure_of_a_benchmark(run, tmp_path):
   assert [b.get('class') for b in bars] == ['mha', 'mqa', 'peer']
   heights = [float(b.get('height')) for b in bars]
   np.testing.assert_allclose(heights[2] / heights[1], 4.0, rtol=0.01)
+  assert 'batch 8, input 512, output 64' in out
+  text = path.read_text()
+  path.write_text(text.replace('"batch_size": 8', '"batch_size": 9', 1))
+  assert 'input 512, output 64' in (out := run('figure', str(path))[1])
+  assert 'batch' not in out  # The names of the rows have it.
 
 
 def test_doctor_tells_what_is_missing_for_what(run, monkeypatch):

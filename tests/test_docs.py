@@ -138,18 +138,20 @@ SMALL_RUNS = {
     'tests.mutations': '--output {out} --files ^grouping',
     'tests.torture': '--output {out} --kills 1 --commands convert',
 }  # pyformat: disable
-# And those that a test of their own runs.
+# And those that a test of their own runs; export runs after README's commands.
 RUN_ELSEWHERE = {
     'gqa_t5x.benchmark.cross_cache': 'benchmark/test_cross_cache.py',
     'gqa_t5x.benchmark.hf_decode': 'benchmark/test_peers.py',
-    'gqa_t5x.pretrained.export': 'test_docs.py',  # After README's commands.
 }
+EXPORT = 'gqa_t5x.pretrained.export'
 
 
 def test_all_programs_are_run_by_a_test():
-  assert set(SMALL_RUNS) | set(RUN_ELSEWHERE) == set(PROGRAMS)
+  assert {*SMALL_RUNS, *RUN_ELSEWHERE, EXPORT} == set(PROGRAMS)
   for module, path in RUN_ELSEWHERE.items():
-    assert module.split('.')[-1] in (ROOT / 'tests' / path).read_text()
+    call = module.split('.')[-1] + '.main('
+    assert call in (ROOT / 'tests' / path).read_text()
+  assert EXPORT.removeprefix('gqa_t5x') in REHEARSALS['README.md'].after
 
 
 def _save_tiny(path: str) -> None:

@@ -17,7 +17,7 @@ def measure_bandwidth(*, num_bytes: int | None = None,
   """Measures reading and copying of an array that fits in no cache.
 
   Args:
-    num_bytes: size of the array; by default 256 MiB on a CPU and 4 GiB on an
+    num_bytes: size of the array; by default 256 MiB on a CPU and 2 GiB on an
       accelerator, where less is over too soon to be timed.
     num_repeats: the fastest of so many counts: what the machine can do.
 
@@ -27,7 +27,7 @@ def measure_bandwidth(*, num_bytes: int | None = None,
     decode step reads), and `best`, the higher of the two.
   """
   if num_bytes is None:
-    num_bytes = 2**28 if jax.default_backend() == 'cpu' else 2**32
+    num_bytes = 2**28 if jax.default_backend() == 'cpu' else 2**31
   rows = max(num_bytes // (4 * _WIDTH), 1)
   array = jnp.ones((rows, _WIDTH), jnp.float32)
   vector = jnp.ones((_WIDTH,), jnp.float32)

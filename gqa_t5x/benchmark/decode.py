@@ -95,8 +95,9 @@ def random_tokens(config: T5Config, size, seed) -> jax.Array:
 class _Encoder:
   """A model's encoder, compiled for one shape; several models may share it.
 
+  What it made last is held until it encodes something else.
+
   Attributes:
-    key: what models have to have in common.
     compile_seconds: as named.
     memory: XLA's account.
   """
@@ -163,7 +164,7 @@ class _Program:
         for arguments, memory in (
             (tokens, self._encoder.memory),
             ((tokens, encoded), self._prefill.memory_analysis()),
-            (prefilled, self._loop.memory_analysis())))
+            ((prefilled, encoded), self._loop.memory_analysis())))
 
   def run(self, params, tokens) -> tuple[_Timed, jax.Array]:
     """Returns times, and the tokens [B, output_length] that it decodes."""
@@ -298,6 +299,8 @@ def compare_kv_heads(
     against: Sequence[str] = (), **options) -> dict[str, dict]:
   """Times a model of random weights with other numbers of key/value heads.
 
+  All but the heads' own weights are the same arrays in all of them.
+
   Args:
     config: of the model; its dtype is that of weights and cache too.
     num_kv_heads: wanted; None is all divisors of its query heads.
@@ -314,12 +317,14 @@ def compare_kv_heads(
   """
   configs = configs_by_kv_heads(config, num_kv_heads)
   options = {'dtype': config.dtype, **options}
+  made = {}
+
+  def params_of(one):
+    return random_params(one, options['dtype'], options.get('seed', 0), made)
+
+  models = {f'K={k}': (one, params_of(one)) for k, one in configs.items()}
   if not against:
-    seed, made = options.get('seed', 0), {}
-    return compare_decode({
-        f'K={k}': (one, random_params(one, config.dtype, seed, made))
-        for k, one in configs.items()}, **options)
-  models = {f'K={k}': (one, None) for k, one in configs.items()}
+    return compare_decode(models, **options)
   if config.logits_via_embedding or config.dtype != jnp.float32:
     raise UserError(
         'expected T5.1.1 in float32 to time peers beside it, got '
@@ -327,8 +332,7 @@ def compare_kv_heads(
         + ', input and output embeddings tied' * config.logits_via_embedding
         + '; add --model and --dtype=float32')
   multi_head = f'K={config.num_heads}'
-  params = peers_lib.without_pad_and_eos(
-      random_params(config, config.dtype, options.get('seed', 0)))
+  params = peers_lib.without_pad_and_eos(params_of(config))
   models = {multi_head: (config, params)} | {
       name: model for name, model in models.items() if name != multi_head}
   with tempfile.TemporaryDirectory() as folder:

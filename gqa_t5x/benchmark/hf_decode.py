@@ -4,13 +4,13 @@
 
 `python -m gqa_t5x.benchmark.hf_decode --model xxl --batch_size 32`. The peers
 of `gqa-t5x benchmark decode` take our weights and have to decode the same
-tokens; this one is for sizes of which two do not fit into a device, and draws
-weights of its own. Its encoder does not run: its attention's logits of a large
-batch do not fit either, so that steps start from a random encoder's output.
+tokens; this one is for sizes that do not fit into a device twice, and draws
+weights of its own, so that no token is compared. Its encoder does not run: its
+attention's logits of a large batch do not fit either, and steps start from a
+random encoder's output.
 """
 
 import argparse
-import dataclasses
 import json
 import shlex
 import statistics
@@ -38,7 +38,7 @@ def hf_decode(
     config: of T5.1.1; its dtype and key/value heads do not count.
     batch_size: samples decoded together.
     input_length: input tokens a sample.
-    output_length: decoded tokens of the long run.
+    output_length: decoded tokens of the long run, 3 or more.
     num_repeats: the median counts.
 
   Returns:
@@ -121,6 +121,9 @@ def main(words: list[str]) -> None:
   ):  # pyformat: disable
     parser.add_argument(f'--{name}', type=int, default=default)
   args = vars(parser.parse_args(words))
+  if args['output_length'] < 3:
+    parser.error(f'expected --output_length 3 or more, got'
+                 f' {args["output_length"]}: the first two do not count')
   import jax
 
   from gqa_t5x.benchmark import peers
@@ -128,7 +131,7 @@ def main(words: list[str]) -> None:
 
   jax.config.update('jax_platforms', 'cpu')  # All of the GPU is PyTorch's.
   config = tpu_compile.t5_1_1_config(args.pop('model'), None)
-  found = hf_decode(dataclasses.replace(config, dtype='float32'), **args)
+  found = hf_decode(config, **args)
   command = ['python', '-m', 'gqa_t5x.benchmark.hf_decode', *words]
   json.dump(
       {

@@ -241,7 +241,8 @@ def _decode(args) -> None:
   config = arguments.with_layers(arguments.config_of(args), args.num_layers)
   shape = _shape(args, 'input_length', 'output_length', 'num_repeats')
   rows, bandwidth = {}, None
-  for size in args.batch_size:
+  sizes = list(dict.fromkeys(args.batch_size))
+  for size in sizes:
     found = decode.compare_kv_heads(
         config,
         args.num_kv_heads,
@@ -251,7 +252,7 @@ def _decode(args) -> None:
         **shape,
     )
     bandwidth = bandwidth or next(iter(found.values()))['bandwidth']
-    of_size = f', batch {size}' if len(args.batch_size) > 1 else ''
+    of_size = f', batch {size}' if len(sizes) > 1 else ''
     rows |= {name + of_size: row for name, row in found.items()}
   largest = {}
   if args.largest_batch_in:

@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
   ):  # pyformat: disable
     parser.add_argument(
         f'--{name}',
-        type=lambda text: [int(part) for part in text.split(',')],
+        type=conversion_methods.numbers(int),
         default=default,
         metavar='N,N',
     )

@@ -226,7 +226,8 @@ def figure(cells: list[dict]) -> str:
   )
 
 
-def _numbers(kind):
+def numbers(kind):
+  """Returns a parser of numbers with commas between them."""
   return lambda text: [kind(part) for part in text.split(',')]
 
 
@@ -235,16 +236,16 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--output', required=True, metavar='JSON')
   parser.add_argument('--checkpoint', default=pretrained.CHECKPOINT_PATH)
   parser.add_argument(
-      '--methods', type=_numbers(str), default=list(METHODS), metavar='M,M'
+      '--methods', type=numbers(str), default=list(METHODS), metavar='M,M'
   )
   parser.add_argument(
-      '--num_kv_heads', type=_numbers(int), default=[4, 2, 1], metavar='K,K'
+      '--num_kv_heads', type=numbers(int), default=[4, 2, 1], metavar='K,K'
   )
   parser.add_argument(
-      '--seeds', type=_numbers(int), default=[1, 2, 3, 4, 5], metavar='N,N'
+      '--seeds', type=numbers(int), default=[1, 2, 3, 4, 5], metavar='N,N'
   )
   parser.add_argument(
-      '--alphas', type=_numbers(float), default=[0, 0.01, 0.02, 0.05, 0.1],
+      '--alphas', type=numbers(float), default=[0, 0.01, 0.02, 0.05, 0.1],
       metavar='A,A',
   )  # pyformat: disable
   parser.add_argument('--calibration_sequences', type=int, default=128)

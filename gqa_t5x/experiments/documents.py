@@ -95,6 +95,7 @@ def _limits(benchmark: dict) -> str:
               f'{row["peak_memory_bytes"] / 2**30:.1f}',
           ]
           for name, row in benchmark['rows'].items()
+          if name not in _PEERS
       ],
   )  # pyformat: disable
 

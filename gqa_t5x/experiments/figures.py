@@ -261,8 +261,11 @@ def of_benchmark(found: dict) -> str:
     kind = {most: 'mha', 1: 'mqa'}.get(heads, 'gqa')
     points.append(Point(name, kind if name.startswith('K=') else 'peer', 0,
                         seconds, f'{seconds:.3g}'))
-  one = next(iter(rows.values()))
+  shape = []
+  for name in ('batch_size', 'input_length', 'output_length'):
+    values = {row[name] for row in rows.values()}
+    if len(values) == 1:  # Else the names of the rows say it.
+      shape.append(f'{name.split("_")[0]} {values.pop()}')
   return standalone(bars(
       points, title='Time per sample of each number of key/value heads',
-      x_label=f'batch {one["batch_size"]}, input {one["input_length"]}, '
-      f'output {one["output_length"]}', y_label='seconds per sample'))
+      x_label=', '.join(shape), y_label='seconds per sample'))

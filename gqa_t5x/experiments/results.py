@@ -229,13 +229,12 @@ def environment() -> dict:
 
   Returns:
     {'device': {cpu, cores, system, backend, device_kind, num_devices,
-     and xla_flags where XLA_FLAGS is set},
+     and the environment's variables for XLA},
      'versions': {'python', 'gqa_t5x', and installed packages},
      'commit': git commit, or the package's version outside a checkout}
   """
   import jax  # Reading results and writing a report need no JAX.
   devices = jax.devices()
-  flags = os.environ.get('XLA_FLAGS')
   versions = {'python': platform.python_version(),
               'gqa_t5x': gqa_t5x.__version__}
   for package in _PACKAGES:
@@ -250,7 +249,12 @@ def environment() -> dict:
           'backend': jax.default_backend(),
           'device_kind': devices[0].device_kind,
           'num_devices': len(devices),
-          **({'xla_flags': flags} if flags else {}),
+          # XLA_FLAGS, XLA_PYTHON_CLIENT_MEM_FRACTION and the like.
+          **{
+              name.lower(): value
+              for name, value in sorted(os.environ.items())
+              if name.startswith('XLA_') and value
+          },
       },
       'versions': versions,
       'commit': commit(),

@@ -3,6 +3,10 @@
 """Peers decode our tokens on our weights, or are not timed."""
 
 import dataclasses
+import functools
+import itertools
+import json
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,16 +56,35 @@ def test_a_peer_decodes_our_tokens(params, name, tmp_path):
   np.testing.assert_array_equal(peer(np.asarray(inputs), STEPS), ours)
 
 
-def test_hugging_face_is_timed_with_weights_of_its_own():
+def test_hugging_face_is_timed_with_weights_of_its_own(monkeypatch, capsys):
   for package in ('torch', 'transformers'):
     pytest.importorskip(package)
-  found = hf_decode.hf_decode(
-      CONFIG, batch_size=2, input_length=17, output_length=6, num_repeats=3
+  clock = itertools.count()  # A call takes 1 s, and a step of the decoder 2.
+  fake = types.SimpleNamespace(perf_counter=lambda: next(clock))
+  monkeypatch.setattr(hf_decode, 'time', fake)
+  from transformers.models.t5 import modeling_t5
+
+  forward = modeling_t5.T5ForConditionalGeneration.forward
+
+  @functools.wraps(forward)
+  def slow(*args, **kwargs):
+    next(clock), next(clock)
+    return forward(*args, **kwargs)
+
+  monkeypatch.setattr(
+      modeling_t5.T5ForConditionalGeneration, 'forward', slow
   )
-  repeats = found['ms_per_step_repeats']
-  assert len(repeats) == 3
-  assert found['ms_per_step'] == sorted(repeats)[1]
-  assert (found['num_kv_heads'], found['batch_size']) == (4, 2)
+  hf_decode.main([
+      '--model', 'small', '--batch_size', '2', '--input_length', '17',
+      '--output_length', '6', '--num_repeats', '3',
+  ])  # pyformat: disable
+  found = json.loads(capsys.readouterr().out)
+  assert found['ms_per_step_repeats'] == [2000.0] * 3
+  assert found['ms_per_step'] == 2000.0
+  assert (found['num_kv_heads'], found['batch_size']) == (6, 2)
+  with pytest.raises(SystemExit, match='2'):
+    hf_decode.main(['--model', 'small', '--output_length', '2'])
+  assert 'expected --output_length 3' in capsys.readouterr().err
 
 
 def _compare(params, peer):
