@@ -72,7 +72,8 @@ $(INSTALLED): constraints.txt setup.py
 	$(PIP) -e '.[all]'
 	@touch $@
 
-torture: $(INSTALLED) ## Kill commands at random moments; about half an hour.
+torture: $(INSTALLED) ## Kill commands, fill their disks; over half an hour.
+	TORTURE=1 $(BIN)/python -m pytest tests/test_disks.py
 	$(BIN)/python -m tests.torture --output results/torture.json
 
 site: $(INSTALLED) ## Build docs/ as a web site in site/.

@@ -73,8 +73,13 @@ JOBS = {
 }
 
 
-@pytest.mark.parametrize('name', ['train', 'convert'])  # Others take minutes.
+TAKE_MINUTES = ('cache', 'reproduce')
+
+
+@pytest.mark.parametrize('name', JOBS)
 def test_a_full_disk_loses_nothing(tmp_path, name):
+  if name in TAKE_MINUTES and 'TORTURE' not in os.environ:
+    pytest.skip('`make torture` runs it')
   job = JOBS[name]()
   whole = tmp_path / 'whole' / 'out'
   whole.parent.mkdir()
