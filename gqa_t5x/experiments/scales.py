@@ -213,7 +213,10 @@ SCALES['benchmarks'] = dataclasses.replace(
             inputs_length=64, targets_length=64, batch_size=32,
             finetune_steps=2500, seconds=dict(finetune=1250, test=7),
         ),
-        'gqa_aeslc': dict(targets_length=32, batch_size=16),
+        'gqa_aeslc': dict(
+            targets_length=32, batch_size=16, finetune_steps=5000,
+            finetune_decay_steps=3000, seconds=dict(finetune=2200),
+        ),
         'gqa_fairytaleqa': dict(targets_length=48, batch_size=16),
     },
 )  # pyformat: disable
