@@ -311,25 +311,31 @@ def test_generate_reads_standard_input(checkpoint, run, monkeypatch):
   assert status == 0 and out.count('\n') == 2
 
 
-def test_benchmark_rows(checkpoint, run):
-  status, out, _ = run(
-      'benchmark', 'decode', '--checkpoint', checkpoint, '--num_kv_heads',
-      '6,1', '--batch_size', '2', '--input_length', '8', '--output_length',
-      '3', '--num_repeats', '1', '--json',
-  )
-  rows = json.loads(out)['rows']
-  assert status == 0 and list(rows) == ['K=6', 'K=1']
+@pytest.fixture(name='benchmark_rows')
+def fixture_benchmark_rows(checkpoint, run):
+  """Rows of `benchmark decode`, by numbers of heads and batch sizes."""
+
+  def rows(num_kv_heads, batch_size):
+    status, out, _ = run(
+        'benchmark', 'decode', '--checkpoint', checkpoint, '--num_kv_heads',
+        num_kv_heads, '--batch_size', batch_size, '--input_length', '8',
+        '--output_length', '3', '--num_repeats', '1', '--json',
+    )
+    assert status == 0
+    return json.loads(out)['rows']
+
+  return rows
+
+
+def test_benchmark_rows(benchmark_rows):
+  rows = benchmark_rows('6,1', '2')
+  assert list(rows) == ['K=6', 'K=1']
   assert rows['K=6']['cache_bytes_per_token'] == 384
 
 
-def test_benchmark_of_several_batch_sizes(checkpoint, run):
-  status, out, _ = run(
-      'benchmark', 'decode', '--checkpoint', checkpoint, '--num_kv_heads',
-      '1', '--batch_size', '2,3', '--input_length', '8', '--output_length',
-      '3', '--num_repeats', '1', '--json',
-  )
-  rows = json.loads(out)['rows']
-  assert status == 0 and list(rows) == ['K=1, batch 2', 'K=1, batch 3']
+def test_benchmark_of_several_batch_sizes(benchmark_rows):
+  rows = benchmark_rows('1', '2,3')
+  assert list(rows) == ['K=1, batch 2', 'K=1, batch 3']
   assert [row['batch_size'] for row in rows.values()] == [2, 3]
   # The bandwidth is measured once.
   assert len({str(row['bandwidth']) for row in rows.values()}) == 1

@@ -92,6 +92,10 @@ def random_tokens(config: T5Config, size, seed) -> jax.Array:
   return jnp.asarray(rng.integers(2, config.vocab_size, size, np.int32))
 
 
+def _of_encoder(params):
+  return {name: params[name] for name in ('encoder', 'token_embedder')}
+
+
 class _Encoder:
   """A model's encoder, compiled for one shape; several models may share it.
 
@@ -106,28 +110,17 @@ class _Encoder:
     start = time.perf_counter()
     tokens = jax.ShapeDtypeStruct(size, jnp.int32)
     self._call = decoding.encode.lower(
-        module, self.params(params), tokens).compile()
+        module, _of_encoder(params), tokens).compile()
     self.compile_seconds = time.perf_counter() - start
     self.memory = self._call.memory_analysis()
     self._last = None
-
-  @classmethod
-  def params(cls, params):
-    """Returns those of the encoder."""
-    return {name: params[name] for name in ('encoder', 'token_embedder')}
-
-  @classmethod
-  def key(cls, module, params):
-    """Returns what models that share an encoder have in common."""
-    config = dataclasses.replace(module.config, num_kv_heads=None)
-    return config, *map(id, jax.tree.leaves(cls.params(params)))
 
   def run(self, params, tokens) -> tuple[float, jax.Array]:
     """Returns seconds and what it makes; anew for each array of tokens."""
     if self._last is None or self._last[0] is not tokens:
       self._last = None
       start = time.perf_counter()
-      encoded = jax.block_until_ready(self._call(self.params(params), tokens))
+      encoded = jax.block_until_ready(self._call(_of_encoder(params), tokens))
       self._last = tokens, time.perf_counter() - start, encoded
     return self._last[1:]
 
@@ -141,9 +134,9 @@ class _Program:
       besides: arguments, results, and what XLA allots for the time between.
   """
 
-  def __init__(self, module, params, size, output_length, encoder=None):
+  def __init__(self, module, params, size, output_length, encoder):
     """Compiles; the parameters may be ShapeDtypeStructs."""
-    self._encoder = encoder or _Encoder(module, params, size)
+    self._encoder = encoder
     start = time.perf_counter()
     tokens = jax.ShapeDtypeStruct(size, jnp.int32)
     self._output_length = output_length
@@ -238,7 +231,9 @@ def compare_decode(
   ready, encoders, programs = {}, {}, {}
   for name, (config, params) in models.items():
     module, params = ready[name] = _prepare(config, params, dtype, seed)
-    key = _Encoder.key(module, params)
+    # Models with the same arrays here share an encoder.
+    key = (dataclasses.replace(module.config, num_kv_heads=None),
+           *map(id, jax.tree.leaves(_of_encoder(params))))
     if key not in encoders:
       encoders[key] = _Encoder(module, params, size)
     programs[name] = _Program(
@@ -316,6 +311,13 @@ def compare_kv_heads(
       or cannot run the model.
   """
   configs = configs_by_kv_heads(config, num_kv_heads)
+  if against and (
+      config.logits_via_embedding or config.dtype != jnp.float32):
+    raise UserError(
+        'expected T5.1.1 in float32 to time peers beside it, got '
+        f'{jnp.dtype(config.dtype).name}'
+        + ', input and output embeddings tied' * config.logits_via_embedding
+        + '; add --model and --dtype=float32')
   options = {'dtype': config.dtype, **options}
   made = {}
 
@@ -325,12 +327,6 @@ def compare_kv_heads(
   models = {f'K={k}': (one, params_of(one)) for k, one in configs.items()}
   if not against:
     return compare_decode(models, **options)
-  if config.logits_via_embedding or config.dtype != jnp.float32:
-    raise UserError(
-        'expected T5.1.1 in float32 to time peers beside it, got '
-        f'{jnp.dtype(config.dtype).name}'
-        + ', input and output embeddings tied' * config.logits_via_embedding
-        + '; add --model and --dtype=float32')
   multi_head = f'K={config.num_heads}'
   params = peers_lib.without_pad_and_eos(params_of(config))
   models = {multi_head: (config, params)} | {
@@ -361,8 +357,9 @@ def largest_batch(config: T5Config, memory_bytes: float, *, input_length: int,
                         sizes.parameter_shapes(config))
 
   def peak(batch_size):
-    return _Program(Transformer(config), params, (batch_size, input_length),
-                    output_length).peak_memory_bytes
+    module, size = Transformer(config), (batch_size, input_length)
+    return _Program(module, params, size, output_length,
+                    _Encoder(module, params, size)).peak_memory_bytes
 
   one = peak(1)
   if one > memory_bytes:

@@ -17,7 +17,9 @@ import statistics
 import sys
 import time
 
+from gqa_t5x.benchmark import peers
 from gqa_t5x.benchmark import tpu_compile
+from gqa_t5x.checkpoints import hf
 from gqa_t5x.network import T5Config
 
 
@@ -35,7 +37,7 @@ def hf_decode(
   first, which projects the cross-attention's keys and values, does not count.
 
   Args:
-    config: of T5.1.1; its dtype and key/value heads do not count.
+    config: of a multi-head model; its dtype does not count.
     batch_size: samples decoded together.
     input_length: input tokens a sample.
     output_length: decoded tokens of the long run, 3 or more.
@@ -55,25 +57,13 @@ def hf_decode(
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     model = transformers.T5ForConditionalGeneration(
-        transformers.T5Config(
-            vocab_size=config.vocab_size,
-            d_model=config.emb_dim,
-            d_kv=config.head_dim,
-            d_ff=config.mlp_dim,
-            num_layers=config.num_decoder_layers,
-            num_heads=config.num_heads,
-            feed_forward_proj='gated-gelu',
-            tie_word_embeddings=False,
-            dropout_rate=0.0,
-        )
+        transformers.T5Config(**hf.config_json(config, 'bfloat16'))
     ).eval()
     encoded = torch.randn(batch_size, input_length, config.emb_dim)
     mask = torch.ones(batch_size, input_length, dtype=torch.long)
     torch.set_default_dtype(before)
   model.encoder.block = torch.nn.ModuleList()
-  model.generation_config = transformers.GenerationConfig(
-      decoder_start_token_id=0, pad_token_id=0, do_sample=False, num_beams=1
-  )
+  model.generation_config = peers.hf_greedy()
 
   def run(steps):
     if device == 'cuda':
@@ -126,7 +116,6 @@ def main(words: list[str]) -> None:
                  f' {args["output_length"]}: the first two do not count')
   import jax
 
-  from gqa_t5x.benchmark import peers
   from gqa_t5x.experiments import results
 
   jax.config.update('jax_platforms', 'cpu')  # All of the GPU is PyTorch's.

@@ -110,14 +110,20 @@ def hf_model(config: T5Config, params: PyTree, folder: pathlib.Path):
   )
 
 
-def _hf(config, params, folder) -> Decode:
-  import torch
+def hf_greedy():
+  """Returns Hugging Face's settings of greedy decoding, which never stops."""
   import transformers
 
-  model = hf_model(config, params, folder).eval()
-  model.generation_config = transformers.GenerationConfig(
+  return transformers.GenerationConfig(
       decoder_start_token_id=0, pad_token_id=0, do_sample=False, num_beams=1
   )
+
+
+def _hf(config, params, folder) -> Decode:
+  import torch
+
+  model = hf_model(config, params, folder).eval()
+  model.generation_config = hf_greedy()
 
   def decode(tokens, steps):
     inputs = torch.from_numpy(np.asarray(tokens, np.int64))

@@ -180,7 +180,7 @@ def write(
         _INDEX, {'metadata': {'total_size': total}, 'weight_map': files}
     )
   dtype = leaves['shared.weight'].dtype.name
-  writing.write_json(_CONFIG, _config_json(config, dtype))
+  writing.write_json(_CONFIG, config_json(config, dtype))
   # A multi-head model is what is in here, of `from_num_kv_heads` or so.
   stored = metadata | {'config': config.to_dict() | {
       'num_kv_heads': config.num_heads
@@ -220,7 +220,8 @@ def _split(leaves: dict[str, lazy.LazyArray]):
   }
 
 
-def _config_json(config: T5Config, dtype: str) -> dict[str, Any]:
+def config_json(config: T5Config, dtype: str) -> dict[str, Any]:
+  """Returns what Hugging Face's config.json says of a model."""
   (activation,) = (
       name
       for name, activations in _ACTIVATIONS.items()
