@@ -198,25 +198,23 @@ SCALES['benchmarks'] = dataclasses.replace(
     suite=suites.benchmarks('gqa_multi30k', 'gqa_aeslc', 'gqa_fairytaleqa'),
     max_cached_examples=100_000,
     pretrain_steps=8000,
-    finetune_steps=1500,
+    finetune_steps=5000,
     finetune_evals=10,
-    finetune_decay_steps=1000,
+    finetune_decay_steps=3000,
     finetune_bindings={'optimizer.Schedule.base': 0.03},
     dev_examples=512,
     test_examples=2000,
     seconds=dict(
         vocabulary=150, data=30, convert=4, step=0.21, loss=5,
-        finetune=900, test=60, baselines=60, timing=40,
+        finetune=2500, test=60, baselines=60, timing=40,
     ),
     tasks={
         'gqa_multi30k': dict(
             inputs_length=64, targets_length=64, batch_size=32,
-            finetune_steps=2500, seconds=dict(finetune=1250, test=7),
+            finetune_steps=2500, finetune_decay_steps=1000,
+            seconds=dict(finetune=1250, test=7),
         ),
-        'gqa_aeslc': dict(
-            targets_length=32, batch_size=16, finetune_steps=5000,
-            finetune_decay_steps=3000, seconds=dict(finetune=2200),
-        ),
+        'gqa_aeslc': dict(targets_length=32, batch_size=16),
         'gqa_fairytaleqa': dict(targets_length=48, batch_size=16),
     },
 )  # pyformat: disable
