@@ -4,13 +4,16 @@
 
 Each `gqa-t5x` command of theirs has to be understood by the parser, and each
 `python -m` of theirs and of docstrings by its program. Then all commands of a
-document are run, one after another: see `REHEARSALS`.
+document are run, one after another: see `REHEARSALS`. What needs t5x or a cloud
+is run by test_t5x_end_to_end.py and test_tpu_guide.py.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 import dataclasses
+import importlib.metadata
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -36,11 +39,20 @@ pytestmark = in_a_checkout
 
 
 def shell_blocks(text: str) -> list[str]:
-  """Returns the blocks without a language, continued lines joined."""
-  fences = re.findall(r'^```(\w*)\n(.*?)^```', text, re.M | re.S)
-  blocks = [inside for language, inside in fences if language in ('', 'sh')]
-  blocks += re.findall(r'(?:^    .*\n)+', text, re.M)
+  """Returns the commands of each block, continued lines joined.
+
+  A block is indented, or fenced without a language. Tables that a program made
+  are none.
+  """
+  text = re.sub(r'<!-- made:.*?<!-- end -->', '', text, flags=re.S)
+  fence = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
+  blocks = [inside for language, inside in fence.findall(text) if not language]
+  blocks += re.findall(r'(?:^    .*\n)+', fence.sub('', text), re.M)
   return [re.sub(r'\\\n', ' ', block) for block in blocks]
+
+
+def _is_run_elsewhere(block: str) -> bool:
+  return bool(re.search(r'-m t5x\.|gcloud|tensorflow_datasets', block))
 
 
 def _lines(text: str) -> list[str]:
@@ -89,6 +101,16 @@ def test_commands_of_documents_are_understood(name, words):
     for file in getattr(args, 'gin_file', []):
       if file.startswith('gqa_t5x/'):
         assert (ROOT / file.removeprefix('gqa_t5x/')).exists(), file
+
+
+def test_extras_of_documents_exist():
+  """pip takes others without a word."""
+  metadata = importlib.metadata.metadata('gqa_t5x')
+  text = '\n'.join(path.read_text() for path in DOCUMENTS)
+  found = re.findall(r"'\.\[([\w,]+)\]'", text)
+  assert len(found) >= 3
+  named = {extra for extras in found for extra in extras.split(',')}
+  assert named <= set(metadata.get_all('Provides-Extra'))
 
 
 # Where docstrings and documents say `python -m`.
@@ -151,7 +173,7 @@ def test_all_programs_are_run_by_a_test():
   for module, path in RUN_ELSEWHERE.items():
     call = module.split('.')[-1] + '.main('
     assert call in (ROOT / 'tests' / path).read_text()
-  assert EXPORT.removeprefix('gqa_t5x') in REHEARSALS['README.md'].after
+  assert f'{EXPORT} ' in REHEARSALS['README.md'].after
 
 
 def _save_tiny(path: str) -> None:
@@ -248,7 +270,7 @@ REHEARSALS = {
             'benchmark decode --model small': _SMALL_BENCHMARK,
         },
         after=(
-            'gqa-t5x.pretrained.export up 7002 exported;'
+            'python -m gqa_t5x.pretrained.export up 7002 exported;'
             ' gqa-t5x inspect exported | grep bfloat16'
         ),
         expected={'Mittwoch, 5. Mai 2021': 1},
@@ -308,41 +330,70 @@ REHEARSALS = {
 }  # pyformat: disable
 
 
+# The environment is there: pip looks whether what it is told to install is, and
+# make shows what it would do.
+SHELL = rf"""
+PATH={shlex.quote(str(pathlib.Path(sys.executable).parent))}:$PATH
+gqa-t5x() {{ python -m gqa_t5x "$@"; }}
+pip() {{
+  python -m pip "$1" --dry-run --no-deps --no-index --no-build-isolation \
+    "${{@:2}}"
+}}
+make() {{ command make --dry-run "$@"; }}
+"""
+
+
+def run_shell(script: str, folder: pathlib.Path, **env) -> str:
+  """Runs a script of `SHELL`'s commands in a folder; returns its output."""
+  done = subprocess.run(
+      ['bash', '-euo', 'pipefail', '-c', SHELL + script],
+      cwd=folder, env=os.environ | env,
+      capture_output=True, text=True, check=False,
+  )  # pyformat: disable
+  assert done.returncode == 0, done.stderr[-2000:]
+  return done.stdout
+
+
+def link_checkout(folder: pathlib.Path) -> None:
+  """Gives a folder what an installation and the commands read."""
+  folder.mkdir(exist_ok=True)
+  for name in (
+      'gqa_t5x', 'gin_configs', 'tasks', 'setup.py', 'pyproject.toml',
+      'README.md', 'constraints.txt', 'Makefile',
+  ):  # pyformat: disable
+    (folder / name).symlink_to(ROOT / name)
+
+
 def _run(name: str, folder: pathlib.Path) -> str:
   """Runs the commands of a document in a folder with the checkout's files."""
   rehearsal = REHEARSALS[name]
   (path,) = (p for p in DOCUMENTS if p.name == name)
-  for part in ('gqa_t5x', 'gin_configs', 'tasks'):
-    (folder / part).symlink_to(ROOT / part)
-  blocks = [b for b in shell_blocks(path.read_text()) if 'gqa-t5x ' in b]
+  link_checkout(folder)
+  activate = folder / '.venv' / 'bin' / 'activate'
+  activate.parent.mkdir(parents=True)
+  activate.touch()
+  blocks = [
+      b for b in shell_blocks(path.read_text()) if not _is_run_elsewhere(b)
+  ]
   script = '\n'.join(
       re.sub(' +', ' ', line.strip())
       for block in blocks
       for line in block.splitlines()
-      # The environment is there, with another cache folder and no other data.
-      if not re.match(r'\s*(pip|make|export|\.) ', line)
   ) + '\n'
   for old, new in rehearsal.changes.items():
     assert old in script, old
     script = script.replace(old, new)
-  script = f'{rehearsal.before}\n{script}{rehearsal.after}'
-  script = re.sub(
-      r'gqa-t5x(?=[. ])', f'{shlex.quote(sys.executable)} -m gqa_t5x', script
-  )
-  done = subprocess.run(
-      ['bash', '-euo', 'pipefail', '-c', script],
-      cwd=folder, capture_output=True, text=True, check=False,
-  )  # pyformat: disable
-  assert done.returncode == 0, done.stderr[-2000:]
+  output = run_shell(f'{rehearsal.before}\n{script}{rehearsal.after}', folder)
   for part, count in rehearsal.expected.items():
-    assert done.stdout.count(part) == count, part
+    assert output.count(part) == count, part
   for file in rehearsal.made:
     assert (folder / file).exists(), file
-  return done.stdout
+  return output
 
 
 def test_all_documents_with_commands_are_rehearsed():
-  assert {name for name, _ in COMMANDS} == set(REHEARSALS)
+  documents = {p.name for p in DOCUMENTS if shell_blocks(p.read_text())}
+  assert documents == set(REHEARSALS)
 
 
 @pytest.mark.slow
