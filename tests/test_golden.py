@@ -19,10 +19,14 @@ TESTS = pathlib.Path(__file__).parent
 _HUGGING_FACE = ('torch', 'transformers')
 # What each program needs, and the tests that read what it writes.
 PROGRAMS = {
-    'make_decoding': (_HUGGING_FACE, ['test_decoding.py', '-k', 'golden']),
-    'make_hf_checkpoints': (_HUGGING_FACE, ['test_hf_checkpoints.py']),
-    'make_network': ((*_HUGGING_FACE, 't5x'), ['test_network.py']),
-    'make_t5x_checkpoints': (('t5x',), ['test_t5x_checkpoints.py']),
+    'make_decoding': (_HUGGING_FACE, 'test_decoding.py', 'hugging_face'),
+    'make_hf_checkpoints': (
+        _HUGGING_FACE, 'test_hf_checkpoints.py', 'transformers_wrote'
+    ),
+    'make_network': (
+        (*_HUGGING_FACE, 't5x'), 'test_network.py', 'that_of_t5x or those_of'
+    ),
+    'make_t5x_checkpoints': (('t5x',), 'test_t5x_checkpoints.py', 't5x_wrote'),
 }  # pyformat: disable
 
 
@@ -34,7 +38,7 @@ def test_all_programs_are_here():
 @pytest.mark.slow
 @pytest.mark.parametrize('name', PROGRAMS)
 def test_a_program_makes_what_is_stored(name, tmp_path):
-  needs, tests = PROGRAMS[name]
+  needs, file, tests = PROGRAMS[name]
   for module in needs:
     if importlib.util.find_spec(module) is None:
       pytest.skip(f'{module} is not installed')
@@ -53,4 +57,4 @@ def test_a_program_makes_what_is_stored(name, tmp_path):
   written = {p: p.stat().st_mtime_ns for p in tmp_path.glob('tests/golden/*.*')}
   run(f'tests.golden.{name}')
   assert any(p.stat().st_mtime_ns > when for p, when in written.items())
-  run('pytest', '-q', f'tests/{tests[0]}', *tests[1:])
+  run('pytest', '-q', f'tests/{file}', '-k', tests)
