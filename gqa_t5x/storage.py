@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import shutil
 from typing import IO
 
 from gqa_t5x.errors import UserError
@@ -18,8 +19,12 @@ LOCK = '.lock'
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a file in UTF-8, beside, and gives it its name when it is whole."""
+  """Writes a file in UTF-8, beside, and gives it its name when it is whole.
+
+  Its folder is made if there is none.
+  """
   path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
   beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     beside.write_text(text, encoding='utf-8')
@@ -40,15 +45,18 @@ def locked(path: pathlib.Path, *, wait: bool = False) -> Iterator[IO[bytes]]:
     UserError: if another program has it open so, and is not waited for.
   """
   with open(path, 'a+b') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-      where = path.parent if path.name == LOCK else path
-      raise UserError(
-          f'another program is writing to {where}; wait until it ends, or'
-          ' choose another place'
-      ) from error
+    _lock(file.fileno(), path.parent if path.name == LOCK else path, wait)
     yield file
+
+
+def _lock(descriptor: int, where: pathlib.Path, wait: bool = False) -> None:
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+  except BlockingIOError as error:
+    raise UserError(
+        f'another program is writing to {where}; wait until it ends, or'
+        ' choose another place'
+    ) from error
 
 
 @contextlib.contextmanager
@@ -63,3 +71,30 @@ def locked_folder(folder: pathlib.Path) -> Iterator[None]:
     file.write(f'{os.getpid()}\n'.encode())
     file.flush()
     yield
+
+
+@contextlib.contextmanager
+def empty_folder(folder: pathlib.Path) -> Iterator[None]:
+  """Has a folder for oneself, emptied, which may be renamed meanwhile.
+
+  Args:
+    folder: made if there is none; its parent must exist.
+
+  Raises:
+    UserError: if another program has it so.
+  """
+  folder.mkdir(exist_ok=True)
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    _lock(descriptor, folder)
+    # Whoever had it may have renamed it after it was opened here.
+    if os.fstat(descriptor).st_ino != folder.stat().st_ino:
+      raise UserError(f'another program is writing to {folder}; try again')
+    for path in folder.iterdir():
+      if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+      else:
+        path.unlink()
+    yield
+  finally:
+    os.close(descriptor)

@@ -101,6 +101,16 @@ CASES = [
         f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.train.TrainConfig.x=3',
         'there are model_dir,',
     ),
+    (
+        f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.BATCH_SIZE=3'
+        ' --gin.train.TrainConfig.num_microbatches=2',
+        'choose a multiple of',
+    ),
+    (
+        f'train {MODEL} {PRETRAIN} {MODEL_DIR}'
+        ' --gin.train.TrainConfig.log_every=0',
+        'log_every to be 1 or more',
+    ),
     ('train --gin_file={file}', 'cannot configure train'),
     (
         f'train {MODEL} {FINETUNE} {MODEL_DIR}'

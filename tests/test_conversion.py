@@ -11,6 +11,7 @@ import pytest
 
 from gqa_t5x import checkpoints
 from gqa_t5x import conversion
+from gqa_t5x.conversion import optimizer_slots
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 from tests import hf_reference
@@ -256,6 +257,59 @@ def test_only_slots_of_decoder_keys_and_values_change():
   assert len(changed) == 8
   for path in changed:
     np.testing.assert_array_equal(after[path + ('v',)], np.full((11, 6), 4))
+
+
+def test_slots_follow_heads_that_are_put_into_another_order():
+  """Each slot holds the number of its head; groups are heads n and n + 4."""
+  params = _params()
+  order = np.array([0, 4, 1, 5, 2, 6, 3, 7])
+  orders = {p[:-2]: order for p in _flat(params) if p[-2:] == ('key', 'kernel')
+            and p[0] == 'decoder'}  # pyformat: disable
+  head_dim = CONFIG.head_dim
+  of_head = np.arange(8).repeat(head_dim)
+
+  def numbered(path, leaf):
+    number = {
+        'out': of_head[:, None], 'rel_embedding': np.arange(8)[:, None]
+    }.get(path[-1] if path[-1] == 'rel_embedding' else path[-2], of_head)
+    has_heads = path[-2] in ('query', 'key', 'value', 'out')
+    if not has_heads and path[-1] != 'rel_embedding':
+      number = 0
+    unused = {name: np.zeros(1) for name in ('v_row', 'v_col', 'm')}
+    return unused | {'v': np.broadcast_to(number, leaf.shape)}
+
+  states = traverse_util.path_aware_map(numbered, params)
+  new = _flat(
+      conversion.convert_optimizer_slots(
+          states, params, num_heads=8, num_kv_heads=4, orders=orders
+      )
+  )
+  for attention in orders:
+    for name, expected in (
+        ('key', [4, 6, 8, 10]), ('value', [4, 6, 8, 10]), ('query', order),
+    ):  # pyformat: disable
+      np.testing.assert_array_equal(
+          new[*attention, name, 'kernel', 'v'][0], np.repeat(expected, head_dim)
+      )
+    np.testing.assert_array_equal(
+        new[*attention, 'out', 'kernel', 'v'][:, 0], np.repeat(order, head_dim)
+    )
+  bias = ('decoder', 'relpos_bias', 'rel_embedding', 'v')
+  np.testing.assert_array_equal(new[bias][:, 0], order)
+  encoder = ('encoder', 'layers_0', 'attention', 'query', 'kernel', 'v')
+  np.testing.assert_array_equal(new[encoder], _flat(states)[encoder])
+
+
+def test_factored_slots_follow_an_order_too():
+  places = np.arange(256).reshape(4, 64)[[0, 2, 1, 3]].reshape(-1)
+  slots = {
+      'v_row': np.arange(144), 'v_col': np.arange(256),
+      'v': np.zeros(1), 'm': np.zeros(1),
+  }  # pyformat: disable
+  for shape, axis in (((144, 256), 1), ((256, 144), 0)):
+    new = optimizer_slots._permuted(slots, shape, axis, places)
+    np.testing.assert_array_equal(new['v_col'], places)
+    np.testing.assert_array_equal(new['v_row'], slots['v_row'])
 
 
 @pytest.mark.parametrize('slots, got', [({}, 'none'), ({'mu': 0}, 'mu')])

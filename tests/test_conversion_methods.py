@@ -342,3 +342,36 @@ def test_calibration_text(tmp_path):
             str(tmp_path / 'empty'), vocabulary, vocab_size=4096
         )
     )
+
+
+@pytest.mark.parametrize('name', ['query', 'key', 'value', 'out'])
+@pytest.mark.parametrize('method', METHODS)
+def test_heads_that_are_zero_give_finite_kernels(method, name):
+  """A group whose other side is zero may have any head, but none of NaN."""
+
+  def without(heads):
+    kernel = getattr(heads, name).copy()
+    if name == 'out':
+      kernel[:3] = 0
+    else:
+      kernel[:, :3] = 0
+    return heads._replace(**{name: kernel})
+
+  params = _map_heads(_params(), without)
+  new = _convert(params, 2, method=method)
+  for path, leaf in traverse_util.flatten_dict(new).items():
+    assert np.isfinite(leaf).all(), path
+  if name in ('query', 'out') and method in ('svd', 'aligned'):
+    # What the other heads of the attention give is as before.
+    heads, other = _heads(new), _heads(_convert(_params(), 2, method=method))
+    for field in ('key', 'value'):
+      got, expected = getattr(heads, field)[:, 1], getattr(other, field)[:, 1]
+      np.testing.assert_array_equal(got, expected)
+
+
+def test_a_model_that_has_diverged_gives_no_covariances():
+  params = _params()
+  kernel = params['encoder']['layers_0']['mlp']['wo']['kernel']
+  params['encoder']['layers_0']['mlp']['wo']['kernel'] = kernel * np.nan
+  with pytest.raises(UserError, match='finite activations on the calibration'):
+    _covariances(params)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converting on disk: what is read, held, left behind, and refused."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from gqa_t5x import cli
 from gqa_t5x import conversion
 from gqa_t5x import pretrained
 from gqa_t5x.checkpoints import folders
+from gqa_t5x.checkpoints import manifest
 from gqa_t5x.errors import UserError
 from tests import hf_reference
 from tests.golden import make_t5x_checkpoints as golden
@@ -318,3 +320,63 @@ def test_nothing_is_measured_for_a_conversion_that_is_refused(tmp_path):
         calibrate=measure,
     )
   assert not list(tmp_path.iterdir())
+
+
+def test_two_writers_of_one_target(tmp_path):
+  """The second is refused, and the first ends as if it had not come."""
+  target = tmp_path / 'c'
+  with folders.new_folder(target, {}) as first:
+    first.write('one', [b'first'])
+    with pytest.raises(UserError, match='another program is writing'):
+      with folders.new_folder(target, {}) as second:
+        second.write('one', [b'second'])
+    first.write('two', [b'2'])
+  assert (target / 'one').read_bytes() == b'first'
+  manifest.Reading(target).check_all()
+  assert [p.name for p in tmp_path.iterdir()] == ['c']
+
+
+def test_what_a_killed_writer_left_is_not_in_the_next_ones(tmp_path):
+  left = tmp_path / 'c.gqa_t5x-incomplete'
+  (left / 'folder').mkdir(parents=True)
+  for name in ('old', 'folder/old'):
+    (left / name).touch()
+  with folders.new_folder(tmp_path / 'c', {}) as writing:
+    writing.write('new', [b'new'])
+  found = {p.name for p in (tmp_path / 'c').rglob('*')}
+  assert found == {'new', manifest.NAME}
+
+
+def test_a_target_with_a_slash_behind_it_tells_its_step(tmp_path):
+  checkpoints.save_checkpoint(
+      str(tmp_path / 'source'),
+      hf_reference.random_params(CONFIG, 0),
+      metadata={'config': CONFIG.to_dict()},
+  )
+  target = tmp_path / 'checkpoint_7'
+  conversion.convert_checkpoint(
+      str(tmp_path / 'source'), f'{target}/', num_kv_heads=4, format='t5x'
+  )
+  _, metadata = checkpoints.load_checkpoint(str(target))
+  assert metadata['step'] == 7 and metadata['conversion'] is None
+
+
+@pytest.mark.parametrize(
+    'config', [{}, CONFIG.to_dict() | {'new_field': 1}, 3], ids=str
+)
+def test_metadata_of_another_kind_is_one_line(tmp_path, config):
+  _save(tmp_path / 'c')
+  (tmp_path / 'c' / manifest.NAME).unlink()
+  text = json.dumps({'config': config, 'step': 3})
+  (tmp_path / 'c' / 'metadata' / 'metadata').write_text(text)
+  with pytest.raises(UserError, match='cannot be read'):
+    checkpoints.open_checkpoint(str(tmp_path / 'c'))
+
+
+def test_metadata_without_a_configuration_leaves_it_to_the_shapes(tmp_path):
+  _save(tmp_path / 'c')
+  (tmp_path / 'c' / manifest.NAME).unlink()
+  (tmp_path / 'c' / 'metadata' / 'metadata').write_text('{"epoch": 1}')
+  opened = checkpoints.open_checkpoint(str(tmp_path / 'c'))
+  assert opened.metadata['config']['num_heads'] == CONFIG.num_heads
+  assert opened.metadata['step'] is None

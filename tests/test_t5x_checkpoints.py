@@ -322,6 +322,25 @@ def test_convert_command(stored, tmp_path, capsys):
   assert kernel['v'].shape == (7, 6)
 
 
+def test_slots_follow_heads_that_are_grouped_by_similarity(stored, tmp_path):
+  source = str(stored / 'legacy' / f'checkpoint_{STEP}')
+  target = str(tmp_path / f'checkpoint_{STEP}')
+  conversion.convert_checkpoint(
+      source, target, num_kv_heads=2, group_by='similarity'
+  )
+  params, heads = golden.random_params(golden.CONFIG), {'num_heads': 4}
+  orders = conversion.Conversion(
+      traverse_util.flatten_dict(params), **heads, num_kv_heads=2,
+      group_by='similarity',
+  ).orders  # pyformat: disable
+  assert any(order.tolist() != [0, 1, 2, 3] for order in orders.values())
+  expected = conversion.convert_optimizer_slots(
+      checkpoints.load_param_states(source), params, **heads, num_kv_heads=2,
+      orders=orders,
+  )  # pyformat: disable
+  assert_same(checkpoints.load_param_states(target), expected)
+
+
 @pytest.mark.parametrize(
     'words, message',
     [

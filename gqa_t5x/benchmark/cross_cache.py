@@ -352,7 +352,6 @@ def main(argv: Sequence[str] | None = None) -> None:
       report['cases'].append(case)
       print(table([case]), flush=True)
   path = pathlib.Path(args.output)
-  path.parent.mkdir(parents=True, exist_ok=True)
   storage.write_text(path, json.dumps(report, indent=1) + '\n')
 
 

@@ -97,13 +97,13 @@ def open_checkpoint(path: str) -> Checkpoint:
   with folders.reading(folder):
     source = manifest_lib.Reading(folder)
     params, metadata = _FORMATS[format].open_params(source)
+    metadata = {'step': None, 'conversion': None} | metadata
+    names.check_shapes(params, T5Config(**metadata['config']), path)
   if metadata.pop(_HAS_MANIFEST, False) and source.digest is None:
     raise UserError(
         f'expected the file {manifest_lib.NAME} in {path}, which was written'
         ' with one; copy the checkpoint again'
     )
-  if 'vocab_size' in metadata['config']:
-    names.check_shapes(params, T5Config(**metadata['config']), path)
   return Checkpoint(params, metadata, format, source)
 
 

@@ -13,6 +13,7 @@ import shutil
 import threading
 from typing import Any
 
+from gqa_t5x import storage
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.errors import NO_SPACE
@@ -151,30 +152,32 @@ def new_folder(
   """Yields what to write to, which becomes `folder` if nothing is raised.
 
   It lies beside `folder`, so that renaming it moves no bytes. What a killed
-  process left there is removed first.
+  process left there is removed first; one that still writes there is left alone.
 
   Args:
     folder: must not exist; its parent must.
     about: see `Writing`.
     verify: whether all bytes are read back from the disk before the renaming.
+
+  Raises:
+    UserError: if another program writes there.
   """
   beside = folder.with_name(f'{folder.name}.gqa_t5x-incomplete')
-  shutil.rmtree(beside, ignore_errors=True)
-  beside.mkdir()
-  try:
-    writing = Writing(beside, about)
-    yield writing
-    writing.finish()
-    if verify:
-      for path in beside.rglob('*'):
-        if path.is_file():
-          manifest.drop_cache(path)
-      manifest.Reading(beside).check_all()
-    beside.rename(folder)
-    _sync(folder.parent)
-  except BaseException:
-    shutil.rmtree(beside, ignore_errors=True)
-    raise
+  with storage.empty_folder(beside):
+    try:
+      writing = Writing(beside, about)
+      yield writing
+      writing.finish()
+      if verify:
+        for path in beside.rglob('*'):
+          if path.is_file():
+            manifest.drop_cache(path)
+        manifest.Reading(beside).check_all()
+      beside.rename(folder)
+      _sync(folder.parent)
+    except BaseException:
+      shutil.rmtree(beside, ignore_errors=True)
+      raise
 
 
 @contextlib.contextmanager

@@ -71,8 +71,7 @@ def open_params(source: manifest.Reading):
         f'expected the tensors of a T5 in {source.folder}, got {rest[0]} as'
         f' well ({len(rest)} such); other models cannot be used'
     )
-  metadata = {'step': None, 'conversion': None}
-  metadata |= t5x_metadata.read_file(source) or {}
+  metadata = t5x_metadata.read_file(source) or {}
   # Ours may say what config.json has no place for.
   written = metadata.get('config', {})
   kept = {k: written[k] for k in _OURS if k in written}

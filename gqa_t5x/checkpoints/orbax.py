@@ -44,7 +44,10 @@ def open_params(source: manifest.Reading):
   if inside is None:
     source.check('metadata/metadata')
     metadata = json.loads((source.folder / 'metadata/metadata').read_text())
-    return orbax_tree.open_tree(source, 'params/'), metadata
+    flat = orbax_tree.open_tree(source, 'params/')
+    if 'config' not in metadata:  # Somebody else's, with items of these names.
+      metadata |= {'config': t5x_metadata.derive_config(flat).to_dict()}
+    return flat, metadata
   # Parameters alone, Flax's variables, or the state that t5x saves.
   tops = {path[0] for path in orbax_tree.paths(source, inside)}
   prefix = next(((p,) for p in ('params', 'target') if p in tops), ())
@@ -55,11 +58,7 @@ def open_params(source: manifest.Reading):
         f' got {", ".join(sorted(tops))} at its top; save the tree that t5x'
         ' calls `target`'
     )
-  return flat, {
-      'config': t5x_metadata.derive_config(flat).to_dict(),
-      'step': None,
-      'conversion': None,
-  }
+  return flat, {'config': t5x_metadata.derive_config(flat).to_dict()}
 
 
 def open_param_states(source: manifest.Reading) -> None:

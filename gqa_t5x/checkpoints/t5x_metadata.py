@@ -78,10 +78,7 @@ def read(source: manifest.Reading, params, step) -> dict[str, Any]:
     params: by path, for where nothing is written.
     step: array, read here.
   """
-  written = read_file(source) or {
-      'config': derive_config(params).to_dict(),
-      'conversion': None,
-  }
+  written = read_file(source) or {'config': derive_config(params).to_dict()}
   return written | {'step': int(np.asarray(step))}
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from gqa_t5x import layers
 from gqa_t5x import network
 from gqa_t5x.checkpoints import lazy
+from gqa_t5x.errors import UserError
 
 Array = jax.Array
 PyTree = Any
@@ -261,4 +262,10 @@ class _Mean:
     self._count += float(counted)
 
   def value(self) -> np.ndarray:
-    return (self._total / self._count).astype(np.float32)
+    mean = (self._total / self._count).astype(np.float32)
+    if not np.isfinite(mean).all():
+      raise UserError(
+          'expected finite activations on the calibration text, got NaN or'
+          ' infinity; take another step, this one has diverged or is damaged'
+      )
+    return mean

@@ -4,7 +4,6 @@
 
 from collections.abc import Callable, Mapping
 import pathlib
-import re
 from typing import Any
 
 from flax import traverse_util
@@ -102,9 +101,12 @@ def convert_checkpoint(
     param_states = opened.open_param_states()
     if metadata.get('step') is None:
       # Nothing tells but the name that the user gives.
-      metadata = metadata | {'step': int(re.sub(r'.*_', '', target))}
+      metadata = metadata | {'step': int(pathlib.Path(target).name.rpartition('_')[2])}
   if param_states is not None and conversion.shapes:
-    param_states = _convert_slots(param_states, opened.params, heads, slots)
+    param_states = _convert_slots(
+        param_states, opened.params, **heads, slots=slots,
+        orders=conversion.orders,
+    )  # pyformat: disable
   if conversion.shapes:
     metadata = metadata | {
         'config': config | {'num_kv_heads': num_kv_heads},
@@ -184,14 +186,12 @@ def _converted(
 def _convert_slots(
     param_states: dict[Path, Any],
     params: Mapping[Path, Any],
-    heads: dict[str, int],
-    slots: str,
+    **options: Any,
 ) -> dict[Path, Any]:
   """Returns optimizer state by path, as `convert_optimizer_slots`."""
   converted = optimizer_slots.convert_optimizer_slots(
       traverse_util.unflatten_dict(param_states),
       traverse_util.unflatten_dict(params),
-      **heads,
-      slots=slots,
+      **options,
   )
   return traverse_util.flatten_dict(converted, keep_empty_nodes=True)

@@ -16,6 +16,8 @@ from gqa_t5x.errors import UserError
 
 Path = tuple[str, ...]
 
+# A row for each query head of all self-attentions.
+BIAS = ('decoder', 'relpos_bias', 'rel_embedding')
 ATTENTIONS = ('self_attention', 'encoder_decoder_attention')
 PROJECTIONS = ('query', 'key', 'value', 'out')
 
@@ -156,6 +158,12 @@ def query_order(order: np.ndarray, group_size: int) -> np.ndarray:
   """
   within = np.arange(group_size)
   return (order[:, None] * group_size + within).reshape(-1)
+
+
+def bias_order(orders: Mapping[Path, np.ndarray], num_heads: int) -> np.ndarray:
+  """Returns the order [N] of `BIAS` where attentions have these orders [K]."""
+  order = orders['decoder', 'layers_0', 'self_attention']
+  return query_order(order, num_heads // len(order))
 
 
 def permute(heads: Heads, order: np.ndarray) -> Heads:

@@ -7,6 +7,7 @@ conversion, H head dim.
 """
 
 import collections
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flax import traverse_util
@@ -16,6 +17,7 @@ from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.errors import UserError
 
 PyTree = Any
+Path = heads_lib.Path
 
 SLOTS = ('pool', 'reset')
 # Adafactor's min_dim_size_to_factor: it factors kernels no side of which is
@@ -30,6 +32,7 @@ def convert_optimizer_slots(
     num_heads: int,
     num_kv_heads: int,
     slots: str = 'pool',
+    orders: Mapping[Path, np.ndarray] | None = None,
 ) -> PyTree:
   """Makes t5x's Adafactor state fit parameters that `convert_params` reduces.
 
@@ -48,10 +51,13 @@ def convert_optimizer_slots(
     num_heads: as in `convert_params`, like the next.
     num_kv_heads: k.
     slots: 'pool' or 'reset'.
+    orders: into which heads were put before they were grouped, as
+      `Conversion.orders`; the slots of all that has heads follow.
 
   Returns:
     A new tree in which the slots of the decoder's key and value kernels are
-    others; all other leaves are the same objects.
+    others; all other leaves, but for those that follow an order, are the same
+    objects.
 
   Raises:
     UserError: if `slots` is unknown, the heads do not divide, or the state is
@@ -66,6 +72,9 @@ def convert_optimizer_slots(
   kernels = collections.defaultdict(dict)
   for path, slot in flat.items():
     kernels[path[:-1]][path[-1]] = slot
+  for path, axis, places in _moved(orders or {}, shapes, num_heads):
+    kernels[path] = _permuted(kernels[path], shapes[path], axis, places)
+    flat |= {path + (name,): slot for name, slot in kernels[path].items()}
   for path in filter(is_converted, shapes):
     kv_heads, head_dim = heads_lib.count(shapes, path[:-2], num_heads)
     converted = convert_kernel_slots(
@@ -78,6 +87,39 @@ def convert_optimizer_slots(
     )
     flat |= {path + (name,): slot for name, slot in converted.items()}
   return traverse_util.unflatten_dict(flat)
+
+
+def _moved(
+    orders: Mapping[Path, np.ndarray],
+    shapes: Mapping[Path, tuple[int, ...]],
+    num_heads: int,
+) -> Iterator[tuple[Path, int, np.ndarray]]:
+  """Yields (path, axis, places on it) of parameters whose heads were moved."""
+  for attention, order in orders.items():
+    kv_heads, head_dim = heads_lib.count(shapes, attention, num_heads)
+    queries = heads_lib.query_order(order, num_heads // kv_heads)
+    for name in heads_lib.PROJECTIONS:
+      heads = order if name in ('key', 'value') else queries
+      places = heads_lib.query_order(heads, head_dim)
+      yield (*attention, name, 'kernel'), int(name != 'out'), places
+  if orders:
+    yield heads_lib.BIAS, 0, heads_lib.bias_order(orders, num_heads)
+
+
+def _permuted(
+    slots: dict[str, Any], shape: tuple[int, int], axis: int, places: np.ndarray
+) -> dict[str, Any]:
+  """Returns the slots of a parameter of this shape, an axis in this order."""
+  row = _row_axis(shape)
+  spanned = {} if row is None else {'v_row': row, 'v_col': 1 - row}
+  new = dict(slots)
+  for name, slot in slots.items():
+    slot = np.asarray(slot)
+    if slot.shape == shape:
+      new[name] = np.take(slot, places, axis)
+    elif spanned.get(name) == axis and slot.shape == places.shape:
+      new[name] = slot[places]
+  return new
 
 
 def is_converted(path: tuple[str, ...]) -> bool:

@@ -35,7 +35,6 @@ METHODS: dict[str, types.ModuleType] = {
     'svd': svd,
 }
 GROUP_BY = ('order', 'similarity')
-_BIAS = ('decoder', 'relpos_bias', 'rel_embedding')
 
 
 class Conversion:
@@ -46,6 +45,8 @@ class Conversion:
 
   Attributes:
     shapes: of the leaves that change, by path.
+    orders: [K] of the attentions whose heads are put into another order before
+      they are grouped, by path; see `similarity`.
     errors: of the attentions whose leaves were asked for, by path, where
       `measure` is set: what `errors.relative_errors` gives.
   """
@@ -92,7 +93,7 @@ class Conversion:
     self._measure = measure
     self._attentions = heads_lib.attentions(flat)
     self._last: tuple[Path | None, dict[str, np.ndarray]] = None, {}
-    self._orders: Mapping[Path, np.ndarray] = {}
+    self.orders: Mapping[Path, np.ndarray] = {}
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
     self.shapes: dict[Path, tuple[int, ...]] = {}
     self.errors: dict[Path, dict[str, float]] = {}
@@ -116,20 +117,17 @@ class Conversion:
           path = (*attention, name, 'kernel')
           self.shapes[path] = shapes[path]
     if group_by == 'similarity' and self.shapes:
-      self.shapes[_BIAS] = shapes[_BIAS]
-      self._orders = similarity.orders(
+      self.shapes[heads_lib.BIAS] = shapes[heads_lib.BIAS]
+      self.orders = similarity.orders(
           self._attentions, self._read, num_kv_heads, self._covariances,
           by_subspace=self._method.REFITS_QUERIES,
       )  # pyformat: disable
 
   def leaf(self, path: Path) -> np.ndarray:
     """Returns the new leaf of a path in `shapes`, in its old dtype."""
-    if path == _BIAS:
-      bias = np.asarray(self._flat[path])
-      attention = ('decoder', 'layers_0', 'self_attention')
-      order = self._orders[attention]
-      size = self._num_heads // len(order)
-      return bias[heads_lib.query_order(order, size)]
+    if path == heads_lib.BIAS:
+      order = heads_lib.bias_order(self.orders, self._num_heads)
+      return np.asarray(self._flat[path])[order]
     attention = path[:-2]
     if self._last[0] != attention:
       self._last = attention, heads_lib.join(self._convert(attention))
@@ -137,8 +135,8 @@ class Conversion:
 
   def _convert(self, attention: Path) -> heads_lib.Heads:
     old = self._read(attention)
-    if attention in self._orders:
-      old = heads_lib.permute(old, self._orders[attention])
+    if attention in self.orders:
+      old = heads_lib.permute(old, self.orders[attention])
     covariance = self._covariances.get(attention)
     new = self._method.convert(
         old,

@@ -90,6 +90,8 @@ def shared_head(
     roots[block, block] = _root(grams[g])
   energy, vectors = np.linalg.eigh(roots @ gram @ roots)
   energy, vectors = energy[::-1][:head_dim], vectors[:, ::-1][:, :head_dim]
+  if not energy[0] > 0:  # The other side is zero: any head will do.
+    return kernel.mean(axis=1), np.broadcast_to(np.eye(head_dim), grams.shape)
   # Directions without energy would be divided by zero; they carry nothing.
   is_kept = energy > energy[0] * 1e-12
   inverse = np.where(is_kept, 1 / np.sqrt(np.where(is_kept, energy, 1)), 0)

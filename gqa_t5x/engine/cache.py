@@ -176,13 +176,14 @@ def _write(folder, arrays, made_from):
   meta = made_from | {
       'num_examples': num_examples,
       'sha256': digest.hexdigest(),
-      'complete': True,
   }
   (folder / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n')
 
 
 def _read_task(task, split, feature_lengths, num_epochs, seed, max_examples):
   """Returns the arrays of a task's folder, by name."""
+  import tensorflow as tf
+
   vocab_size = task.output_features['targets'].vocabulary.vocab_size
   dtype = np.uint16 if vocab_size <= 2**16 else np.int32
   tokens = {name: [np.zeros(0, dtype)] for name in FEATURES}
@@ -202,8 +203,11 @@ def _read_task(task, split, feature_lengths, num_epochs, seed, max_examples):
     )
     for batch in dataset.ragged_batch(1024):
       for name in FEATURES:
-        tokens[name].append(batch[name].values.numpy().astype(dtype))
-        lengths[name].append(batch[name].row_lengths().numpy())
+        rows = batch[name]
+        if isinstance(rows, tf.Tensor):  # Where all lengths are said to be one.
+          rows = tf.RaggedTensor.from_tensor(rows)
+        tokens[name].append(rows.values.numpy().astype(dtype))
+        lengths[name].append(rows.row_lengths().numpy())
   arrays = {}
   for name in FEATURES:
     arrays[name] = np.concatenate(tokens[name])

@@ -251,6 +251,7 @@ def infer(
 ) -> int:
   """Writes a JSON line for each example: its inputs, prediction, targets.
 
+  The tasks of a mixture follow each other, each from its first example on.
   Lines go to a file beside, as they are made, which becomes `output_path` when
   all are written. What an interrupted call has written is kept and not made
   again, if nothing but `batch_size` differs. Memory does not grow with the
@@ -265,6 +266,8 @@ def infer(
   Raises:
     UserError: if the task is unknown, or another program writes the file.
   """
+  import seqio  # pylint: disable=g-import-not-at-top
+
   task = provider(mixture_or_task)
   vocabulary = task.output_features['targets'].vocabulary
   path = pathlib.Path(output_path).expanduser()
@@ -277,12 +280,14 @@ def infer(
   beside = path.with_name(f'{path.name}.{digest}.part')
   with storage.locked(beside) as lines:
     done = _whole_lines(lines)
-    rows = itertools.islice(
-        task.get_dataset(
+    datasets = (
+        part.get_dataset(
             dict(feature_lengths), split=split, shuffle=False
-        ).as_numpy_iterator(),
-        done,
-        max_examples,
+        ).as_numpy_iterator()
+        for part in seqio.get_subtasks(task)
+    )
+    rows = itertools.islice(
+        itertools.chain.from_iterable(datasets), done, max_examples
     )
     for row, output in _predictions(
         model,

@@ -62,8 +62,10 @@ class Cache:
     name += f'_{self.num_epochs}_{self.seed}'
     if self.max_examples is not None:
       name += f'_{self.max_examples}'
-    root = self.cache_dir or str(
-        cache_folder.cache_folder() / 'token_arrays' / name
+    root = str(
+        pathlib.Path(self.cache_dir).expanduser()
+        if self.cache_dir
+        else cache_folder.cache_folder() / 'token_arrays' / name
     )
     return {
         split: cache.cache_mixture(
@@ -106,6 +108,16 @@ class Train:
   metric_examples: int | None = 0
 
   def run(self) -> None:
+    mesh = partitioning.make_mesh(self.config.model_axis)
+    for parts, what in (
+        (mesh.shape['data'], 'the devices that share a batch'),
+        (self.config.num_microbatches, 'num_microbatches'),
+    ):
+      if self.batch_size < 1 or self.batch_size % parts:
+        raise UserError(
+            f'expected a batch size that {what} divide, {parts}, got'
+            f' {self.batch_size}; choose a multiple of {parts}'
+        )
     lengths = dict(self.source.task_feature_lengths)
     folders = self.source.run()
     batches = data.BatchConfig(
@@ -135,7 +147,8 @@ class Train:
     # Where the tokens come from may differ when a run is continued; what they
     # are may not.
     source = dataclasses.asdict(self.source)
-    del source['only_cached']
+    for name in ('only_cached', 'cache_dir', 'splits'):
+      del source[name]
     train.train(
         self.model,
         dataclasses.replace(

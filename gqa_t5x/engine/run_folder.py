@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import json
 import logging
+import math
 import pathlib
 import sys
 import time
@@ -93,10 +94,11 @@ class RunFolder:
       self._tensorboard = _summary_writer(self.path)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Adds a line to metrics.jsonl."""
+    """Adds a line to metrics.jsonl; what is no finite number is null there."""
     if self._metrics is None:
       return
-    self._metrics.write(json.dumps({'step': step} | dict(values)) + '\n')
+    line = {k: v if math.isfinite(v) else None for k, v in values.items()}
+    self._metrics.write(json.dumps({'step': step} | line) + '\n')
     self._metrics.flush()
     shown = [f'{k} {v:.4g}' for k, v in values.items() if _is_shown(k)]
     _log.info('step %d: %s', step, ', '.join(shown))

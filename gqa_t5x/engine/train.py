@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
 import logging
+import math
 from typing import Any
 
 from flax import struct
@@ -112,6 +113,11 @@ class TrainConfig:
   tensorboard: bool = False
 
   def __post_init__(self):
+    for name in (
+        'num_microbatches', 'log_every', 'eval_every', 'checkpoint_every',
+    ):  # pyformat: disable
+      if (value := getattr(self, name)) < 1:
+        raise UserError(f'expected {name} to be 1 or more, got {value}')
     if (self.total_steps is None) == (self.relative_steps is None):
       raise UserError(
           'expected either total_steps or relative_steps, got'
@@ -512,7 +518,8 @@ def _summarize(
         ' run with a lower learning rate or with clip_norm'
     )
   sums = {name: float(sum(m[name] for m in window)) for name in window[0]}
-  tokens = sums['target_tokens'] or 1.0
+  # No loss where every step was skipped.
+  tokens = sums['target_tokens'] or math.nan
   skipped = {'skipped_steps': len(bad)} if config.skip_bad_steps else {}
   return skipped | {
       'loss': sums['loss'] / tokens,

@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
       '--seeds', type=numbers(int), default=[1, 2, 3, 4, 5], metavar='N,N'
   )
   parser.add_argument(
-      '--alphas', type=numbers(float), default=[0, 0.01, 0.02, 0.05, 0.1],
+      '--alphas', type=numbers(float), default=[0.0, 0.01, 0.02, 0.05, 0.1],
       metavar='A,A',
   )  # pyformat: disable
   parser.add_argument('--calibration_sequences', type=int, default=128)
@@ -259,42 +259,48 @@ def main(argv: list[str] | None = None) -> None:
     storage.write_text(args.figure, svg)
     return
   partitioning.use_cpu_cores()
-  path.parent.mkdir(parents=True, exist_ok=True)
-  report = json.loads(path.read_text()) if path.exists() else {'cells': []}
-  report |= {
-      'command': 'python -m gqa_t5x.experiments.conversion_methods '
-      + shlex.join(argv if argv is not None else sys.argv[1:]),
+  made_from = {
       'checkpoint': pathlib.Path(args.checkpoint).name,
       'calibration_sequences': args.calibration_sequences,
       'loss': LOSS,
+  }
+  report = made_from | {'cells': []}
+  if path.exists():
+    report = json.loads(path.read_text())
+    for name, value in made_from.items():
+      if report[name] != value:
+        parser.error(
+            f'{path} has cells of {name} {report[name]!r}, not {value!r};'
+            ' choose another file'
+        )
+  report |= {
+      'command': 'python -m gqa_t5x.experiments.conversion_methods '
+      + shlex.join(argv if argv is not None else sys.argv[1:]),
   } | results.environment()
   comparison = Comparison(args.checkpoint, args.calibration_sequences)
-  done = {
-      (c['method'], c['num_kv_heads'], c['seed'])
-      for c in report['cells']
-      if len(c['losses']) >= len(args.alphas)
-  }
   for seed in args.seeds:
     for method in args.methods:
       heads = args.num_kv_heads
       for k in heads if METHODS[method] else [comparison.config.num_heads]:
-        if (method, k, seed) in done:
+        cells = [
+            c for c in report['cells']
+            if (c['method'], c['num_kv_heads'], c['seed']) == (method, k, seed)
+        ]
+        losses_by_alpha = dict(cells[0]['losses']) if cells else {}
+        if losses_by_alpha.keys() >= {str(a) for a in args.alphas}:
           continue
         start = time.monotonic()
-        losses_by_alpha = {}
         for alpha, loss in comparison.losses(method, k, seed, args.alphas):
           losses_by_alpha[str(alpha)] = loss
           print(method, k, seed, alpha, f'{loss:.4f}', flush=True)
-        cells = [
-            c for c in report['cells']
-            if (c['method'], c['num_kv_heads'], c['seed']) != (method, k, seed)
-        ]
-        report['cells'] = cells
-        cells.append({
+        report['cells'] = [c for c in report['cells'] if c not in cells]
+        report['cells'].append({
             'method': method,
             'num_kv_heads': k,
             'seed': seed,
-            'losses': losses_by_alpha,
+            'losses': dict(
+                sorted(losses_by_alpha.items(), key=lambda x: float(x[0]))
+            ),
             'seconds': time.monotonic() - start,
             'commit': report['commit'],
         })

@@ -259,6 +259,10 @@ class Pipeline:
           'config': _metadata(checkpoint)['config'],
       }
 
+    # Whose stability is measured goes on after a step without a finite loss.
+    stability = {}
+    if seed is not None:
+      stability = {'train.TrainConfig.skip_bad_steps': True}
     return self._training(
         f'pretrain-K{num_kv_heads}-{steps}',
         f'Train {Model(num_kv_heads, None).name} for {steps} steps',
@@ -268,6 +272,7 @@ class Pipeline:
             'NUM_KV_HEADS': num_kv_heads,
             'PRETRAIN_STEPS': steps,
             'train.TrainConfig.log_every': 1,
+            **stability,
             **self._scale.pretrain_bindings,
         },
         self._scale,

@@ -48,6 +48,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import subprocess
 
 import numpy as np
@@ -117,9 +118,9 @@ def average_score(results: dict, entry: dict) -> float | None:
 
 
 def gqa_name(results: dict) -> str | None:
-  """Returns the name of the run's (first) grouped model, such as 'GQA-2'."""
-  names = [n for n in results['models'] if n.startswith('GQA-')]
-  return names[0] if names else None
+  """Returns 'GQA-K', with K of the run's first grouped model, however made."""
+  names = [re.match(r'GQA-\d+', name) for name in results['models']]
+  return next((found[0] for found in names if found), None)
 
 
 def _plain(value):

@@ -164,8 +164,7 @@ def show(stages: Sequence[Stage], folder: pathlib.Path, machine: str) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a file whole or not at all, and its folder."""
-  path.parent.mkdir(parents=True, exist_ok=True)
+  """Writes a file whole or not at all."""
   storage.write_text(path, json.dumps(value, indent=1) + '\n')
 
 

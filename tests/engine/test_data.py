@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from gqa_t5x.engine import cache
 from gqa_t5x.engine import data
 from gqa_t5x.engine import losses
 from gqa_t5x.engine import train
@@ -120,3 +121,33 @@ def test_packing_does_not_change_the_loss(rates):
       jax.jit(loss)(params, packed),
       jax.jit(loss)(params, plain),
   )
+
+
+def test_a_task_without_inputs_is_cached_with_an_end_alone(tmp_path):
+  seqio = pytest.importorskip('seqio')
+  tf = pytest.importorskip('tensorflow')
+
+  def dataset(split, shuffle_files, seed=None):
+    del split, shuffle_files, seed
+    return tf.data.Dataset.from_tensor_slices({'targets': ['ab', 'c']})
+
+  feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+  seqio.TaskRegistry.add(
+      'toy_targets',
+      source=seqio.FunctionDataSource(dataset, splits=['train']),
+      preprocessors=[
+          seqio.preprocessors.tokenize, seqio.preprocessors.append_eos
+      ],
+      output_features={'targets': feature},
+  )  # pyformat: disable
+  try:
+    (folder,) = cache.cache_mixture(
+        'toy_targets', 'train', {'inputs': 4, 'targets': 4}, str(tmp_path)
+    )
+  finally:
+    seqio.TaskRegistry.remove('toy_targets')
+  arrays = data.TokenDataset.open(folder)
+  assert arrays.inputs.tolist() == [1, 1]
+  assert arrays.inputs_offsets.tolist() == [0, 1, 2]
+  # Bytes after three special tokens.
+  assert arrays.targets.tolist() == [ord('a') + 3, ord('b') + 3, 1, 102, 1]

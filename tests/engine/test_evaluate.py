@@ -171,6 +171,20 @@ def test_inference_that_was_interrupted_goes_on(task, tmp_path, monkeypatch):
   assert not list(tmp_path.glob('part.*'))
 
 
+def test_inference_of_a_mixture_ends(task, tmp_path):
+  seqio = pytest.importorskip('seqio')
+  model = conftest.make_model(vocab_size=384)
+  seqio.MixtureRegistry.add('toy_mixture', [task], default_rate=1.0)
+  try:
+    count = evaluate.infer(
+        model, make_params(model), 'toy_mixture', {'inputs': 16, 'targets': 6},
+        str(tmp_path / 'out'), batch_size=50,
+    )  # pyformat: disable
+  finally:
+    seqio.MixtureRegistry.remove('toy_mixture')
+  assert count == 50
+
+
 def test_inference_of_other_parameters_does_not_go_on(task, tmp_path):
   model = conftest.make_model(vocab_size=384)
   first, second = (

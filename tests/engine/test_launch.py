@@ -4,6 +4,7 @@
 
 import pytest
 
+from gqa_t5x.commands import engine
 from gqa_t5x.engine import launch
 from gqa_t5x.errors import UserError
 
@@ -112,3 +113,18 @@ def test_mistakes_give_one_line(jobs, files, bindings, message):
   assert message in str(error.value)
   assert '\n' not in str(error.value)
   assert not jobs
+
+
+@pytest.mark.parametrize(
+    'given',
+    [
+        {'JAX_PROCESS_ID': '0'},
+        {'JAX_NUM_PROCESSES': 'two', 'JAX_PROCESS_ID': '0'},
+    ],
+)
+def test_processes_that_are_not_told_who_they_are(monkeypatch, given):
+  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'localhost:1')
+  for name, value in given.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(UserError, match='JAX_NUM_PROCESSES and JAX_PROCESS_ID'):
+    engine.join_processes()

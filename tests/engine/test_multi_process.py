@@ -16,6 +16,7 @@ import pytest
 
 from gqa_t5x import checkpoints
 from gqa_t5x import cli
+from gqa_t5x.commands import engine
 from gqa_t5x.errors import PeerLostError
 from tests.engine import conftest
 from tests.engine.test_train import make_config
@@ -32,7 +33,12 @@ def _train(folder, arrays, index, count, port, steps, signals):
 
   jax.config.update('jax_num_cpu_devices', 2 // count)
   if count > 1:
-    jax.distributed.initialize(f'localhost:{port}', count, index)
+    os.environ |= {
+        'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
+        'JAX_NUM_PROCESSES': str(count),
+        'JAX_PROCESS_ID': str(index),
+    }
+    engine.join_processes()
   config = data.BatchConfig(8, 11, 7, seed=5)
 
   def batches(start):

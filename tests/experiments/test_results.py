@@ -9,6 +9,7 @@ import pytest
 
 import gqa_t5x
 from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import results as results_lib
 
 
@@ -54,6 +55,13 @@ def test_average_is_the_plain_mean(results):
 def test_gqa_name(results):
   assert results_lib.gqa_name(results) == 'GQA-2'
   assert results_lib.gqa_name({'models': {'MHA': {}}}) is None
+
+
+@pytest.mark.parametrize('name', sorted({*catalog.EXPERIMENTS} - {'figure6'}))
+def test_gqa_name_is_that_of_the_paper_whatever_was_run(name):
+  experiment = catalog.EXPERIMENTS[name]
+  models = [m.name for m in (*experiment.scored, *experiment.measured)]
+  assert results_lib.gqa_name({'models': dict.fromkeys(models)}) == 'GQA-2'
 
 
 def test_environment():

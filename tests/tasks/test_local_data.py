@@ -139,6 +139,10 @@ def test_changed_files_are_noticed(tmp_path, monkeypatch):
   _write(tmp_path / 'aeslc.test.jsonl', [ROWS['aeslc']] * 2)
   assert local_data.changed(fingerprint) == ['aeslc.test']
   assert local_data.corpus_fingerprint()['sha256'] != fingerprint['sha256']
+  # Files may come later, but for this one, which validation had stood in for.
+  _write(tmp_path / 'multi30k.test.jsonl', [ROWS['multi30k']])
+  _write(tmp_path / 'sumpubmed.test.jsonl', [ROWS['sumpubmed']])
+  assert local_data.changed(fingerprint) == ['aeslc.test', 'sumpubmed.test']
 
 
 def test_validation_of_sumpubmed_is_dealt_out(tmp_path):
