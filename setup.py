@@ -66,7 +66,6 @@ _TRAIN = _DATA + [
     'tensorboard',
     'tqdm',
 ]
-_HF = ['safetensors']
 # t5x itself is not on the package index:
 #   pip install "t5x @ git+https://github.com/google-research/t5x"
 _T5X = ['cached_property', 'fiddle', 'grain', 'jaxtyping', 'tensorboard']
@@ -78,7 +77,7 @@ _COMPLETION = ['shtab']
 _DOCS = ['mkdocs']
 _DEV = [
     'hypothesis', 'ipykernel', 'nbmake', 'pytest', 'pytest-xdist', 'ruff',
-    'setuptools>=77',
+    'safetensors', 'setuptools>=77',
 ]  # pyformat: disable
 
 setuptools.setup(
@@ -109,7 +108,6 @@ setuptools.setup(
     extras_require={
         'data': _DATA,
         'train': _TRAIN,
-        'hf': _HF,
         't5x': _T5X,
         'bench': _BENCH,
         'compile': _COMPILE,
@@ -117,7 +115,7 @@ setuptools.setup(
         'docs': _DOCS,
         'dev': _DEV,
         # What the Makefile installs: all that this repository's tests use.
-        'all': _TRAIN + _HF + _COMPLETION + _DOCS + _DEV,
+        'all': _TRAIN + _COMPLETION + _DOCS + _DEV,
     },
     classifiers=[
         'Programming Language :: Python :: 3.11',

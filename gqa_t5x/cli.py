@@ -3,7 +3,7 @@
 """The command `gqa-t5x`: parses arguments, runs one command, reports errors.
 
 Results go to standard output, logs to standard error. Exit status: 0 done, 2
-the user's input is wrong (one line, nothing written), 75 stopped by SIGTERM
+the user's input is wrong (one line, nothing half written), 75 stopped by SIGTERM
 after saving (the same command goes on), 1 anything else.
 
 This file has to parse on Pythons that are too old to run it, to say so.

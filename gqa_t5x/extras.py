@@ -23,7 +23,6 @@ FEATURES = {
             'tensorflow_text',
         ),
     ),
-    'hf': ("Hugging Face's format of checkpoints", ('safetensors',)),
     'bench': (
         'benchmark --against hf,ctranslate2',
         ('ctranslate2', 'torch', 'transformers'),

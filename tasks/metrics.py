@@ -11,24 +11,6 @@ import collections
 import re
 import string
 
-# What evaluation shows, and selects the best checkpoint by.
-MAIN_METRIC = {
-    'docs_summarize': 'rouge1',
-    'cldr_translate_en_de': 'bleu',
-    'docs_question_answering': 'f1',
-    'gqa_cnn_dailymail': 'rouge1',
-    'gqa_arxiv': 'rouge1',
-    'gqa_pubmed': 'rouge1',
-    'gqa_media_sum': 'rouge1',
-    'gqa_multi_news': 'rouge1',
-    'gqa_wmt14_en_de': 'bleu',
-    'gqa_trivia_qa': 'f1',
-    'gqa_multi30k': 'bleu',
-    'gqa_aeslc': 'rouge1',
-    'gqa_sumpubmed': 'rouge1',
-    'gqa_fairytaleqa': 'f1',
-}
-
 _ARTICLES = re.compile(r'\b(a|an|the)\b')
 # TriviaQA's normalisation knows typographic quotes too.
 _TRIVIA_MARKS = re.compile(

@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 
+from gqa_t5x import provenance
 from gqa_t5x import storage
-from gqa_t5x.experiments import results
 
 _LENGTHS = {'inputs': 16, 'targets': 8}
 _BATCH_SIZE = 256
@@ -88,7 +88,7 @@ def main() -> None:
   report = {
       'command': 'python -m tests.memory --output memory.json',
       'runs': found,
-  } | results.environment()
+  } | provenance.environment()
   storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
 
 

@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 
+from gqa_t5x import provenance
 from gqa_t5x import storage
-from gqa_t5x.experiments import results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -186,7 +186,7 @@ def main() -> None:
   report = {
       'command': shlex.join(['python', '-m', 'tests.mutations', *sys.argv[1:]]),
       'mutations': found,
-  } | results.environment()
+  } | provenance.environment()
   storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
   sys.exit(bool(missed))
 

@@ -34,6 +34,21 @@ CASES = [
     ('benchmark decode --checkpoint {ckpt} --num_kv_heads 5', 'choose'),
     ('benchmark decode --checkpoint {ckpt} --num_kv_heads 2,x', "got 'x'"),
     (f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.NUM_KV_HEADS=3', 'choose'),
+    (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2'
+        ' --method random --seed -1',
+        'a number from 1',
+    ),
+    (
+        'generate --checkpoint {ckpt} --input {file} --method sample'
+        ' --seed 99999999999999999999',
+        'a number from 1',
+    ),
+    (
+        'benchmark decode --model small --against hf --output_length 1',
+        'output_length of 2 or more',
+    ),
+    ('benchmark convert --model small --folder {new}', 'is none'),
     # Methods and formats.
     (
         'convert --input {ckpt} --output {new} --num_kv_heads 2'

@@ -391,12 +391,12 @@ def test_figure_of_a_benchmark(run, tmp_path):
 
 
 def test_doctor_tells_what_is_missing_for_what(run, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'safetensors', None)
+  monkeypatch.setitem(sys.modules, 'shtab', None)
   monkeypatch.setitem(sys.modules, 't5x', None)
   real = importlib.util.find_spec
 
   def find_spec(name, *args):
-    return None if name in ('safetensors', 't5x') else real(name, *args)
+    return None if name in ('shtab', 't5x') else real(name, *args)
 
   monkeypatch.setattr(importlib.util, 'find_spec', find_spec)
   status, out, _ = run('doctor', '--json')
@@ -404,10 +404,10 @@ def test_doctor_tells_what_is_missing_for_what(run, monkeypatch):
   assert status == 0
   assert facts['features']['core']['missing'] == []
   assert facts['features']['core']['versions']['jax'] == jax.__version__
-  assert facts['features']['hf']['missing'] == ['safetensors']
+  assert facts['features']['completion']['missing'] == ['shtab']
   assert 'cpu' in facts['devices'][0]
   _, out, _ = run('doctor')
-  assert "without: safetensors; pip install 'gqa-t5x[hf]'" in out
+  assert "without: shtab; pip install 'gqa-t5x[completion]'" in out
   assert 'google-research/t5x' in out
 
 

@@ -123,7 +123,7 @@ def test_wheel_says_what_it_needs(wheel):
   assert {'jax', 'flax', 'numpy'} <= set(needs)
   assert set(needs) <= {'jax', 'flax', 'numpy', 'orbax-checkpoint'}
   extras = re.findall(r'^Provides-Extra: (\w+)$', metadata, re.M)
-  assert {'data', 'train', 'hf', 't5x', 'bench', 'dev'} <= set(extras)
+  assert {'data', 'train', 't5x', 'bench', 'dev'} <= set(extras)
 
 
 def _normalised(name):

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from gqa_t5x import checkpoints
+from gqa_t5x import provenance
 from gqa_t5x import storage
 from gqa_t5x.benchmark import convert
 from gqa_t5x.benchmark import tpu_compile
@@ -272,7 +273,7 @@ def main() -> None:
       'command': 'python -m tests.torture '
       + shlex.join([*words, 'torture.json']),
       'commands': found,
-  } | results.environment()
+  } | provenance.environment()
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     source = folder / 'source'

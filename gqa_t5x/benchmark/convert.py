@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 
 from gqa_t5x import checkpoints
+from gqa_t5x import provenance
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.checkpoints import names
 from gqa_t5x.conversion import params
-from gqa_t5x.experiments import results
+from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
 
@@ -92,10 +93,11 @@ def benchmark_convert(
     `cp_sync_seconds`; `peak_bytes_above_start`, the largest resident memory of
     a conversion less that before it, with everything imported;
     `throughput_of_cp`, cp's median time by the conversion's, and
-    `throughput_of_cp_sync`; and what `results.environment` says.
+    `throughput_of_cp_sync`; and what `provenance.environment` says.
 
   Raises:
-    UserError: if the heads do not divide, or the method is unknown.
+    UserError: if the heads do not divide, the method or a format is unknown, or
+      there is no such folder.
   """
   params.Conversion(  # Checks them, before anything is written.
       names.arrays(config),
@@ -103,6 +105,8 @@ def benchmark_convert(
       num_kv_heads=num_kv_heads,
       method=method,
   )
+  if not pathlib.Path(folder or '.').is_dir():
+    raise UserError(f'expected a folder to write to, but {folder} is none')
   root = pathlib.Path(tempfile.mkdtemp(prefix='gqa_t5x_convert_', dir=folder))
   options = {
       'num_kv_heads': num_kv_heads, 'format': target_format, 'method': method
@@ -111,8 +115,9 @@ def benchmark_convert(
   details = []
   try:
     source = root / 'source' / 'checkpoint_0'
-    write_random(str(source), config, format)
     target = root / 'target' / 'checkpoint_0'
+    checkpoints.check_target(str(target), target_format or format)
+    write_random(str(source), config, format)
     for _ in range(num_repeats):
       if copy:
         _settle(source)
@@ -152,7 +157,7 @@ def benchmark_convert(
           for name, seconds in medians.items()
           if name != 'convert'
       },
-      **results.environment(),
+      **provenance.environment(),
   }
 
 
@@ -173,10 +178,11 @@ def _convert(source, target, sequences, options) -> dict[str, Any]:
   words = [json.dumps([str(source), str(target), sequences, options])]
   done = subprocess.run(
       [sys.executable, '-m', __name__, *words],
-      check=True,
-      capture_output=True,
-      text=True,
-  )
+      capture_output=True, text=True, check=False,
+  )  # pyformat: disable
+  if done.returncode:
+    last = done.stderr.strip().splitlines()[-1:]
+    raise UserError(f'the conversion has failed: {"".join(last)}')
   return json.loads(done.stdout.splitlines()[-1])
 
 

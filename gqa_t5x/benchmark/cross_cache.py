@@ -314,7 +314,7 @@ def table(cases: Sequence[Mapping[str, Any]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
   from gqa_t5x.benchmark import tpu_compile
-  from gqa_t5x.experiments import results
+  from gqa_t5x import provenance
 
   argv = sys.argv[1:] if argv is None else argv
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -336,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   report = {
       'command': 'python -m gqa_t5x.benchmark.cross_cache '
       + shlex.join(argv),
-      **results.environment(),
+      **provenance.environment(),
       'model': args.model,
       'dtype': 'float32',
       'cases': [],

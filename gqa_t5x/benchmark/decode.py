@@ -318,6 +318,10 @@ def compare_kv_heads(
         f'{jnp.dtype(config.dtype).name}'
         + ', input and output embeddings tied' * config.logits_via_embedding
         + '; add --model and --dtype=float32')
+  if against and options['output_length'] < 2:
+    raise UserError(
+        'expected an output_length of 2 or more to tell the steps of peers from'
+        f' their prefill, got {options["output_length"]}')
   options = {'dtype': config.dtype, **options}
   made = {}
 
@@ -477,10 +481,3 @@ def _summary(times, config, params, bandwidth, shape) -> dict:
       'weights_dtype': jax.tree.leaves(params)[0].dtype.name,
       'num_kv_heads': config.num_kv_heads,
   }
-
-
-def decode_benchmark(config: T5Config,
-                     params: Mapping[str, Any] | None = None,
-                     **options) -> dict:
-  """Times one model; options and result as in `compare_decode`."""
-  return compare_decode({'model': (config, params)}, **options)['model']

@@ -116,7 +116,7 @@ def main(words: list[str]) -> None:
                  f' {args["output_length"]}: the first two do not count')
   import jax
 
-  from gqa_t5x.experiments import results
+  from gqa_t5x import provenance
 
   jax.config.update('jax_platforms', 'cpu')  # All of the GPU is PyTorch's.
   config = tpu_compile.t5_1_1_config(args.pop('model'), None)
@@ -128,7 +128,7 @@ def main(words: list[str]) -> None:
           'config': config.to_dict(),
           **found,
           'peers': peers.versions(['hf']),
-          **results.environment(),
+          **provenance.environment(),
       },
       sys.stdout,
       indent=1,

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gqa_t5x import decoding
+from gqa_t5x import extras
 from gqa_t5x.benchmark.devices import DEVICES
 from gqa_t5x.engine import optimizer as optimizers
 from gqa_t5x.engine import partitioning
@@ -145,9 +146,8 @@ def topology_devices(topology: str) -> Sequence[jax.Device]:
   generation = _generation(topology)
   if importlib.util.find_spec('libtpu') is None:
     raise UserError(
-        'this needs the package libtpu, which is not installed; pip install'
-        " 'gqa-t5x[compile]' (in a checkout: pip install -c constraints.txt"
-        " '.[compile]')"
+        'this needs the package libtpu, which is not installed;'
+        f' {extras.install_command("compile")}'
     )
   # What libtpu would otherwise ask the VM it is on, which is none. It wants an
   # answer, whatever the topology.

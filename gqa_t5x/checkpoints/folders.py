@@ -152,7 +152,7 @@ def new_folder(
   """Yields what to write to, which becomes `folder` if nothing is raised.
 
   It lies beside `folder`, so that renaming it moves no bytes. What a killed
-  process left there is removed first; one that still writes there is left alone.
+  process left there is removed first; one that still writes is left alone.
 
   Args:
     folder: must not exist; its parent must.

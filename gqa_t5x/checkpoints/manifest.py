@@ -133,7 +133,7 @@ class Reading:
   def check(self, file: str, begin: int = 0, end: int | None = None) -> None:
     """Checks the entries of a file that overlap [begin, end)."""
     for entry in self._entries.get(file, ()):
-      if entry['end'] < begin or (end is not None and entry['begin'] > end):
+      if entry['end'] <= begin or (end is not None and entry['begin'] >= end):
         continue
       key = (file, entry['begin'])
       if key not in self._checked:

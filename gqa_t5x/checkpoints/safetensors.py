@@ -42,7 +42,7 @@ def open_file(source: manifest.Reading, name: str) -> dict[str, Any]:
     length = struct.unpack('<Q', start)[0] if len(start) == 8 else size
     if length > min(size - 8, _LARGEST_HEADER):
       raise ValueError(f'{name} ends inside its header')
-    source.check(name, 0, 8 + length - 1)
+    source.check(name, 0, 8 + length)
     header = json.loads(file.read(length))
   header.pop('__metadata__', None)
   found, at = {}, 0
@@ -76,7 +76,7 @@ def _open(source, name, tensor, entry, offset) -> lazy.LazyArray:
 
   def rows(start, stop):
     with folders.reading(source.folder):
-      source.check(name, begin + 1, end - 1)
+      source.check(name, begin, end)
       out = np.empty((stop - start, *shape[1:]), dtype)
       rest = zarr.as_bytes(out)
       with open(source.folder / name, 'rb', buffering=0) as file:

@@ -49,6 +49,11 @@ def positive(text: str) -> int:
   return int(text)
 
 
+def seed(text: str) -> int:
+  """A number from 0 that fits in 31 bits, for `type=`."""
+  return 0 if text == '0' else positive(text)
+
+
 def integers(text: str) -> list[int]:
   """Numbers from 1 with commas between them."""
   return [positive(part.strip()) for part in text.split(',')]

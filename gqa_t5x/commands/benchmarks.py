@@ -222,14 +222,14 @@ def _shape(args, *names: str) -> dict[str, int]:
 
 def _print_rows(args, config, rows, **more) -> None:
   """Prints what was timed as JSON, with all that it depends on."""
-  from gqa_t5x.experiments import results
+  from gqa_t5x import provenance
 
   arguments.print_json({
       'command': shlex.join(['gqa-t5x', *args.words]),
       'model': args.model or 'checkpoint',
       'config': config.to_dict(),
       'rows': rows,
-      **results.environment(),
+      **provenance.environment(),
       **more,
   })
 
@@ -342,7 +342,10 @@ def _convert(args) -> None:
   )
   if args.json:
     # The folder, which is a matter of the machine, stays out of it.
-    words = [w for w in args.words if w not in ('--folder', args.folder)]
+    words = [w for w in args.words if not w.startswith('--folder=')]
+    if '--folder' in words:
+      at = words.index('--folder')
+      del words[at : at + 2]
     arguments.print_json({'command': shlex.join(['gqa-t5x', *words]), **found})
   else:
     print(convert.to_text(found))

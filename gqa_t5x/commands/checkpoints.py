@@ -50,7 +50,9 @@ def add_commands(add) -> None:
   arguments.add_numbers(
       command, ('calibration_sequences', 128, 'of 256 tokens each')
   )
-  command.add_argument('--seed', type=int, help='of random heads')
+  command.add_argument(
+      '--seed', type=arguments.seed, help='of random heads'
+  )
   command.add_argument(
       '--format',
       help='of the output: t5x or t5x-orbax, for t5x, in a folder named'

@@ -13,7 +13,7 @@ _DECODING_OPTIONS = {
     'temperature': float,
     'top_k': int,
     'top_p': float,
-    'seed': int,
+    'seed': arguments.seed,
     'num_beams': int,
     'length_penalty': float,
 }

@@ -101,7 +101,8 @@ def convert_checkpoint(
     param_states = opened.open_param_states()
     if metadata.get('step') is None:
       # Nothing tells but the name that the user gives.
-      metadata = metadata | {'step': int(pathlib.Path(target).name.rpartition('_')[2])}
+      _, _, step = pathlib.Path(target).name.rpartition('_')
+      metadata = metadata | {'step': int(step)}
   if param_states is not None and conversion.shapes:
     param_states = _convert_slots(
         param_states, opened.params, **heads, slots=slots,

@@ -25,15 +25,15 @@ import numpy as np
 from gqa_t5x import conversion
 from gqa_t5x import network
 from gqa_t5x import pretrained
-from gqa_t5x import text_generation
+from gqa_t5x import provenance
 from gqa_t5x import storage
+from gqa_t5x import text_generation
 from gqa_t5x.conversion import calibration
 from gqa_t5x.conversion import calibration_text
 from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import partitioning
 from gqa_t5x.experiments import conversion_methods
-from gqa_t5x.experiments import results
 
 SEQUENCES = (8, 32, 128, 512, 1024)
 NUM_KV_HEADS = (4, 2, 1)
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
       'loss': conversion_methods.LOSS,
       'original_loss': original,
       'cells': cells,
-  } | results.environment()
+  } | provenance.environment()
   storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
 
 

@@ -33,6 +33,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x import conversion
 from gqa_t5x import network
 from gqa_t5x import pretrained
+from gqa_t5x import provenance
 from gqa_t5x import storage
 from gqa_t5x.conversion import calibration
 from gqa_t5x.engine import data
@@ -41,7 +42,6 @@ from gqa_t5x.engine import launch
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
 from gqa_t5x.experiments import figures
-from gqa_t5x.experiments import results
 
 _DEV_TASK = 'docs_span_corruption'
 LOSS = f'{_DEV_TASK} validation, nats a token'
@@ -276,7 +276,7 @@ def main(argv: list[str] | None = None) -> None:
   report |= {
       'command': 'python -m gqa_t5x.experiments.conversion_methods '
       + shlex.join(argv if argv is not None else sys.argv[1:]),
-  } | results.environment()
+  } | provenance.environment()
   comparison = Comparison(args.checkpoint, args.calibration_sequences)
   for seed in args.seeds:
     for method in args.methods:

@@ -24,8 +24,7 @@ class Experiment:
       measured too.
     measured: further models, whose pre-training loss is measured.
     is_timed: whether decoding is timed, for each K.
-    blocks: makes its part of the report of results.json; empty where the
-      results lack its models.
+    blocks: makes its part of the report of results.json.
   """
 
   name: str

@@ -46,7 +46,7 @@ def blocks(results: dict) -> list:
               'conversion',
               'average score',
           ),
-          note='T5-Large and three tasks there; our three tasks here.',
+          note='T5-Large and three tasks there; all of ours here.',
       ),
   ]
 

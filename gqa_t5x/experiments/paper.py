@@ -114,8 +114,7 @@ FIGURE_3_NOTE = (
     "The paper labels this figure's time axis ms; the same numbers are "
     'seconds in its Table 1, and seconds here.')
 
-# Figures 4 and 5 average these three tasks.
-ABLATION_TASKS = ('CNN/Daily Mail', 'Multi-News', 'TriviaQA')
+# Figures 4 and 5 average CNN/Daily Mail, Multi-News and TriviaQA.
 
 # Figure 4: T5-Large converted to MQA by each method, alpha 0.05: score.
 FIGURE_4_SOURCE = DIGITISED

@@ -404,13 +404,17 @@ class Pipeline:
         )
       return decode.compare_decode(models, **self._scale.timing)
 
+    words = ['gqa-t5x', 'benchmark', 'decode']
+    words += [f'--{k}={v}' for k, v in self._scale.timing.items()]
+    if self.base() is not None:
+      words.append(f'--checkpoint={self.base_checkpoint()}')
     return self._stage(
         'timing',
         'Time decoding for each number of key/value heads',
         self._scale.seconds['timing'],
         measure,
         recipe=dict(self._scale.timing),
-        command='gqa-t5x benchmark decode',
+        command=shlex.join(words),
         needs=[self.base()],
     )
 

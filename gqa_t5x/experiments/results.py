@@ -20,7 +20,7 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
                            those of the embedded suite
     baselines              {task: {'untrained': score, 'lead'|...: score}},
                            'untrained' on the first UNTRAINED_EXAMPLES
-    times                  {K: what `benchmark.decode_benchmark` returns}
+    times                  {K: what `benchmark.compare_decode` returns}
     models                 {'MHA' | 'GQA-<K>' | 'MQA' | 'MQA, svd' | ...: {
       num_kv_heads, num_params, cache_bytes_per_token, step,
       method               of conversion; null is none
@@ -42,18 +42,14 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
 
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import math
 import os
 import pathlib
-import platform
 import re
-import subprocess
 
 import numpy as np
 
-import gqa_t5x
 from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
@@ -63,9 +59,6 @@ FILE_NAME = 'results.json'
 _REQUIRED = ('scale', 'experiment', 'created', 'command', 'device', 'versions',
              'commit', 'seeds', 'corpus', 'model', 'pretrain_steps',
              'uptrain_fraction', 'stages', 'baselines', 'times', 'models')
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'optax', 'orbax-checkpoint',
-             'seqio', 'tensorflow', 'tensorflow-cpu', 'sentencepiece',
-             'rouge-score', 'sacrebleu', 'babel')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,78 +178,3 @@ def load_results(output_dir) -> dict:
                     f'{len(missing)} of its keys; make the file again with '
                     '`gqa-t5x reproduce`')
   return results
-
-
-def _cpu_model() -> str:
-  try:
-    text = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')
-  except OSError:
-    text = ''
-  for line in text.splitlines():
-    if line.startswith('model name'):
-      return line.split(':', 1)[1].strip()
-  return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-  """Cores this process may use; fewer than the machine's in a container."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
-def commit() -> str:
-  """The checkout's commit, '+changes' if it has any, else the version."""
-  root = pathlib.Path(gqa_t5x.__file__).resolve().parent.parent
-  version = f'gqa_t5x {gqa_t5x.__version__}'
-  # Without this, a wheel installed somewhere below another project's checkout
-  # would name that project's commit.
-  if not ((root / '.git').exists() and (root / 'setup.py').exists()):
-    return version
-
-  def git(*arguments):
-    return subprocess.run(['git', '-C', str(root), *arguments], check=True,
-                          capture_output=True, text=True, timeout=20).stdout
-  try:
-    head = git('rev-parse', 'HEAD').strip()
-    changed = git('status', '--porcelain', '--untracked-files=no').strip()
-  except (OSError, subprocess.SubprocessError):
-    return version
-  return head + ('+changes' if changed else '')
-
-
-def environment() -> dict:
-  """Returns what a result depends on besides its inputs.
-
-  Returns:
-    {'device': {cpu, cores, system, backend, device_kind, num_devices,
-     and the environment's variables for XLA},
-     'versions': {'python', 'gqa_t5x', and installed packages},
-     'commit': git commit, or the package's version outside a checkout}
-  """
-  import jax  # Reading results and writing a report need no JAX.
-  devices = jax.devices()
-  versions = {'python': platform.python_version(),
-              'gqa_t5x': gqa_t5x.__version__}
-  for package in _PACKAGES:
-    try:
-      versions[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      pass
-  return {
-      'device': {
-          'cpu': _cpu_model(), 'cores': _cores(),
-          'system': f'{platform.system()} {platform.machine()}',
-          'backend': jax.default_backend(),
-          'device_kind': devices[0].device_kind,
-          'num_devices': len(devices),
-          # XLA_FLAGS, XLA_PYTHON_CLIENT_MEM_FRACTION and the like.
-          **{
-              name.lower(): value
-              for name, value in sorted(os.environ.items())
-              if name.startswith('XLA_') and value
-          },
-      },
-      'versions': versions,
-      'commit': commit(),
-  }

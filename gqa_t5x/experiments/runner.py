@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 
+from gqa_t5x import provenance
 from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
@@ -114,7 +115,7 @@ def reproduce(
         'scale': scale,
         'experiment': ','.join(names),
         'command': ' '.join(['gqa-t5x reproduce', *options]),
-        **results_lib.environment(),
+        **provenance.environment(),
         'seeds': list(seeds),
         'columns': [dataclasses.asdict(c) for c in settings.suite.columns],
         'pretrain_steps': settings.pretrain_steps,

@@ -19,8 +19,8 @@ import sys
 import time
 from typing import Any
 
+from gqa_t5x import provenance
 from gqa_t5x import storage
-from gqa_t5x.experiments import results
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def run(stages: Sequence[Stage], folder: pathlib.Path) -> dict[str, Done]:
   """
   pending = to_do(stages, folder)
   left = sum(stage.seconds for stage in pending)
-  commit = results.commit()
+  commit = provenance.commit()
   for number, stage in enumerate(pending, 1):
     say(
         f'[{number}/{len(pending)}] {stage.title}'

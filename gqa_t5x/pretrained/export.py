@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from gqa_t5x import checkpoints
-from gqa_t5x.experiments import results
+from gqa_t5x import provenance
 from gqa_t5x.tasks import corpus
 
 
@@ -37,7 +37,7 @@ def export(model_dir: str, step: str, target: str) -> None:
       'run': json.loads((folder / 'config.json').read_text(encoding='utf-8')),
       'dev_loss_by_step': dev,
       'corpus': corpus.corpus_fingerprint(),
-      **results.environment(),
+      **provenance.environment(),
   }
   made['run']['train'].pop('model_dir')
   checkpoints.save_checkpoint(
@@ -45,9 +45,6 @@ def export(model_dir: str, step: str, target: str) -> None:
       jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params),
       metadata={name: metadata[name] for name in kept} | {'made_from': made},
   )
-  # Orbax notes where it wrote them, which means nothing elsewhere.
-  for path in pathlib.Path(target).rglob('commit_success.txt'):
-    path.write_text('Checkpoint commit was successful.\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -56,9 +56,11 @@ def test_calibration_is_measured_too(tmp_path):
     [
         ({'num_kv_heads': 3}, 'choose 1, 2 or 4'),
         ({'num_kv_heads': 2, 'method': 'svdx'}, 'choose one of mean'),
+        ({'num_kv_heads': 2, 'target_format': 'zip'}, 'choose one of orbax'),
+        ({'num_kv_heads': 2, 'folder': '/nonexistent'}, 'is none'),
     ],
 )
 def test_arguments_are_checked_first(tmp_path, options, message):
   with pytest.raises(UserError, match=message):
-    convert.benchmark_convert(TINY, folder=str(tmp_path), **options)
+    convert.benchmark_convert(TINY, **{'folder': str(tmp_path)} | options)
   assert not list(tmp_path.iterdir())

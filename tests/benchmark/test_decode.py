@@ -151,6 +151,11 @@ def test_models_of_other_heads_share_weights_and_encode_once(monkeypatch):
   assert mqa['self_attention']['key']['kernel'].shape == (10, 7)
 
 
+def _time_one(config, **options):
+  return decode.compare_decode(
+      {'': (config, None)}, num_repeats=1, bandwidth=BANDWIDTH, **options)['']
+
+
 def test_the_largest_batch_fits_and_few_more_do_not():
   # Inputs so long that the cache decides.
   config = dataclasses.replace(TINY, num_kv_heads=4, num_encoder_layers=1)
@@ -159,9 +164,8 @@ def test_the_largest_batch_fits_and_few_more_do_not():
   size = decode.largest_batch(config, memory, **shape)
 
   def peak(batch_size):
-    return decode.decode_benchmark(
-        config, None, batch_size=batch_size, **shape, num_repeats=1,
-        bandwidth=BANDWIDTH)['peak_memory_bytes']
+    return _time_one(
+        config, batch_size=batch_size, **shape)['peak_memory_bytes']
   assert size > 1
   assert peak(size) <= memory < peak(size + max(1, size // 16))
 
@@ -172,8 +176,7 @@ def test_memory_for_no_sample_is_refused():
 
 
 def test_dtype_holds_for_cache_and_weights():
-  result = decode.decode_benchmark(TINY, None, **SHAPE, num_repeats=1,
-                                   dtype=jnp.bfloat16, bandwidth=BANDWIDTH)
+  result = _time_one(TINY, **SHAPE, dtype=jnp.bfloat16)
   assert (result['dtype'], result['weights_dtype']) == ('bfloat16',) * 2
   assert result['cache_bytes_allocated'] == sizes.cache_bytes(
       TINY, **SHAPE) // 2

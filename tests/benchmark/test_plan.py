@@ -78,9 +78,9 @@ def test_the_limit_of_a_step_is_the_benchmarks(num_kv_heads):
       mlp_activations=('gelu', 'linear'), dropout_rate=0.0, dtype=jnp.float32,
   )  # pyformat: disable
   shape = {'batch_size': 2, 'input_length': 11, 'output_length': 5}
-  measured = decode.decode_benchmark(
-      config, **shape, num_repeats=1, bandwidth={'best': 1e9}
-  )
+  measured = decode.compare_decode(
+      {'': (config, None)}, **shape, num_repeats=1, bandwidth={'best': 1e9}
+  )['']
   found = plan.plan(config, **shape, device=SLOW)
   assert found.ms_per_step == pytest.approx(measured['limit_ms_per_step'])
   assert found.cache_bytes == measured['cache_bytes_allocated']
