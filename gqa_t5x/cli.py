@@ -3,8 +3,8 @@
 """The command `gqa-t5x`: parses arguments, runs one command, reports errors.
 
 Results go to standard output, logs to standard error. Exit status: 0 done, 2
-the user's input is wrong (one line, nothing half written), 75 stopped by SIGTERM
-after saving (the same command goes on), 1 anything else.
+the user's input is wrong (one line, nothing half written), 75 stopped by
+SIGTERM after saving (the same command goes on), 1 anything else.
 
 This file has to parse on Pythons that are too old to run it, to say so.
 """
@@ -235,7 +235,10 @@ def _check_flags(command: argparse.ArgumentParser, words: list[str]) -> None:
     if word.startswith('--gin.'):
       command.error(f'expected {word}=VALUE with an equals sign')
     if word.startswith('--') and word not in flags:
-      command.error(f'{word} is not an argument' + _nearest(word, flags))
+      how = _nearest(word, flags)
+      if not how and '--gin_file' in flags:
+        how = f'; what gin files set is --gin.{word[2:].upper()}=VALUE'
+      command.error(f'{word} is not an argument{how}')
 
 
 def _nearest(word: str, known) -> str:

@@ -117,9 +117,14 @@ def generate(
   known = inspect.signature(_METHODS[method]).parameters
   for name in options:
     if name not in known:
+      others = [
+          other for other, search in _METHODS.items()
+          if name in inspect.signature(search).parameters
+      ]  # pyformat: disable
       raise UserError(
-          f'decoding method {method!r} has no option {name!r}; see '
-          f'gqa_t5x.decoding.{_METHODS[method].__name__}'
+          f'decoding method {method!r} has no option {name!r}; '
+          + (f'choose method {" or ".join(map(repr, others))}' if others else
+             f'see gqa_t5x.decoding.{_METHODS[method].__name__}')
       )
   out = _METHODS[method](
       model,

@@ -11,7 +11,7 @@ import numpy as np
 from gqa_t5x import checkpoints
 from gqa_t5x import grouping
 from gqa_t5x import pretrained
-from gqa_t5x.benchmark import sizes
+from gqa_t5x import sizes
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 

@@ -196,6 +196,12 @@ def _pool(kernel_slots, emb_dim, head_dim, before, after, slots='pool'):
   )
 
 
+@pytest.mark.parametrize('num_heads', [4, 2, 16])
+def test_another_number_of_query_heads_is_noticed(num_heads):
+  with pytest.raises(UserError, match='number of query heads, 8'):
+    conversion.convert_params(_params(), num_heads=num_heads, num_kv_heads=1)
+
+
 def test_slots_by_hand():
   # Four heads of two: head n has columns 2n and 2n + 1.
   v = np.array([[1, 2, 3, 4, 5, 6, 7, 8]], np.float32)

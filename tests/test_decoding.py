@@ -513,7 +513,7 @@ def test_seed_and_example_decide_a_sample():
     'changed, message',
     [
         (dict(method='viterbi'), "='viterbi'.*'greedy', 'sample', 'beam'"),
-        (dict(num_beams=3), "'greedy' has no option 'num_beams'; see gqa"),
+        (dict(num_beams=3), "no option 'num_beams'; choose method 'beam'"),
         (dict(max_decode_len=0), 'max_decode_len of 1 or more, got 0'),
         (dict(max_decode_len=2.5), 'max_decode_len of 1 or more, got 2.5'),
         (dict(input_tokens=[1, 2]), r'\[batch, length\].*got int64 \[2\]'),

@@ -264,7 +264,6 @@ _ON_TPU = {
 REHEARSALS = {
     'README.md': Rehearsal(
         changes={
-            '--input CKPT': f'--input {_CHECKPOINT}',
             '/tmp/': '',
             '\'"up"\'': '\'"up"\'' + _FEW_STEPS,
             'benchmark decode --model small': _SMALL_BENCHMARK,

@@ -172,6 +172,45 @@ def test_old_pythons_can_read_what_refuses_them(name):
   ast.parse((ROOT / name).read_text(), feature_version=(3, 7))
 
 
+# As ARCHITECTURE.md has it; everything else is the core, layer 0.
+LAYERS = {
+    'engine': 1, 'benchmark': 2, 'experiments': 3, 'commands': 4, 'cli': 5
+}  # pyformat: disable
+
+
+def _layer(module: str) -> int:
+  if module.startswith('experiments.paper'):
+    return 0
+  if module == 'pretrained.export':  # A program, of a run and its results.
+    return LAYERS['experiments']
+  return LAYERS.get(module.split('.')[0], 0)
+
+
+def _imported(tree: ast.AST):
+  """Yields the modules of this package that a file imports, wherever."""
+  for node in ast.walk(tree):
+    names = []
+    if isinstance(node, ast.Import):
+      names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      names = [f'{node.module}.{alias.name}' for alias in node.names]
+    yield from (
+        n.removeprefix('gqa_t5x.') for n in names if n.startswith('gqa_t5x.')
+    )
+
+
+def test_imports_point_downwards():
+  seen = 0
+  for path in (ROOT / 'gqa_t5x').rglob('*.py'):
+    module = '.'.join(path.relative_to(ROOT / 'gqa_t5x').with_suffix('').parts)
+    if module == '__main__':
+      continue
+    for other in _imported(ast.parse(path.read_text())):
+      seen += 1
+      assert _layer(other) <= _layer(module), f'{module} imports {other}'
+  assert seen > 300
+
+
 def test_makefile_refuses_a_python_that_is_too_old(tmp_path):
   python = tmp_path / 'python3'
   python.write_text('#!/bin/sh\nexit 1\n')

@@ -20,8 +20,8 @@ import numpy as np
 
 from gqa_t5x import decoding
 from gqa_t5x import grouping
+from gqa_t5x import sizes
 from gqa_t5x.benchmark import peers as peers_lib
-from gqa_t5x.benchmark import sizes
 from gqa_t5x.benchmark.bandwidth import measure_bandwidth
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer

@@ -14,7 +14,7 @@ from typing import Any
 from flax import traverse_util
 import jax
 
-from gqa_t5x.benchmark import sizes
+from gqa_t5x import sizes
 from gqa_t5x.benchmark.devices import Device
 from gqa_t5x.benchmark.devices import DEVICES
 from gqa_t5x.checkpoints import names
@@ -175,12 +175,12 @@ def device_of(name: str | None, **given: float | None) -> Device:
     )
   numbers = {k: v for k, v in given.items() if v is not None}
   if name is None:
-    wanted = 'bandwidth', 'flops', 'memory_gib'
-    missing = [k for k in wanted if k not in numbers]
+    wanted = dict(bandwidth='bandwidth', flops='flops', memory_gib='memory')
+    missing = [f'--{flag}' for k, flag in wanted.items() if k not in numbers]
     if missing:
       raise UserError(
-          f'expected --device, or all of --bandwidth, --memory and --flops; got'
-          f' no {" and no ".join(missing)}'
+          f'expected a --device of {", ".join(DEVICES)}, or all of --bandwidth,'
+          f' --memory and --flops; got no {" and no ".join(missing)}'
       )
     return Device(source='given', **numbers)
   return dataclasses.replace(DEVICES[name], **numbers)

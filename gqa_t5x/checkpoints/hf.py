@@ -24,6 +24,8 @@ from gqa_t5x.network import T5Config
 SHARD_BYTES = 5 * 10**9
 _CONFIG = 'config.json'
 _WEIGHTS = 'model.safetensors'
+# Of our metadata: the heads that were repeated, and are one again when read.
+_REPEATED_FROM = 'repeated_from_num_kv_heads'
 _INDEX = 'model.safetensors.index.json'
 _PICKLES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
 _ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
@@ -75,6 +77,11 @@ def open_params(source: manifest.Reading):
   # Ours may say what config.json has no place for.
   written = metadata.get('config', {})
   kept = {k: written[k] for k in _OURS if k in written}
+  if num_kv_heads := metadata.pop(_REPEATED_FROM, None):
+    kept |= {'num_kv_heads': num_kv_heads}
+    for path, leaf in flat.items():
+      if _has_kv_heads(path):
+        flat[path] = _first_of_groups(leaf, num_kv_heads, config)
   return flat, metadata | {'config': config.to_dict() | kept}
 
 
@@ -164,7 +171,7 @@ def write(
   leaves = {}
   for path, array in known.items():
     leaf = lazy.of(params[path])
-    if path[0] == 'decoder' and path[-2] in ('key', 'value'):
+    if _has_kv_heads(path):
       leaf = _repeat_heads(leaf, config)
     leaf = lazy.transpose(leaf) if array.is_transposed else leaf
     leaves[array.hf_name] = leaf
@@ -185,8 +192,26 @@ def write(
       'num_kv_heads': config.num_heads
   }}  # pyformat: disable
   if config.num_kv_heads != config.num_heads:
-    stored |= {'repeated_from_num_kv_heads': config.num_kv_heads}
+    stored |= {_REPEATED_FROM: config.num_kv_heads}
   t5x_metadata.write(writing, stored)
+
+
+def _has_kv_heads(path: tuple[str, ...]) -> bool:
+  return path[0] == 'decoder' and path[-2] in ('key', 'value')
+
+
+def _first_of_groups(
+    leaf: lazy.LazyArray, num_kv_heads: int, config: T5Config
+) -> lazy.LazyArray:
+  """Maps a kernel [D, N * H], rows at a time, to [D, K * H]."""
+
+  def rows(start, stop):
+    part = leaf.rows(start, stop)
+    heads = part.reshape(len(part), num_kv_heads, -1, config.head_dim)
+    return heads[:, :, 0].reshape(len(part), -1)
+
+  shape = (leaf.shape[0], num_kv_heads * config.head_dim)
+  return lazy.LazyArray(shape, leaf.dtype, rows, leaf.is_ordered)
 
 
 def _repeat_heads(leaf: lazy.LazyArray, config: T5Config) -> lazy.LazyArray:

@@ -56,6 +56,10 @@ def seed(text: str) -> int:
 
 def integers(text: str) -> list[int]:
   """Numbers from 1 with commas between them."""
+  if len(text.split()) > 1 and ',' not in text:
+    raise argparse.ArgumentTypeError(
+        f'expected commas between numbers, got {text[:40]!r}'
+    )
   return [positive(part.strip()) for part in text.split(',')]
 
 

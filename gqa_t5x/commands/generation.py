@@ -67,5 +67,7 @@ def _generate(args) -> None:
   )
   lines = text_generation.read_lines(args.input)
   is_typed = args.input is None and sys.stdin.isatty()
+  if is_typed:
+    print('Type a line as the model reads it; Ctrl-D ends.', file=sys.stderr)
   for output in write_line(lines, 1 if is_typed else args.batch_size):
     print(output, flush=True)

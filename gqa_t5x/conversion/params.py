@@ -97,6 +97,12 @@ class Conversion:
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
     self.shapes: dict[Path, tuple[int, ...]] = {}
     self.errors: dict[Path, dict[str, float]] = {}
+    bias = shapes.get(heads_lib.BIAS, (num_heads,))
+    if bias[0] != num_heads:
+      raise UserError(
+          f'num_heads={num_heads} does not fit {"/".join(heads_lib.BIAS)}'
+          f" {bias}; pass the checkpoint's number of query heads, {bias[0]}"
+      )
     for attention in self._attentions:
       kv_heads, head_dim = heads_lib.count(shapes, attention, num_heads)
       if kv_heads % num_kv_heads:

@@ -98,6 +98,9 @@ def cache_mixture(
     name = folder_name(task.name)
     if fingerprint := getattr(task.source, 'fingerprint', None):
       name += f'-{fingerprint(split)[:12]}'
+    vocabulary = task.output_features['targets'].vocabulary
+    if digest := vocabulary_hash(vocabulary):
+      name += f'-{digest[:8]}'
     folder = pathlib.Path(cache_dir) / name / split
     _cache_task(task, split, folder, options)
     is_mixture = isinstance(provider, seqio.Mixture)

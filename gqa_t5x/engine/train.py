@@ -67,6 +67,8 @@ class TrainConfig:
       `total_steps`.
     initial_checkpoint: folder of any known format, or None for random
       parameters. The optimizer's slots start anew.
+    initial_step: what the initial checkpoint's step must be, or is where it
+      tells none, as those of Hugging Face.
     reset_step: whether the step starts at 0, not at the checkpoint's.
     schedule: learning rate as a function of the global step.
     loss: as named.
@@ -93,6 +95,7 @@ class TrainConfig:
   total_steps: int | None = None
   relative_steps: int | None = None
   initial_checkpoint: str | None = None
+  initial_step: int | None = None
   reset_step: bool = False
   schedule: optimizers.Schedule = optimizers.Schedule()
   loss: losses.LossConfig = losses.LossConfig()
@@ -400,7 +403,7 @@ def train(
       step = jax.device_put(np.int32(latest), trainer.shardings.step)
       state = TrainState(step, *restored)
     else:
-      start = 0 if config.reset_step else int(origin.get('step') or 0)
+      start = 0 if config.reset_step else _initial_step(config, origin)
       metadata = {
           'config': model.config.to_dict(),
           'start_step': start,
@@ -529,6 +532,17 @@ def _summarize(
       'learning_rate': float(window[-1]['learning_rate']),
       'tokens': sums['target_tokens'] + sums['input_tokens'],
   }
+
+
+def _initial_step(config: TrainConfig, origin: dict[str, Any]) -> int:
+  """Returns the step to start at, that of the initial checkpoint."""
+  step, expected = origin.get('step'), config.initial_step
+  if None not in (step, expected) and step != expected:
+    raise UserError(
+        f'expected {config.initial_checkpoint} to be of step {expected}, it is'
+        f' of step {step}; set --gin.PRETRAIN_STEPS={step}'
+    )
+  return int(step or expected or 0)
 
 
 def _load_initial(

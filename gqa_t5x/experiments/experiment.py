@@ -99,7 +99,7 @@ def _entry(model, pipeline, base_config, seeds, result) -> dict[str, Any]:
   import numpy as np
 
   from gqa_t5x import network
-  from gqa_t5x.benchmark import sizes
+  from gqa_t5x import sizes
 
   config = network.T5Config(
       **base_config | {'num_kv_heads': model.num_kv_heads}

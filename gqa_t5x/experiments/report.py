@@ -18,6 +18,11 @@ _SAMPLES_A_TASK = 3
 _SAMPLE_LETTERS = 600  # Of an input: enough to judge, short enough to read.
 
 
+REHEARSAL = (
+    'A rehearsal only checks that every stage works: its models have hardly '
+    'learned, and no verdict or score here means anything.')
+
+
 def _interval(finding: claims.Finding) -> str:
   if finding.estimate is None:
     return DASH
@@ -45,15 +50,17 @@ def _headline(results: dict) -> rendering.Paragraph:
       'heads, the paper\'s groups.')
 
 
+def is_rehearsal(results: dict) -> bool:
+  return results['scale'].endswith('smoke')
+
+
 def _claims(results: dict) -> list:
   found = claims.findings(results)
   tested = [f for f in found if f.verdict != claims.NOT_TESTED]
   untested = [f for f in found if f.verdict == claims.NOT_TESTED]
   warning = []
-  if results['scale'].endswith('smoke'):
-    warning.append(rendering.Paragraph(
-        '**A rehearsal only checks that every stage works: its models have '
-        'hardly learned, and no verdict or score here means anything.**'))
+  if is_rehearsal(results):
+    warning.append(rendering.Paragraph(f'**{REHEARSAL}**'))
   return [
       *warning,
       rendering.Heading('The paper\'s claims, and ours'),
@@ -145,13 +152,19 @@ def _limits(results: dict) -> rendering.Bullets:
        'scores of the two tables cannot be compared with each other.'),
       *['CLDR translation is templates, not language: its BLEU says that a '
         'model learned the formats.'] * ('cldr_translate_en_de' in tasks),
-      (f'Times are from {results["device"].get("cpu", "one device")}, not '
+      (f'Times are from {_device(results["device"])}, not '
        'from TPUs. All models are timed at one batch; the paper used the '
        'largest batch that fits, which favours a small cache more.'),
       ('A dev split chose the best checkpoints, and scores are on the test '
        'split; those of the paper\'s Table 1 are on the dev sets.'),
   ]
   return rendering.Bullets(tuple(items))
+
+
+def _device(device: dict) -> str:
+  """Returns what a run was timed on."""
+  kind = 'cpu' if device.get('backend') == 'cpu' else 'device_kind'
+  return device.get(kind, 'one device')
 
 
 def _duration(seconds: float | None) -> str:

@@ -144,6 +144,8 @@ def _write_report(folder, results) -> None:
 
   markdown, html = report.write_report(folder)
   print(report.format_table(results))
+  if report.is_rehearsal(results):
+    print(f'\n{report.REHEARSAL}')
   print(f'\nThe report: {html}\n            {markdown}', file=sys.stderr)
 
 

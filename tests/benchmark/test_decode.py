@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gqa_t5x import decoding
+from gqa_t5x import sizes
 from gqa_t5x.benchmark import bandwidth as bandwidth_lib
 from gqa_t5x.benchmark import decode
-from gqa_t5x.benchmark import sizes
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 

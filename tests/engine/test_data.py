@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from gqa_t5x import pretrained
 from gqa_t5x.engine import cache
 from gqa_t5x.engine import data
 from gqa_t5x.engine import losses
@@ -123,23 +124,29 @@ def test_packing_does_not_change_the_loss(rates):
   )
 
 
-def test_a_task_without_inputs_is_cached_with_an_end_alone(tmp_path):
-  seqio = pytest.importorskip('seqio')
-  tf = pytest.importorskip('tensorflow')
+def _add_task(name, feature, rows):
+  """Registers a seqio task of these rows, all of the features they have."""
+  import seqio
+  import tensorflow as tf
 
   def dataset(split, shuffle_files, seed=None):
     del split, shuffle_files, seed
-    return tf.data.Dataset.from_tensor_slices({'targets': ['ab', 'c']})
+    return tf.data.Dataset.from_tensor_slices(rows)
 
-  feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
   seqio.TaskRegistry.add(
-      'toy_targets',
+      name,
       source=seqio.FunctionDataSource(dataset, splits=['train']),
       preprocessors=[
           seqio.preprocessors.tokenize, seqio.preprocessors.append_eos
       ],
-      output_features={'targets': feature},
+      output_features=dict.fromkeys(rows, feature),
   )  # pyformat: disable
+
+
+def test_a_task_without_inputs_is_cached_with_an_end_alone(tmp_path):
+  seqio = pytest.importorskip('seqio')
+  feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+  _add_task('toy_targets', feature, {'targets': ['ab', 'c']})
   try:
     (folder,) = cache.cache_mixture(
         'toy_targets', 'train', {'inputs': 4, 'targets': 4}, str(tmp_path)
@@ -151,3 +158,21 @@ def test_a_task_without_inputs_is_cached_with_an_end_alone(tmp_path):
   assert arrays.inputs_offsets.tolist() == [0, 1, 2]
   # Bytes after three special tokens.
   assert arrays.targets.tolist() == [ord('a') + 3, ord('b') + 3, 1, 102, 1]
+
+
+def test_vocabularies_do_not_share_what_is_cached(tmp_path):
+  """One may be forgotten first, and then be given."""
+  seqio = pytest.importorskip('seqio')
+  shipped = seqio.SentencePieceVocabulary(pretrained.VOCABULARY_PATH)
+  lengths, found = {'inputs': 4, 'targets': 4}, []
+  for vocabulary in (seqio.ByteVocabulary(), shipped):
+    feature = seqio.Feature(vocabulary, add_eos=True)
+    _add_task('toy', feature, {'inputs': ['ab'], 'targets': ['c']})
+    try:
+      found += cache.cache_mixture('toy', 'train', lengths, str(tmp_path))
+    finally:
+      seqio.TaskRegistry.remove('toy')
+  tokens = [data.TokenDataset.open(folder).inputs.tolist() for folder in found]
+  assert tokens[0] == [ord('a') + 3, ord('b') + 3, 1]
+  assert tokens[1] == [*shipped.encode('ab'), 1][-len(tokens[1]):]
+  assert tokens[0] != tokens[1]

@@ -152,6 +152,21 @@ def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
       config, model_dir=str(tmp_path / 'restarted'), reset_step=True
   )
   assert int(train.train(model, restarted, batches).step) == 2
+  # Hugging Face's tell no step, and others must be of the one that is told.
+  checkpoints.save_checkpoint(
+      tmp_path / 'no_step', params, metadata=metadata | {'step': None}
+  )
+  told = dataclasses.replace(
+      config, model_dir=str(tmp_path / 'told'), initial_step=500,
+      initial_checkpoint=str(tmp_path / 'no_step'),
+  )  # pyformat: disable
+  assert int(train.train(model, told, batches).step) == 502
+  wrong = dataclasses.replace(
+      told, model_dir=str(tmp_path / 'wrong'),
+      initial_checkpoint=config.initial_checkpoint,
+  )  # pyformat: disable
+  with pytest.raises(UserError, match='set --gin.PRETRAIN_STEPS=1000000'):
+    train.train(model, wrong, batches)
   # Either reads the run's data from its beginning.
   losses_of = [
       read_metrics(tmp_path / run)[0]['loss'] for run in ('run', 'restarted')
