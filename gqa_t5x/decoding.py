@@ -31,6 +31,7 @@ Array = jax.Array
 
 PAD_ID = 0  # also the start token, as in T5
 EOS_ID = 1
+NO_EOS = -1  # No token has this id, so that every row is decoded to its end.
 
 
 class Prefilled(NamedTuple):

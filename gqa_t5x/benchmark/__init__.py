@@ -1,3 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How long decoding takes, and how far from the memory limit it is."""
+"""How long decoding, training and converting take, and what they have to hold.
+
+Beside what the memory bandwidth allows, and beside other programs.
+"""

@@ -45,8 +45,6 @@ from gqa_t5x.benchmark import decode
 Array = jax.Array
 PyTree = Any
 
-_NO_EOS = -1  # No token has this id: every row decodes the same number.
-
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -153,7 +151,7 @@ def measure(
     many, few = (
         _seconds(
             decoding.decode_loop, model, params, source,
-            max_decode_len=steps, eos_id=_NO_EOS,
+            max_decode_len=steps, eos_id=decoding.NO_EOS,
         )
         for steps in (length, short)
     )  # pyformat: disable
@@ -197,7 +195,7 @@ def measure(
     }
   for kind, source in both.items():
     program = decoding.decode_loop.lower(
-        model, params, source, max_decode_len=length, eos_id=_NO_EOS
+        model, params, source, max_decode_len=length, eos_id=decoding.NO_EOS
     )
     result['loop'][kind]['projections'] = projections(program)
     if t5x:

@@ -26,8 +26,6 @@ from gqa_t5x.benchmark.bandwidth import measure_bandwidth
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 
-_NO_EOS = -1  # No token has this id: every row decodes the same number.
-
 
 @dataclasses.dataclass(frozen=True)
 class _Timed:
@@ -148,7 +146,7 @@ class _Program:
         module, params, tokens, encoded).compile()
     self._loop = decoding.decode_loop.lower(
         module, params, prefilled, max_decode_len=output_length,
-        eos_id=_NO_EOS).compile()
+        eos_id=decoding.NO_EOS).compile()
     self.compile_seconds = (
         self._encoder.compile_seconds + time.perf_counter() - start)
     self.peak_memory_bytes = sizes.tree_bytes(params) + max(
@@ -166,7 +164,7 @@ class _Program:
     prefilled = jax.block_until_ready(self._prefill(params, tokens, encoded))
     middle = time.perf_counter()
     decoded = jax.block_until_ready(
-        self._loop(params, prefilled, eos_id=_NO_EOS))
+        self._loop(params, prefilled, eos_id=decoding.NO_EOS))
     end = time.perf_counter()
     assert int(decoded.num_steps) == self._output_length
     prefill = encode + middle - start

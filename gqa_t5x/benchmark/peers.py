@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gqa_t5x import checkpoints
+from gqa_t5x import extras
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
@@ -67,8 +68,8 @@ def load(
       made[name] = table[name](config, params, pathlib.Path(folder))
     except ImportError as error:
       raise UserError(
-          f'{name} cannot be timed: {error}; pip install "gqa_t5x[bench]", or'
-          ' t5x from its repository'
+          f'{name} cannot be timed: {error};'
+          f' {extras.install_command("bench")}, or t5x from its repository'
       ) from error
   return made
 

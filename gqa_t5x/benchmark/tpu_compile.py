@@ -43,8 +43,6 @@ from gqa_t5x.network import T5Config, Transformer
 PyTree = Any
 GIB = 2**30
 
-_NO_EOS = -1  # No token has this id: all steps are made.
-
 _COMPILER_OPTIONS = {
     'decode': {},
     # With the default of 0 a step of XXL takes more than 5 minutes to compile,
@@ -334,7 +332,7 @@ def _decode_programs(job: Job, config: T5Config, mesh: Mesh):
       decoding.decode_loop,
       model,
       max_decode_len=job.output_length,
-      eos_id=_NO_EOS,
+      eos_id=decoding.NO_EOS,
   )
   rules = dict(partitioning.axis_rules(config, mesh))
   # As `attention.Attention.project_kv` leaves them.

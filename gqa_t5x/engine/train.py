@@ -160,7 +160,7 @@ def loss_fn(
   Args:
     params: of the model.
     model: as named.
-    batch: features as `data.Batches` makes them.
+    batch: features as `data.train_batches` gives them.
     weights: float32 [B, T], multiplies the loss of each token.
     config: as named.
     dropout_key: None means no dropout.
@@ -367,7 +367,7 @@ def train(
     model: as named.
     config: as named.
     batches: `batches(n)` gives batch n of this run, n + 1, ...; see
-      `data.Batches`.
+      `data.train_batches`.
     evaluate: maps parameters and step to dev metrics.
     describe: more of the configuration to keep in config.json, e.g. that of
       the data; a run with another one is refused.
