@@ -40,18 +40,22 @@ class Commands:
     return command
 
 
-def positive(text: str) -> int:
-  """A number from 1 that fits in 31 bits, for `type=`."""
-  if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
+def _number(text: str, low: int) -> int:
+  if not text.isascii() or not text.isdigit() or not low <= int(text) < 2**31:
     raise argparse.ArgumentTypeError(
-        f'expected a number from 1 to {2**31 - 1}, got {text[:40]!r}'
+        f'expected a number from {low} to {2**31 - 1}, got {text[:40]!r}'
     )
   return int(text)
 
 
+def positive(text: str) -> int:
+  """A number from 1 that fits in 31 bits, for `type=`."""
+  return _number(text, 1)
+
+
 def seed(text: str) -> int:
   """A number from 0 that fits in 31 bits, for `type=`."""
-  return 0 if text == '0' else positive(text)
+  return _number(text, 0)
 
 
 def integers(text: str) -> list[int]:

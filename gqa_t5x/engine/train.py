@@ -403,7 +403,7 @@ def train(
       step = jax.device_put(np.int32(latest), trainer.shardings.step)
       state = TrainState(step, *restored)
     else:
-      start = 0 if config.reset_step else _initial_step(config, origin)
+      start = 0 if config.reset_step else int(origin.get('step') or 0)
       metadata = {
           'config': model.config.to_dict(),
           'start_step': start,
@@ -534,17 +534,6 @@ def _summarize(
   }
 
 
-def _initial_step(config: TrainConfig, origin: dict[str, Any]) -> int:
-  """Returns the step to start at, that of the initial checkpoint."""
-  step, expected = origin.get('step'), config.initial_step
-  if None not in (step, expected) and step != expected:
-    raise UserError(
-        f'expected {config.initial_checkpoint} to be of step {expected}, it is'
-        f' of step {step}; set --gin.PRETRAIN_STEPS={step}'
-    )
-  return int(step or expected or 0)
-
-
 def _load_initial(
     model: network.Transformer, config: TrainConfig
 ) -> tuple[PyTree | None, dict[str, Any]]:
@@ -560,7 +549,13 @@ def _load_initial(
       how=vocabularies.HOW_IN_GIN,
   )
   check_params(params, param_shapes(model), config.initial_checkpoint)
-  return params, metadata
+  step, expected = metadata.get('step'), config.initial_step
+  if None not in (step, expected) and step != expected:
+    raise UserError(
+        f'expected {config.initial_checkpoint} to be of step {expected}, it is'
+        f' of step {step}; set --gin.PRETRAIN_STEPS={step}'
+    )
+  return params, metadata | {'step': expected if step is None else step}
 
 
 def param_shapes(model: network.Transformer) -> PyTree:
