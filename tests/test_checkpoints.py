@@ -8,15 +8,22 @@ import pytest
 
 from gqa_t5x import checkpoints
 from gqa_t5x.errors import UserError
+from tests import hf_reference
+from tests.golden import make_t5x_checkpoints
+from tests.test_t5x_checkpoints import assert_same
 
-METADATA = {'config': {'num_heads': 2}, 'step': 3, 'conversion': None}
+CONFIG = make_t5x_checkpoints.CONFIG
+METADATA = {'config': CONFIG.to_dict(), 'step': 3, 'conversion': None}
 
 
 def _params():
-  return {
-      'decoder': {'kernel': jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3)},
-      'scale': np.array([0.1, -0.0, np.inf], np.float32),
-  }
+  """In two dtypes, with values that are easily lost."""
+  params = hf_reference.random_params(CONFIG, seed=1)
+  scale = np.resize(np.array([0.1, -0.0, np.inf], np.float32), CONFIG.emb_dim)
+  params['encoder']['encoder_norm']['scale'] = scale
+  embedding = params['token_embedder']['embedding']
+  params['token_embedder']['embedding'] = embedding.astype(jnp.bfloat16)
+  return params
 
 
 def test_round_trip_keeps_bits_dtypes_and_metadata(tmp_path):
@@ -24,11 +31,12 @@ def test_round_trip_keeps_bits_dtypes_and_metadata(tmp_path):
   checkpoints.save_checkpoint(path, _params(), metadata=METADATA)
   params, metadata = checkpoints.load_checkpoint(path)
   assert metadata == METADATA
-  assert params['decoder']['kernel'].dtype == jnp.bfloat16
-  np.testing.assert_array_equal(
-      params['decoder']['kernel'], _params()['decoder']['kernel']
+  assert params['token_embedder']['embedding'].dtype == jnp.bfloat16
+  assert_same(params, _params())
+  (scale,), (expected,) = (
+      tree['encoder']['encoder_norm'].values() for tree in (params, _params())
   )
-  assert params['scale'].tobytes() == _params()['scale'].tobytes()
+  assert scale.tobytes() == expected.tobytes()
 
 
 def test_existing_folder_is_not_overwritten(tmp_path):
