@@ -18,6 +18,7 @@ import functools
 import inspect
 from typing import Any, Mapping, NamedTuple
 
+from flax import errors as flax_errors
 from flax import linen as nn
 from flax import traverse_util
 import jax
@@ -127,14 +128,26 @@ def generate(
           + (f'choose method {" or ".join(map(repr, others))}' if others else
              f'see gqa_t5x.decoding.{_METHODS[method].__name__}')
       )
-  out = _METHODS[method](
-      model,
-      params,
-      input_tokens,
-      max_decode_len=max_decode_len,
-      eos_id=eos_id,
-      **options,
-  )
+  try:
+    out = _METHODS[method](
+        model,
+        params,
+        input_tokens,
+        max_decode_len=max_decode_len,
+        eos_id=eos_id,
+        **options,
+    )
+  except (
+      flax_errors.ScopeParamShapeError,
+      flax_errors.ScopeParamNotFoundError,
+      flax_errors.ApplyScopeInvalidVariablesStructureError,
+  ) as error:
+    raise UserError(
+        'expected the parameters of a model with num_kv_heads='
+        f'{model.config.num_kv_heads} and the other sizes of its configuration;'
+        ' pass those that it was made with (of what `init` returns, the item'
+        f" 'params'): {str(error).splitlines()[0]}"
+    ) from error
   return out[0][:, 0] if method == 'beam' else out
 
 

@@ -539,3 +539,20 @@ def test_bad_arguments_give_one_line(changed, message):
   with pytest.raises(UserError, match=message) as error:
     decoding.generate(model, params, **arguments)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('wrong', ['heads', 'variables', 'missing'])
+def test_parameters_of_another_model_are_one_line(wrong):
+  config = CONFIGS['t5_1_1_kv6']
+  params = hf_reference.random_params(config, make_decoding.SEED)
+  if wrong == 'heads':
+    config = dataclasses.replace(config, num_kv_heads=2)
+  elif wrong == 'variables':
+    params = {'params': params}
+  else:
+    params = {name: x for name, x in params.items() if name != 'encoder'}
+  with pytest.raises(UserError, match=r'num_kv_heads=\d and the other sizes'):
+    decoding.generate(
+        Transformer(config), params, make_decoding.input_tokens(),
+        max_decode_len=3,
+    )  # pyformat: disable

@@ -8,6 +8,7 @@ asks the real transformers where it is installed.
 
 import dataclasses
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -201,6 +202,21 @@ def test_an_exported_gqa_model_comes_back_with_its_few_heads(tmp_path):
   got, metadata = checkpoints.load_checkpoint(path)
   assert_same(got, params)
   assert metadata == METADATA | {'config': config.to_dict()}
+
+
+def test_a_tokenizer_comes_along(tmp_path, stored):
+  source, target = tmp_path / 'source', tmp_path / 'target'
+  shutil.copytree(stored / 't5_1_1', source)
+  for name in ('spiece.model', 'tokenizer_config.json', 'notes.txt'):
+    (source / name).write_text(name)
+  conversion.convert_checkpoint(str(source), str(target), num_kv_heads=1)
+  assert (target / 'spiece.model').read_text() == 'spiece.model'
+  assert (target / 'tokenizer_config.json').exists()
+  assert not (target / 'notes.txt').exists()
+  got, _ = checkpoints.load_checkpoint(str(target))  # The manifest has them.
+  (target / 'spiece.model').write_text('Spiece.model')
+  with pytest.raises(UserError, match='spiece.model is damaged'):
+    checkpoints.open_checkpoint(str(target)).source.check_all()
 
 
 def _edit(file, **values):

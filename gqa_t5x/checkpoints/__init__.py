@@ -246,6 +246,8 @@ def write_checkpoint(
     _FORMATS[format].write(
         writing, params, param_states, metadata | {_HAS_MANIFEST: True}
     )
+    if source is not None and format == 'hf':
+      hf.copy_tokenizer(writing, source.folder)
     if source is not None:
       writing.about['source'] = {
           'path': str(source.folder),

@@ -24,6 +24,11 @@ from gqa_t5x.network import T5Config
 SHARD_BYTES = 5 * 10**9
 _CONFIG = 'config.json'
 _WEIGHTS = 'model.safetensors'
+# What a Hugging Face folder may have besides, for its own programs.
+_BESIDE = (
+    'spiece.model', 'tokenizer.json', 'tokenizer_config.json',
+    'special_tokens_map.json', 'added_tokens.json', 'generation_config.json',
+)  # pyformat: disable
 # Of our metadata: the heads that were repeated, and are one again when read.
 _REPEATED_FROM = 'repeated_from_num_kv_heads'
 _INDEX = 'model.safetensors.index.json'
@@ -194,6 +199,13 @@ def write(
   if config.num_kv_heads != config.num_heads:
     stored |= {_REPEATED_FROM: config.num_kv_heads}
   t5x_metadata.write(writing, stored)
+
+
+def copy_tokenizer(writing: folders.Writing, folder: pathlib.Path) -> None:
+  """Takes along what lies beside another checkpoint and is not its weights."""
+  for name in _BESIDE:
+    if (path := folder / name).is_file():
+      writing.write(name, [path.read_bytes()])
 
 
 def _has_kv_heads(path: tuple[str, ...]) -> bool:

@@ -12,6 +12,7 @@ import functools
 import importlib.util  # noqa: F401  Gin's package lookup needs it.
 import inspect
 import json
+import logging
 import pathlib
 import re
 from typing import Any
@@ -370,10 +371,13 @@ def _parse(gin, gin_files, bindings) -> None:
         'no gin file was given; add --gin_file=gqa_t5x/gin_configs/local/...'
     )
   for path in gin_files:
+    logging.disable(logging.ERROR)  # Gin logs where it looked, too.
     try:
       gin.parse_config_file(path)
     except OSError as error:
       raise UserError(f'{path} cannot be read; check the path') from error
+    finally:
+      logging.disable(logging.NOTSET)
   macros = _macros(gin)
   for binding in bindings:
     name, separator, _ = (part.strip() for part in binding.partition('='))
