@@ -146,12 +146,12 @@ def join(heads: Heads) -> dict[str, np.ndarray]:
   return kernels | {'out': heads.out.reshape(-1, emb_dim)}
 
 
-def query_order(order: np.ndarray, group_size: int) -> np.ndarray:
-  """Returns the order of query heads that follow their key/value heads.
+def places(order: np.ndarray, group_size: int) -> np.ndarray:
+  """Returns the places before of what follows heads into another order.
 
   Args:
-    order: [K], places of the key/value heads before.
-    group_size: query heads of each, which stay together.
+    order: [K], places of the heads before.
+    group_size: of what each has, query heads or columns, which stay together.
 
   Returns:
     [K * group_size].
@@ -163,20 +163,20 @@ def query_order(order: np.ndarray, group_size: int) -> np.ndarray:
 def bias_order(orders: Mapping[Path, np.ndarray], num_heads: int) -> np.ndarray:
   """Returns the order [N] of `BIAS` where attentions have these orders [K]."""
   order = orders['decoder', 'layers_0', 'self_attention']
-  return query_order(order, num_heads // len(order))
+  return places(order, num_heads // len(order))
 
 
 def permute(heads: Heads, order: np.ndarray) -> Heads:
   """Puts key/value heads, with their query heads, into another order.
 
   The attention computes the same; where it has a bias by query head, that has
-  to be put into `query_order` too.
+  to be put into `places` too.
 
   Args:
     heads: of one attention.
     order: [K], a permutation.
   """
-  queries = query_order(order, heads.query.shape[1] // len(order))
+  queries = places(order, heads.query.shape[1] // len(order))
   return Heads(
       heads.query[:, queries],
       heads.key[:, order],

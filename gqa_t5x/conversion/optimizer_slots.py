@@ -97,10 +97,10 @@ def _moved(
   """Yields (path, axis, places on it) of parameters whose heads were moved."""
   for attention, order in orders.items():
     kv_heads, head_dim = heads_lib.count(shapes, attention, num_heads)
-    queries = heads_lib.query_order(order, num_heads // kv_heads)
+    queries = heads_lib.places(order, num_heads // kv_heads)
     for name in heads_lib.PROJECTIONS:
       heads = order if name in ('key', 'value') else queries
-      places = heads_lib.query_order(heads, head_dim)
+      places = heads_lib.places(heads, head_dim)
       yield (*attention, name, 'kernel'), int(name != 'out'), places
   if orders:
     yield heads_lib.BIAS, 0, heads_lib.bias_order(orders, num_heads)

@@ -98,11 +98,11 @@ def cache_mixture(
     name = folder_name(task.name)
     if fingerprint := getattr(task.source, 'fingerprint', None):
       name += f'-{fingerprint(split)[:12]}'
-    vocabulary = task.output_features['targets'].vocabulary
-    if digest := vocabulary_hash(vocabulary):
-      name += f'-{digest[:8]}'
+    vocabulary = vocabulary_hash(task.output_features['targets'].vocabulary)
+    if vocabulary:
+      name += f'-{vocabulary[:8]}'
     folder = pathlib.Path(cache_dir) / name / split
-    _cache_task(task, split, folder, options)
+    _cache_task(task, split, folder, vocabulary, options)
     is_mixture = isinstance(provider, seqio.Mixture)
     rates[str(folder)] = float(provider.get_rate(task)) if is_mixture else 1.0
   relative = {
@@ -138,14 +138,13 @@ def _check_meta(folder: pathlib.Path, made_from: Mapping[str, Any]) -> None:
       )
 
 
-def _cache_task(task, split, folder, options):
-  vocabulary = task.output_features['targets'].vocabulary
+def _cache_task(task, split, folder, vocabulary_sha256, options):
   made_from = {
       'task': task.name,
       'split': split,
       **options,
-      'vocab_size': vocabulary.vocab_size,
-      'vocabulary_sha256': vocabulary_hash(vocabulary),
+      'vocab_size': task.output_features['targets'].vocabulary.vocab_size,
+      'vocabulary_sha256': vocabulary_sha256,
   }
   folder.parent.mkdir(parents=True, exist_ok=True)
   # Who comes second waits, and finds it made.
