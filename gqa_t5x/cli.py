@@ -161,6 +161,8 @@ def _user_message(error: BaseException) -> str | None:
       )
   if isinstance(error, UserError):
     return ' '.join(str(error).split())
+  if isinstance(error, RuntimeError) and 'home directory' in str(error):
+    return f'{error}; check the ~ in the paths'  # Of pathlib's expanduser.
   if isinstance(error, OSError) and error.errno in _BAD_PATH:
     return f'{error.filename or "a file"}: {error.strerror}; check the path'
   return None

@@ -18,6 +18,14 @@ from gqa_t5x.errors import UserError
 LOCK = '.lock'
 
 
+def check_absent(path: str | os.PathLike) -> None:
+  """Raises UserError if there is something where an output is to go."""
+  if os.path.lexists(pathlib.Path(path).expanduser()):
+    raise UserError(
+        f'{path} exists already; remove it or choose another output'
+    )
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
   """Writes a file in UTF-8, beside, and gives it its name when it is whole.
 

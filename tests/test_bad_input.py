@@ -21,6 +21,7 @@ MODEL = '--gin_file=gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
 PRETRAIN = '--gin_file=gqa_t5x/gin_configs/local/pretrain.gin'
 FINETUNE = '--gin_file=gqa_t5x/gin_configs/local/finetune.gin'
 EVAL = '--gin_file=gqa_t5x/gin_configs/local/eval.gin'
+INFER = '--gin_file=gqa_t5x/gin_configs/local/infer.gin'
 MODEL_DIR = "--gin.MODEL_DIR='{new}'"
 
 # (words, part of the line). {ckpt} is a checkpoint, {new} does not exist,
@@ -71,6 +72,7 @@ CASES = [
         'temperature',
     ),
     ('generate --checkpoint {ckpt} --max_decode_len 0', 'from 1'),
+    ('generate --checkpoint {ckpt} --input {file} text', 'leave one'),
     # Checkpoints that are missing, foreign, or in the way.
     ('convert --input {new} --output {new}2 --num_kv_heads 2', 'not exist'),
     (
@@ -141,6 +143,21 @@ CASES = [
         " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
         'does not exist',
     ),
+    # Outputs that are there already are not written over.
+    (
+        f"eval {MODEL} {EVAL} --gin.CHECKPOINT_PATH='{{ckpt}}'"
+        " --gin.EVAL_OUTPUT_DIR='{scored}'"
+        " --gin.MIXTURE_OR_TASK_NAME='docs_summarize'"
+        " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
+        'metrics.json exists already; remove it',
+    ),
+    (
+        f"infer {MODEL} {INFER} --gin.CHECKPOINT_PATH='{{ckpt}}'"
+        " --gin.INFER_OUTPUT_PATH='{file}'"
+        " --gin.MIXTURE_OR_TASK_NAME='docs_summarize'"
+        " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
+        'file.txt exists already; remove it',
+    ),
     # A user's files.
     ('cache --gin_file={empty_jsonl}', 'empty'),
     ('cache --gin_file={bad_jsonl}', 'line 2'),
@@ -158,6 +175,7 @@ CASES = [
     ('inspect {loop}', 'does not exist'),
     ('inspect {dangling}', 'does not exist'),
     ('inspect {long}', 'check the path'),
+    ('inspect ~nobody_of_that_name/x', 'check the ~'),
     (
         'convert --input {ckpt} --output {ckpt} --num_kv_heads 2',
         'is the source',
@@ -190,7 +208,7 @@ CASES = [
     ),
     (
         'convert --input {ckpt} --output {new} --num_kv_heads 2 --format t5x',
-        'checkpoint_STEP',
+        'expected a folder named checkpoint_',
     ),
     ('convert --input {ckpt} --output {new} --num_kv_heads 1e3', '1e3'),
     ('plan --model xxl', '--device'),
@@ -254,6 +272,8 @@ def places(checkpoint, tmp_path_factory):
   root = tmp_path_factory.mktemp('bad_input')
   (root / 'folder').mkdir()
   (root / 'folder' / 'mine.txt').write_text('precious')
+  (root / 'scored').mkdir()
+  (root / 'scored' / 'metrics.json').write_text('{"bleu": 30}')
   (root / 'run').mkdir()
   (root / 'run' / 'run.json').write_text('{"scale": "laptop"}')
   (root / 'file.txt').write_text('a line\n')
@@ -292,6 +312,7 @@ def places(checkpoint, tmp_path_factory):
       'ckpt': checkpoint,
       'new': str(root / 'new'),
       'folder': str(root / 'folder'),
+      'scored': str(root / 'scored'),
       'run': str(root / 'run'),
       'file': str(root / 'file.txt'),
       'bytes': str(root / 'bytes.txt'),

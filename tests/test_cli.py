@@ -301,6 +301,16 @@ def test_generate_gives_a_line_for_a_line(checkpoint, tmp_path, run):
   assert vocabulary.decode(np.asarray(ids)[0].tolist()) == outputs[0]
 
 
+def test_generate_takes_texts_as_arguments(checkpoint, tmp_path, run):
+  texts = ['summarize: one two', 'x']
+  file = tmp_path / 'lines.txt'
+  file.write_text('\n'.join(texts), encoding='utf-8')
+  words = ['--checkpoint', checkpoint, '--max_decode_len', '5']
+  status, out, _ = run('generate', *words, *texts)
+  assert status == 0 and out.count('\n') == 2
+  assert out == run('generate', *words, '--input', str(file))[1]
+
+
 def test_generate_reads_standard_input(checkpoint, run, monkeypatch):
   data = io.TextIOWrapper(io.BytesIO(b'one\ntwo\n'))
   monkeypatch.setattr(sys, 'stdin', data)

@@ -15,6 +15,7 @@ import pytest
 from gqa_t5x import checkpoints
 from gqa_t5x import cli
 from gqa_t5x import conversion
+from gqa_t5x import pretrained
 from gqa_t5x.checkpoints import folders
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.errors import UserError
@@ -219,3 +220,9 @@ def test_hash_of_a_source_without_a_manifest(tmp_path):
   about = manifest.Reading(tmp_path / 'b').about
   assert about['source']['sha256'] == expected
   shutil.rmtree(tmp_path / 'a')
+
+
+def test_the_shipped_checkpoint_is_whole():
+  source = checkpoints.open_checkpoint(pretrained.CHECKPOINT_PATH).source
+  assert source.digest
+  source.check_all()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from flax import traverse_util
 import numpy as np
 
+from gqa_t5x import storage
 from gqa_t5x.checkpoints import folders
 from gqa_t5x.checkpoints import hf
 from gqa_t5x.checkpoints import lazy
@@ -228,19 +229,13 @@ def write_checkpoint(
   Raises:
     UserError: as `save_checkpoint`, and if `source` is damaged.
   """
-  check_target(path, format)
-  folder = _folder(path)
-  if format not in OF_T5X:
-    if param_states is not None:
-      raise UserError(
-          f'format={format!r} holds no optimizer state of t5x; choose t5x or'
-          ' t5x-orbax, or leave it out'
-      )
-  elif folder.name != (name := f'checkpoint_{metadata["step"]}'):
+  check_target(path, format, metadata.get('step'))
+  if param_states is not None and format not in OF_T5X:
     raise UserError(
-        f'{path} holds step {metadata["step"]}, which t5x looks for in a'
-        f' folder named {name}; write to {folder.with_name(name)}'
+        f'format={format!r} holds no optimizer state of t5x; choose t5x or'
+        ' t5x-orbax, or leave it out'
     )
+  folder = _folder(path)
   folder.parent.mkdir(parents=True, exist_ok=True)
   with folders.new_folder(folder, about, verify=verify) as writing:
     _FORMATS[format].write(
@@ -255,21 +250,27 @@ def write_checkpoint(
       }
 
 
-def check_target(path: str, format: str) -> None:  # pylint: disable=redefined-builtin
-  """Raises UserError if a checkpoint cannot be written to `path`."""
+def check_target(
+    path: str,
+    format: str,  # pylint: disable=redefined-builtin
+    step: int | None,
+) -> None:
+  """Raises UserError if a checkpoint of a step cannot be written to `path`."""
   if format not in _FORMATS:
     raise UserError(
         f'format={format!r} is unknown; choose one of {", ".join(_FORMATS)}'
     )
   folder = _folder(path)
-  if folder.exists():
+  storage.check_absent(path)
+  number = r'\d+' if step is None else str(step)
+  if format in OF_T5X and not re.fullmatch(f'checkpoint_{number}', folder.name):
+    name = f'checkpoint_{"STEP" if step is None else step}'
+    is_other = re.fullmatch(r'checkpoint_\d+', folder.name)
+    better = folder.with_name(name) if is_other else folder / name
+    of_step = ', with the number of its step' if step is None else ''
     raise UserError(
-        f'{path} exists already; remove it or choose another output folder'
-    )
-  if format in OF_T5X and not re.fullmatch(r'checkpoint_\d+', folder.name):
-    raise UserError(
-        f'{path} is not named checkpoint_STEP, as all that t5x takes up;'
-        f' write to {folder / "checkpoint_STEP"}, with the number of the step'
+        f'expected a folder named {name}, as t5x looks for, got {path}; write'
+        f' to {better}{of_step}'
     )
 
 

@@ -5,6 +5,7 @@
 import sys
 
 from gqa_t5x.commands import arguments
+from gqa_t5x.errors import UserError
 
 
 # Arguments of `gqa_t5x.decoding.temperature_sample` and `beam_search`, which
@@ -23,9 +24,14 @@ def add_commands(add) -> None:
   command = add(
       'generate',
       _generate,
-      'read lines, write the output of each as a line',
-      "echo 'translate English to German: Wednesday, May 5, 2021' |"
-      ' gqa-t5x generate',
+      'write the output of each text or line as a line',
+      "gqa-t5x generate 'translate English to German: Wednesday, May 5, 2021'",
+  )
+  command.add_argument(
+      'text',
+      nargs='*',
+      metavar='TEXT',
+      help='as the model reads it; quote it (default: lines of --input)',
   )
   arguments.add_checkpoint(command)
   command.add_argument(
@@ -53,6 +59,10 @@ def add_commands(add) -> None:
 def _generate(args) -> None:
   from gqa_t5x import text_generation
 
+  if args.text and args.input:
+    raise UserError(
+        'expected texts or --input, got both; leave one of them out'
+    )
   options = {
       name: getattr(args, name)
       for name in _DECODING_OPTIONS
@@ -65,9 +75,10 @@ def _generate(args) -> None:
       method=args.method,
       **options,
   )
-  lines = text_generation.read_lines(args.input)
-  is_typed = args.input is None and sys.stdin.isatty()
+  lines = args.text or text_generation.read_lines(args.input)
+  is_typed = not (args.text or args.input) and sys.stdin.isatty()
   if is_typed:
     print('Type a line as the model reads it; Ctrl-D ends.', file=sys.stderr)
-  for output in write_line(lines, 1 if is_typed else args.batch_size):
+  rows = 1 if is_typed else min(args.batch_size, len(args.text) or 2**31)
+  for output in write_line(lines, rows):
     print(output, flush=True)

@@ -67,9 +67,9 @@ def convert_checkpoint(
   _check_apart(source, target)
   source_format = checkpoints.detect_format(source)
   format = format or source_format
-  checkpoints.check_target(target, format)
   opened = checkpoints.open_checkpoint(source)
   metadata = opened.metadata
+  checkpoints.check_target(target, format, metadata.get('step'))
   config = metadata['config']
   heads = {'num_heads': config['num_heads'], 'num_kv_heads': num_kv_heads}
   checked = {p: _finite(p, x, source) for p, x in opened.params.items()}

@@ -37,6 +37,27 @@ def folder_name(task: str) -> str:
   return task.replace(':', '_').replace('/', '_')
 
 
+def has_seqio() -> bool:
+  """Returns whether tasks can be read here."""
+  return importlib.util.find_spec('seqio') is not None
+
+
+def provider_of(mixture_or_task: str):
+  """Returns seqio's task or mixture; raises UserError if there is none."""
+  import seqio
+
+  try:
+    return seqio.get_mixture_or_task(mixture_or_task)
+  except ValueError as error:
+    registries = seqio.TaskRegistry, seqio.MixtureRegistry
+    known = sorted(name for r in registries for name in r.names())
+    raise UserError(
+        f'{mixture_or_task!r} is no registered task or mixture; known are '
+        f'{", ".join(known)}; import the module that registers it in the gin'
+        ' file'
+    ) from error
+
+
 def cache_mixture(
     mixture_or_task: str,
     split: str,
@@ -78,23 +99,13 @@ def cache_mixture(
   }
   name = f'{folder_name(mixture_or_task)}.{split}.json'
   listed = pathlib.Path(cache_dir) / name
-  if only_cached or not importlib.util.find_spec('seqio'):
+  if only_cached or not has_seqio():
     return _listed(listed, mixture_or_task, split, options)
   import seqio
 
-  try:
-    provider = seqio.get_mixture_or_task(mixture_or_task)
-  except ValueError as error:
-    registries = seqio.TaskRegistry, seqio.MixtureRegistry
-    known = sorted(name for r in registries for name in r.names())
-    raise UserError(
-        f'{mixture_or_task!r} is no registered task or mixture; known are '
-        f'{", ".join(known)}; import the module that registers it in the gin'
-        ' file'
-    ) from error
-  tasks = seqio.get_subtasks(provider)
+  provider = provider_of(mixture_or_task)
   rates = {}
-  for task in tasks:
+  for task in seqio.get_subtasks(provider):
     name = folder_name(task.name)
     if fingerprint := getattr(task.source, 'fingerprint', None):
       name += f'-{fingerprint(split)[:12]}'

@@ -22,6 +22,7 @@ import numpy as np
 from gqa_t5x import decoding
 from gqa_t5x import network
 from gqa_t5x import storage
+from gqa_t5x.engine import cache
 from gqa_t5x.engine import losses
 from gqa_t5x.errors import UserError
 
@@ -190,7 +191,7 @@ def task_evaluator(
   # Its memory cache would hold every example, padded; decoding takes far
   # longer than reading them again.
   evaluator = seqio.Evaluator(
-      provider(mixture_or_task).name,
+      cache.provider_of(mixture_or_task).name,
       feature_converter=seqio.EncDecFeatureConverter(pack=False),
       eval_split=split,
       use_cached=False,
@@ -268,7 +269,7 @@ def infer(
   """
   import seqio  # pylint: disable=g-import-not-at-top
 
-  task = provider(mixture_or_task)
+  task = cache.provider_of(mixture_or_task)
   vocabulary = task.output_features['targets'].vocabulary
   path = pathlib.Path(output_path).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -341,19 +342,6 @@ def _whole_lines(file) -> int:
   file.truncate(end)
   file.seek(end)
   return count
-
-
-def provider(mixture_or_task: str):
-  """Returns seqio's task or mixture; raises UserError if there is none."""
-  import seqio  # pylint: disable=g-import-not-at-top
-
-  try:
-    return seqio.get_mixture_or_task(mixture_or_task)
-  except ValueError as error:
-    raise UserError(
-        f'{mixture_or_task!r} is no registered task or mixture; import the'
-        ' module that registers it in the gin file'
-    ) from error
 
 
 def _text(row, feature: str, vocabulary) -> str:

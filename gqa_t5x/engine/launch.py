@@ -17,6 +17,7 @@ import pathlib
 import re
 from typing import Any
 
+from flax import traverse_util
 import jax
 
 from gqa_t5x import cache_folder
@@ -119,6 +120,10 @@ class Train:
             f'expected a batch size that {what} divide, {parts}, got'
             f' {self.batch_size}; choose a multiple of {parts}'
         )
+    initial = self.config.initial_checkpoint
+    if initial and cache.has_seqio() and not self.source.only_cached:
+      # Before anything is tokenized for it.
+      check_fits(self.model, initial, self.source.mixture_or_task_name)
     lengths = dict(self.source.task_feature_lengths)
     folders = self.source.run()
     batches = data.BatchConfig(
@@ -219,11 +224,11 @@ class Evaluate:
   decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def run(self) -> dict[str, float]:
-    """Returns {'task/metric': value}."""
-    params, metadata = load_for(
-        self.model, self.checkpoint_path, self.mixture_or_task_name
-    )
+    """Returns {'task/metric': value}; refuses a folder that has metrics."""
     folder = pathlib.Path(self.output_dir).expanduser().absolute()
+    storage.check_absent(folder / 'metrics.json')
+    check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
+    params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
     folder.mkdir(parents=True, exist_ok=True)  # seqio's logger needs it.
     metrics = evaluate.task_evaluator(
         self.model,
@@ -256,10 +261,10 @@ class Infer:
   decoding: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def run(self) -> str:
-    """Returns the file's path."""
-    params, metadata = load_for(
-        self.model, self.checkpoint_path, self.mixture_or_task_name
-    )
+    """Returns the file's path; refuses one that exists."""
+    storage.check_absent(self.output_path)
+    check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
+    params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
     evaluate.infer(
         self.model,
         params,
@@ -278,27 +283,26 @@ class Infer:
 MODES = {'train': Train, 'eval': Evaluate, 'infer': Infer, 'cache': Cache}
 
 
-def load_for(
+def check_fits(
     model: network.Transformer, path: str, mixture_or_task_name: str
-):
-  """Loads a checkpoint's (params, metadata).
+) -> None:
+  """Checks a checkpoint without reading its values.
 
   Raises:
     UserError: if it does not fit the model, or the task's vocabulary.
   """
-  params, metadata = checkpoints.load_checkpoint(path)
-  vocabulary = evaluate.provider(mixture_or_task_name).output_features[
-      'targets'
-  ].vocabulary
+  opened = checkpoints.open_checkpoint(path)
+  provider = cache.provider_of(mixture_or_task_name)
+  vocabulary = provider.output_features['targets'].vocabulary
   vocabularies.check(
       path,
-      metadata,
+      opened.metadata,
       size=vocabulary.vocab_size,
       sha256=cache.vocabulary_hash(vocabulary),
       how=vocabularies.HOW_IN_GIN,
   )
+  params = traverse_util.unflatten_dict(opened.params)
   train.check_params(params, train.param_shapes(model), path)
-  return params, metadata
 
 
 def run(

@@ -20,6 +20,7 @@ NOT_SHOWN = 'not shown'
 CONTRADICTED = 'contradicted'
 SHOWN_IN_PART = 'shown in part'  # Of a claim: a part was not tested.
 NOT_TESTED = 'not tested'
+NOT_JUDGED = 'not judged'  # Of a rehearsal, whose models learn nothing.
 
 CLOSE_POINTS = 1.0  # "Close" in quality: within one point of the average.
 NEARLY_RATIO = 1.25  # "Nearly as fast": at most a quarter slower.
@@ -57,7 +58,7 @@ class Finding:
     interval: estimate with its interval; None where not tested, or where
       only the estimate exists.
     estimate: the number itself, None where not tested.
-    verdict: shown, not shown, contradicted or not tested.
+    verdict: shown, not shown, contradicted, not tested or not judged.
     comment: what the verdict rests on, where that is not plain.
   """
 
@@ -332,16 +333,20 @@ def _ours(results, gqa) -> list[Finding]:
 def findings(results: dict) -> list[Finding]:
   """Tests every claim that a run's results allow, in the claims' order."""
   gqa = results_lib.gqa_name(results) or 'GQA'
-  return [
+  found = [
       *_quality(results, gqa), *_speed(results, gqa), *_conversion(results),
       *_proportion(results, gqa), *_groups(results),
       *_stability(results, gqa), *_ours(results, gqa)]
+  if not results_lib.is_rehearsal(results):
+    return found
+  return [f if f.verdict == NOT_TESTED
+          else dataclasses.replace(f, verdict=NOT_JUDGED) for f in found]
 
 
 def verdict(claim: str, all_findings: list[Finding]) -> str:
   """A claim's verdict: that of its worst part."""
   verdicts = {f.verdict for f in all_findings if f.claim == claim}
-  for word in (CONTRADICTED, NOT_SHOWN):
+  for word in (NOT_JUDGED, CONTRADICTED, NOT_SHOWN):
     if word in verdicts:
       return word
   if SHOWN in verdicts:

@@ -20,7 +20,7 @@ _SAMPLE_LETTERS = 600  # Of an input: enough to judge, short enough to read.
 
 REHEARSAL = (
     'A rehearsal only checks that every stage works: its models have hardly '
-    'learned, and no verdict or score here means anything.')
+    'learned, and no score or difference here means anything.')
 
 
 def _interval(finding: claims.Finding) -> str:
@@ -50,16 +50,12 @@ def _headline(results: dict) -> rendering.Paragraph:
       'heads, the paper\'s groups.')
 
 
-def is_rehearsal(results: dict) -> bool:
-  return results['scale'].endswith('smoke')
-
-
 def _claims(results: dict) -> list:
   found = claims.findings(results)
   tested = [f for f in found if f.verdict != claims.NOT_TESTED]
   untested = [f for f in found if f.verdict == claims.NOT_TESTED]
   warning = []
-  if is_rehearsal(results):
+  if results_lib.is_rehearsal(results):
     warning.append(rendering.Paragraph(f'**{REHEARSAL}**'))
   return [
       *warning,

@@ -110,6 +110,11 @@ def average_score(results: dict, entry: dict) -> float | None:
   return None if None in scores else sum(scores) / len(scores)
 
 
+def is_rehearsal(results: dict) -> bool:
+  """Returns whether the models of a run were hardly trained at all."""
+  return results['scale'].endswith('smoke')
+
+
 def gqa_name(results: dict) -> str | None:
   """Returns 'GQA-K', with K of the run's first grouped model, however made."""
   names = [re.match(r'GQA-\d+', name) for name in results['models']]

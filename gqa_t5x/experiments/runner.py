@@ -144,7 +144,7 @@ def _write_report(folder, results) -> None:
 
   markdown, html = report.write_report(folder)
   print(report.format_table(results))
-  if report.is_rehearsal(results):
+  if results_lib.is_rehearsal(results):
     print(f'\n{report.REHEARSAL}')
   print(f'\nThe report: {html}\n            {markdown}', file=sys.stderr)
 

@@ -153,9 +153,14 @@ def kept(stage: Stage, folder: pathlib.Path) -> Done | None:
 def show(stages: Sequence[Stage], folder: pathlib.Path, machine: str) -> None:
   """Says what will be done and how long it will take on a machine."""
   pending = set(to_do(stages, folder))
+  alike = {}  # Those of other seeds have the same title.
   for stage in stages:
     mark = 'to do' if stage in pending else 'done'
-    say(f'  {mark:>5}  {stage.seconds:>5.0f} s  {stage.title}')
+    alike.setdefault((stage.title, mark), []).append(stage)
+  for (title, mark), group in alike.items():
+    seconds = sum(stage.seconds for stage in group)
+    times = f' ({len(group)} times)' if len(group) > 1 else ''
+    say(f'  {mark:>5}  {seconds:>5.0f} s  {title}{times}')
   say(
       f'{len(pending)} of {len(stages)} stages to do, about'
       f' {duration(sum(stage.seconds for stage in pending))} on {machine}.\n'

@@ -2,14 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gin files parse, overrides win, and each mistake gives one line."""
 
+import pathlib
+
 import pytest
 
+from gqa_t5x import pretrained
 from gqa_t5x.commands import engine
 from gqa_t5x.engine import launch
 from gqa_t5x.errors import UserError
 
 pytest.importorskip('gin')
 pytest.importorskip('seqio')
+sentencepiece_model_pb2 = pytest.importorskip(
+    'sentencepiece.sentencepiece_model_pb2'
+)
 
 MODEL = 'gqa_t5x/gin_configs/models/t5_1_1_mini.gin'
 LOCAL = 'gqa_t5x/gin_configs/local/'
@@ -30,6 +36,17 @@ NEEDS = {
     'infer': ('infer', list(SET)[2:5] + ['INFER_OUTPUT_PATH']),
     'cache': ('cache', []),
 }
+
+TASK = """
+from __gin__ import dynamic_registration
+from gqa_t5x.tasks import files
+files.file_task:
+  name = 'early'
+  kind = 'summarization'
+  files = {{'train': '{path}', 'validation': '{path}'}}
+MIXTURE_OR_TASK_NAME = @files.file_task()
+TASK_FEATURE_LENGTHS = {{'inputs': 16, 'targets': 8}}
+"""
 
 
 @pytest.fixture
@@ -113,6 +130,39 @@ def test_mistakes_give_one_line(jobs, files, bindings, message):
   assert message in str(error.value)
   assert '\n' not in str(error.value)
   assert not jobs
+
+
+@pytest.mark.parametrize(
+    ('bindings', 'message'),
+    [
+        (['NUM_KV_HEADS = 2'], 'does not fit the model'),
+        (['default_vocabulary.path = "{other}"'], 'expected the vocabulary'),
+    ],
+)
+def test_what_does_not_fit_is_found_before_tokenizing(
+    monkeypatch, tmp_path, bindings, message
+):
+  monkeypatch.setattr(launch.Cache, 'run', lambda self: pytest.fail('too late'))
+  other = tmp_path / 'other.model'
+  proto = sentencepiece_model_pb2.ModelProto.FromString(
+      pathlib.Path(pretrained.VOCABULARY_PATH).read_bytes()
+  )
+  del proto.pieces[-1]
+  other.write_bytes(proto.SerializeToString())
+  lines = tmp_path / 'train.jsonl'
+  lines.write_text('{"document": "a", "summary": "b"}\n')
+  task = tmp_path / 'task.gin'
+  task.write_text(TASK.format(path=lines))
+  with pytest.raises(UserError, match=message):
+    launch.run(
+        'train',
+        [MODEL, LOCAL + 'finetune.gin', str(task)],
+        [
+            f'MODEL_DIR = "{tmp_path / "run"}"',
+            f'INITIAL_CHECKPOINT_PATH = "{pretrained.CHECKPOINT_PATH}"',
+            *(binding.format(other=other) for binding in bindings),
+        ],
+    )
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,11 @@ def test_no_model_at_all(results, tmp_path):
 def test_smoke_says_that_it_shows_nothing(results, tmp_path):
   results['scale'] = 'smoke'
   results_lib.save_results(tmp_path, results)
-  assert 'hardly learned' in report.write_report(tmp_path)[0].read_text('utf-8')
+  text = report.write_report(tmp_path)[0].read_text('utf-8')
+  assert 'hardly learned' in text
+  assert '**not judged**' in text
+  for verdict in ('shown', 'not shown', 'contradicted'):
+    assert f'| {verdict} |' not in text and f'**{verdict}**' not in text
 
 
 def test_terminal_table(results):

@@ -196,6 +196,16 @@ def test_dry_run_leaves_nothing(tmp_path, capsys):
   assert 'gqa-t5x convert --input' in capsys.readouterr().out
 
 
+def test_the_plan_of_more_seeds_is_no_longer(tmp_path, capsys):
+  def lines(seeds):
+    runner.reproduce('smoke', 'all', str(tmp_path / 'a'), seeds, dry_run=True)
+    return capsys.readouterr().err.splitlines()
+
+  one, three = lines([1]), lines([1, 2, 3])
+  assert len(three) == len(one)
+  assert any(line.endswith('docs_summarize (3 times)') for line in three)
+
+
 @pytest.mark.parametrize('name', catalog.EXPERIMENTS)
 def test_commands_for_a_pod_name_files_that_are_there(name, capsys):
   runner.reproduce('paper', name, dry_run=True)
