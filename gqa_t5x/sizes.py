@@ -3,7 +3,7 @@
 """Bytes of weights and cache, from a model's shapes; nothing is allotted."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from gqa_t5x.network import T5Config, Transformer
 
+Path = tuple[str, ...]
 
 def cache_bytes_per_token(config: T5Config) -> int:
   """Returns the bytes of keys and values that one token takes in the cache.
@@ -56,25 +57,56 @@ def allocated_cache_bytes(config: T5Config, *, batch_size: int,
              if path[-1] in ('cached_key', 'cached_value'))
 
 
-def step_weight_bytes(params: Mapping[str, Any]) -> int:
-  """Returns the bytes of the weights that each decode step reads.
+class Parts(NamedTuple):
+  """Parameters by path, by when decoding reads them.
 
-  The decoder without its cross-attention's key and value kernels, which are
-  used once per input, and the output projection, wherever it is. The rows of
-  the embedding that a step looks up do not count.
+  Attributes:
+    encoder: once for each input, like
+    cross_kv: the cross-attention's key and value kernels.
+    step: in each step. Of the embedding, whose rows are looked up, it is all
+      where it makes the logits too, else nothing.
   """
-  flat = traverse_util.flatten_dict(params)
-  total = 0
+
+  encoder: dict[Path, Any]
+  cross_kv: dict[Path, Any]
+  step: dict[Path, Any]
+
+
+def parts(flat: Mapping[Path, Any]) -> Parts:
+  """Returns a model's parameters, or what stands for them, in parts."""
+  found = Parts({}, {}, {})
   for path, leaf in flat.items():
-    in_decoder = path[0] == 'decoder'
-    once = path[-3:-1] in (('encoder_decoder_attention', 'key'),
-                           ('encoder_decoder_attention', 'value'))
-    if in_decoder and not once:
-      total += leaf.size * leaf.dtype.itemsize
-  if 'logits_dense' not in params['decoder']:
-    leaf = flat['token_embedder', 'embedding']
-    total += leaf.size * leaf.dtype.itemsize
-  return total
+    if path[0] == 'encoder':
+      found.encoder[path] = leaf
+    elif path[-3:-1] in (('encoder_decoder_attention', 'key'),
+                         ('encoder_decoder_attention', 'value')):
+      found.cross_kv[path] = leaf
+    elif path[0] == 'decoder' or (
+        'decoder', 'logits_dense', 'kernel') not in flat:
+      found.step[path] = leaf
+  return found
+
+
+def step_weight_bytes(params: Mapping[str, Any]) -> int:
+  """Returns the bytes of the weights that each decode step reads."""
+  return tree_bytes(parts(traverse_util.flatten_dict(params)).step)
+
+
+def step_bytes(weight_bytes: int, config: T5Config, *, batch_size: int,
+               input_length: int, output_length: int) -> float:
+  """Returns the bytes of weights and cache that a mean decode step reads.
+
+  At step t the self-attention's cache holds t tokens, t = 1 ... L.
+
+  Args:
+    weight_bytes: as `step_weight_bytes` gives them.
+    config: of the model.
+    batch_size: samples decoded together.
+    input_length: tokens of each.
+    output_length: tokens decoded of each.
+  """
+  filled = input_length + (output_length + 1) / 2
+  return weight_bytes + batch_size * filled * cache_bytes_per_token(config)
 
 
 def parameter_shapes(config: T5Config):

@@ -454,18 +454,14 @@ def _times(times, shape) -> dict:
 
 
 def _summary(times, config, params, bandwidth, shape) -> dict:
-  batch_size, output_length = shape['batch_size'], shape['output_length']
   weights = sizes.step_weight_bytes(params)
-  # At step t the self-attention's cache holds t tokens, t = 1 ... L.
-  filled = shape['input_length'] + (output_length + 1) / 2
-  per_token = sizes.cache_bytes_per_token(config)
-  step_bytes = weights + batch_size * filled * per_token
+  step_bytes = sizes.step_bytes(weights, config, **shape)
   limit = step_bytes / bandwidth['best']
   measured = _times(times, shape)
   return {
       **measured,
       'encode_seconds': float(np.median([t.encode for t in times])),
-      'cache_bytes_per_token': per_token,
+      'cache_bytes_per_token': sizes.cache_bytes_per_token(config),
       'cache_bytes_computed': sizes.cache_bytes(config, **shape),
       'cache_bytes_allocated': sizes.allocated_cache_bytes(config, **shape),
       'step_weight_bytes': weights,

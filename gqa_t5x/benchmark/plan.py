@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
-from flax import traverse_util
 import jax
 
 from gqa_t5x import sizes
@@ -76,26 +75,26 @@ def plan(
       heads than devices the cache is shared out by samples.
   """
   shape = {'input_length': input_length, 'output_length': output_length}
-  shapes = traverse_util.unflatten_dict({
+  shapes = {
       path: jax.ShapeDtypeStruct(array.shape, config.dtype)
       for path, array in names.arrays(config).items()
-  })
+  }
+  parts = sizes.parts(shapes)
   weight_bytes = sizes.tree_bytes(shapes)
   cache = sizes.cache_bytes(config, batch_size=batch_size, **shape)
   memory = device.memory_gib * 2**30 * num_devices
   one = sizes.cache_bytes(config, batch_size=1, **shape)
-  # At step t the self-attention's cache holds t tokens, t = 1 ... L.
-  filled = input_length + (output_length + 1) / 2
-  step_bytes = sizes.step_weight_bytes(
-      shapes
-  ) + batch_size * filled * sizes.cache_bytes_per_token(config)
-  step_flops = batch_size * (
-      2 * _step_params(shapes) + _attention_flops(config, filled)
+  step_bytes = sizes.step_bytes(
+      sizes.tree_bytes(parts.step), config, batch_size=batch_size, **shape
   )
-  prefill_bytes = sizes.tree_bytes([shapes['encoder'], _cross_kv(shapes)])
+  filled = input_length + (output_length + 1) / 2
+  step_flops = batch_size * (
+      2 * _size(parts.step) + _attention_flops(config, filled)
+  )
+  per_input = [parts.encoder, parts.cross_kv]
+  prefill_bytes = sizes.tree_bytes(per_input)
   prefill_flops = (
-      2 * batch_size * input_length
-      * (_size(shapes['encoder']) + _size(_cross_kv(shapes)))
+      2 * batch_size * input_length * _size(per_input)
       + 4 * config.num_encoder_layers * batch_size * input_length**2
       * config.num_heads * config.head_dim
   )  # pyformat: disable
@@ -130,24 +129,6 @@ def plan(
 
 def _size(shapes: Any) -> int:
   return sum(x.size for x in jax.tree.leaves(shapes))
-
-
-def _cross_kv(shapes: Any) -> list[Any]:
-  """The kernels that project the encoder's output, of all layers."""
-  return [
-      layer['encoder_decoder_attention'][name]
-      for layer in shapes['decoder'].values()
-      if 'encoder_decoder_attention' in layer
-      for name in ('key', 'value')
-  ]
-
-
-def _step_params(shapes: Any) -> int:
-  """Numbers that each token of a step is multiplied with."""
-  head = 0 if 'logits_dense' in shapes['decoder'] else _size(
-      shapes['token_embedder']
-  )  # pyformat: disable
-  return _size(shapes['decoder']) - _size(_cross_kv(shapes)) + head
 
 
 def _attention_flops(config: T5Config, filled: float) -> float:

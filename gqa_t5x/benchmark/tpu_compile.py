@@ -32,6 +32,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gqa_t5x import decoding
 from gqa_t5x import extras
+from gqa_t5x import sizes
 from gqa_t5x.benchmark.devices import DEVICES
 from gqa_t5x.engine import optimizer as optimizers
 from gqa_t5x.engine import partitioning
@@ -225,7 +226,7 @@ def compile_for_tpu(job: Job) -> dict[str, Any]:
       'usable_gib': generation.usable_gib,
       'num_params': sum(
           leaf.size
-          for leaf in jax.tree.leaves(train.param_shapes(Transformer(config)))
+          for leaf in jax.tree.leaves(sizes.parameter_shapes(config))
       ),
       'param_dtype': 'bfloat16' if job.what == 'decode' else 'float32',
       'activation_dtype': config.dtype.name,

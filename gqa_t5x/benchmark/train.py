@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gqa_t5x import network
+from gqa_t5x import sizes
 from gqa_t5x.benchmark import peers as peers_lib
 from gqa_t5x.checkpoints import names
 from gqa_t5x.engine import train
@@ -39,24 +40,21 @@ def model_flops(
   width for each pair of positions of an attention, of which the decoder's own
   computes all.
   """
-  sizes = {'encoder': 0, 'decoder': 0, 'cross': 0}
-  for path, array in names.arrays(config).items():
-    if path[-1] != 'kernel':
-      continue
-    is_cross = path[-3:-1] in (
-        ('encoder_decoder_attention', 'key'),
-        ('encoder_decoder_attention', 'value'),
-    )
-    sizes['cross' if is_cross else path[0]] += int(np.prod(array.shape))
-  if config.logits_via_embedding:
-    sizes['decoder'] += config.vocab_size * config.emb_dim
+  matrices = {
+      path: int(np.prod(array.shape))
+      for path, array in names.arrays(config).items()
+      if path[-1] in ('kernel', 'embedding')
+  }
+  encoder, cross_kv, decoder = (
+      sum(part.values()) for part in sizes.parts(matrices)
+  )
   pairs = config.num_encoder_layers * input_length**2
   pairs += config.num_decoder_layers * target_length * (
       target_length + input_length
   )
   forward = (
-      2 * input_length * (sizes['encoder'] + sizes['cross'])
-      + 2 * target_length * sizes['decoder']
+      2 * input_length * (encoder + cross_kv)
+      + 2 * target_length * decoder
       + 4 * config.num_heads * config.head_dim * pairs
   )
   return 3.0 * batch_size * forward

@@ -302,7 +302,7 @@ def check_fits(
       how=vocabularies.HOW_IN_GIN,
   )
   params = traverse_util.unflatten_dict(opened.params)
-  train.check_params(params, train.param_shapes(model), path)
+  train.check_params(params, model.config, path)
 
 
 def run(

@@ -20,6 +20,7 @@ import optax
 
 from gqa_t5x import checkpoints
 from gqa_t5x import network
+from gqa_t5x import sizes
 from gqa_t5x import vocabularies
 from gqa_t5x.engine import checkpointing
 from gqa_t5x.engine import losses
@@ -548,7 +549,7 @@ def _load_initial(
       sha256=config.vocabulary_sha256,
       how=vocabularies.HOW_IN_GIN,
   )
-  check_params(params, param_shapes(model), config.initial_checkpoint)
+  check_params(params, model.config, config.initial_checkpoint)
   step, expected = metadata.get('step'), config.initial_step
   if None not in (step, expected) and step != expected:
     raise UserError(
@@ -558,24 +559,12 @@ def _load_initial(
   return params, metadata | {'step': expected if step is None else step}
 
 
-def param_shapes(model: network.Transformer) -> PyTree:
-  """Returns the ShapeDtypeStruct of each of a model's parameters."""
-  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  return jax.eval_shape(
-      functools.partial(model.init, enable_dropout=False),
-      jax.random.key(0),
-      tokens,
-      tokens,
-      tokens,
-  )['params']
-
-
-def check_params(params: PyTree, expected: PyTree, path: str) -> None:
-  """Raises UserError if parameters from `path` do not fit the model."""
+def check_params(params: PyTree, config: network.T5Config, path: str) -> None:
+  """Raises UserError if parameters from `path` do not fit a model."""
   got, want = (
       {jax.tree_util.keystr(k, simple=True, separator='/'): np.shape(x)
        for k, x in jax.tree_util.tree_leaves_with_path(tree)}
-      for tree in (params, expected)
+      for tree in (params, sizes.parameter_shapes(config))
   )
   for name in sorted(got.keys() | want.keys()):
     if got.get(name) != want.get(name):
