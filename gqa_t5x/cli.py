@@ -162,7 +162,8 @@ def _user_message(error: BaseException) -> str | None:
   if isinstance(error, UserError):
     return ' '.join(str(error).split())
   if isinstance(error, RuntimeError) and 'home directory' in str(error):
-    return f'{error}; check the ~ in the paths'  # Of pathlib's expanduser.
+    what = str(error).rstrip('.')  # Of pathlib's expanduser.
+    return f'{what}; check the ~ in the paths, or set HOME'
   if isinstance(error, OSError) and error.errno in _BAD_PATH:
     return f'{error.filename or "a file"}: {error.strerror}; check the path'
   return None
@@ -233,6 +234,8 @@ def _innermost(
 def _check_flags(command: argparse.ArgumentParser, words: list[str]) -> None:
   """Names the flag that was meant; argparse would miss a required one first."""
   flags = [f for action in command._actions for f in action.option_strings]  # pylint: disable=protected-access
+  if '--' in words:
+    words = words[: words.index('--')]
   for word in (word.split('=')[0] for word in words):
     if word.startswith('--gin.'):
       command.error(f'expected {word}=VALUE with an equals sign')

@@ -1,6 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes of weights and cache, from a model's shapes; nothing is allotted."""
+"""A model's shapes, what decoding reads when, and bytes; allots nothing."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from flax import traverse_util
 from gqa_t5x.network import T5Config, Transformer
 
 Path = tuple[str, ...]
+
 
 def cache_bytes_per_token(config: T5Config) -> int:
   """Returns the bytes of keys and values that one token takes in the cache.

@@ -73,6 +73,7 @@ CASES = [
     ),
     ('generate --checkpoint {ckpt} --max_decode_len 0', 'from 1'),
     ('generate --checkpoint {ckpt} --input {file} text', 'leave one'),
+    ('generate --checkpoint {ckpt} a\udcffb', 'expected UTF-8'),
     # Checkpoints that are missing, foreign, or in the way.
     ('convert --input {new} --output {new}2 --num_kv_heads 2', 'not exist'),
     (
@@ -157,6 +158,18 @@ CASES = [
         " --gin.MIXTURE_OR_TASK_NAME='docs_summarize'"
         " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
         'file.txt exists already; remove it',
+    ),
+    (
+        f"infer {MODEL} {INFER} --gin.CHECKPOINT_PATH='{{ckpt}}'"
+        " --gin.INFER_OUTPUT_PATH='{folder}'"
+        " --gin.MIXTURE_OR_TASK_NAME='docs_summarize'"
+        " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
+        'expected the name of a file',
+    ),
+    (
+        'benchmark convert --num_kv_heads 2 --method first --format hf'
+        ' --target_format zarr',
+        'choose one of orbax',
     ),
     # A user's files.
     ('cache --gin_file={empty_jsonl}', 'empty'),

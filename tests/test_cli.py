@@ -309,6 +309,9 @@ def test_generate_takes_texts_as_arguments(checkpoint, tmp_path, run):
   status, out, _ = run('generate', *words, *texts)
   assert status == 0 and out.count('\n') == 2
   assert out == run('generate', *words, '--input', str(file))[1]
+  # A text may look like a flag.
+  status, out, _ = run('generate', *words, '--', '--x', '-1')
+  assert status == 0 and out.count('\n') == 2
 
 
 def test_generate_reads_standard_input(checkpoint, run, monkeypatch):

@@ -289,6 +289,18 @@ def test_folders_that_t5x_would_not_find(tmp_path, name, format, message):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('format', FORMATS.values())
+def test_formats_of_t5x_need_a_step(tmp_path, format):
+  with pytest.raises(UserError, match="expected a 'step' in the metadata"):
+    checkpoints.save_checkpoint(
+        str(tmp_path / 'checkpoint_7'),
+        golden.random_params(golden.CONFIG),
+        format=format,
+        metadata={'config': golden.CONFIG.to_dict(), 'step': None},
+    )
+  assert not list(tmp_path.iterdir())
+
+
 def test_our_format_refuses_optimizer_state(tmp_path):
   with pytest.raises(UserError, match='holds no optimizer state of t5x'):
     checkpoints.save_checkpoint(

@@ -116,7 +116,7 @@ def benchmark_convert(
   try:
     source = root / 'source' / 'checkpoint_0'
     target = root / 'target' / 'checkpoint_0'
-    checkpoints.check_target(str(target), target_format or format)
+    checkpoints.check_target(str(target), target_format or format, 0)
     write_random(str(source), config, format)
     for _ in range(num_repeats):
       if copy:

@@ -230,6 +230,11 @@ def write_checkpoint(
     UserError: as `save_checkpoint`, and if `source` is damaged.
   """
   check_target(path, format, metadata.get('step'))
+  if format in OF_T5X and metadata.get('step') is None:
+    raise UserError(
+        f"expected a 'step' in the metadata, which format={format!r} holds, got"
+        ' none; add it'
+    )
   if param_states is not None and format not in OF_T5X:
     raise UserError(
         f'format={format!r} holds no optimizer state of t5x; choose t5x or'

@@ -31,7 +31,8 @@ def add_commands(add) -> None:
       'text',
       nargs='*',
       metavar='TEXT',
-      help='as the model reads it; quote it (default: lines of --input)',
+      help='as the model reads it, quoted; texts stand together (default: lines'
+      ' of --input)',
   )
   arguments.add_checkpoint(command)
   command.add_argument(
@@ -63,6 +64,13 @@ def _generate(args) -> None:
     raise UserError(
         'expected texts or --input, got both; leave one of them out'
     )
+  for text in args.text:
+    try:
+      text.encode('utf-8')
+    except UnicodeEncodeError as error:
+      raise UserError(
+          f'expected UTF-8, got {text[:40]!r}; convert the text'
+      ) from error
   options = {
       name: getattr(args, name)
       for name in _DECODING_OPTIONS
@@ -79,6 +87,8 @@ def _generate(args) -> None:
   is_typed = not (args.text or args.input) and sys.stdin.isatty()
   if is_typed:
     print('Type a line as the model reads it; Ctrl-D ends.', file=sys.stderr)
-  rows = 1 if is_typed else min(args.batch_size, len(args.text) or 2**31)
-  for output in write_line(lines, rows):
+  batch_size = 1 if is_typed else args.batch_size
+  if args.text:
+    batch_size = min(batch_size, len(args.text))
+  for output in write_line(lines, batch_size):
     print(output, flush=True)

@@ -123,7 +123,10 @@ class Train:
     initial = self.config.initial_checkpoint
     if initial and cache.has_seqio() and not self.source.only_cached:
       # Before anything is tokenized for it.
-      check_fits(self.model, initial, self.source.mixture_or_task_name)
+      train.check_step(
+          check_fits(self.model, initial, self.source.mixture_or_task_name),
+          self.config,
+      )
     lengths = dict(self.source.task_feature_lengths)
     folders = self.source.run()
     batches = data.BatchConfig(
@@ -262,6 +265,11 @@ class Infer:
 
   def run(self) -> str:
     """Returns the file's path; refuses one that exists."""
+    if pathlib.Path(self.output_path).expanduser().is_dir():
+      raise UserError(
+          f'expected the name of a file to write, got the folder'
+          f' {self.output_path}; add a name, such as outputs.jsonl'
+      )
     storage.check_absent(self.output_path)
     check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
     params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
@@ -285,8 +293,8 @@ MODES = {'train': Train, 'eval': Evaluate, 'infer': Infer, 'cache': Cache}
 
 def check_fits(
     model: network.Transformer, path: str, mixture_or_task_name: str
-) -> None:
-  """Checks a checkpoint without reading its values.
+) -> dict[str, Any]:
+  """Checks a checkpoint without reading its values; returns its metadata.
 
   Raises:
     UserError: if it does not fit the model, or the task's vocabulary.
@@ -303,6 +311,7 @@ def check_fits(
   )
   params = traverse_util.unflatten_dict(opened.params)
   train.check_params(params, model.config, path)
+  return opened.metadata
 
 
 def run(

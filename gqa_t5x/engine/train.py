@@ -550,13 +550,21 @@ def _load_initial(
       how=vocabularies.HOW_IN_GIN,
   )
   check_params(params, model.config, config.initial_checkpoint)
+  check_step(metadata, config)
+  step = metadata.get('step')
+  return params, metadata | {
+      'step': config.initial_step if step is None else step
+  }
+
+
+def check_step(metadata: Mapping[str, Any], config: TrainConfig) -> None:
+  """Raises UserError if the initial checkpoint's step is not the expected."""
   step, expected = metadata.get('step'), config.initial_step
   if None not in (step, expected) and step != expected:
     raise UserError(
         f'expected {config.initial_checkpoint} to be of step {expected}, it is'
         f' of step {step}; set --gin.PRETRAIN_STEPS={step}'
     )
-  return params, metadata | {'step': expected if step is None else step}
 
 
 def check_params(params: PyTree, config: network.T5Config, path: str) -> None:

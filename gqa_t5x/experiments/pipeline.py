@@ -188,10 +188,10 @@ class Pipeline:
           words += ['--vocabulary', path]
       return shlex.join(words)
 
+    what = 'MHA from scratch' if model.origin else 'the multi-head checkpoint'
     return self._stage(
         f'convert-{dataclasses.replace(model, alpha=0).slug}',
-        f'Convert the multi-head checkpoint to K={model.num_kv_heads} by'
-        f' {model.method}',
+        f'Convert {what} to K={model.num_kv_heads} by {model.method}',
         self._scale.seconds['convert'],
         convert,
         recipe=options | ({'sequences': sequences} if calibrated else {}),

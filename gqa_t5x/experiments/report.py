@@ -20,7 +20,8 @@ _SAMPLE_LETTERS = 600  # Of an input: enough to judge, short enough to read.
 
 REHEARSAL = (
     'A rehearsal only checks that every stage works: its models have hardly '
-    'learned, and no score or difference here means anything.')
+    'learned, no score or difference here means anything, and no claim is '
+    'judged.')
 
 
 def _interval(finding: claims.Finding) -> str:

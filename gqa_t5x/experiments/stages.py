@@ -153,7 +153,7 @@ def kept(stage: Stage, folder: pathlib.Path) -> Done | None:
 def show(stages: Sequence[Stage], folder: pathlib.Path, machine: str) -> None:
   """Says what will be done and how long it will take on a machine."""
   pending = set(to_do(stages, folder))
-  alike = {}  # Those of other seeds have the same title.
+  alike = {}  # Those of several seeds have one title.
   for stage in stages:
     mark = 'to do' if stage in pending else 'done'
     alike.setdefault((stage.title, mark), []).append(stage)

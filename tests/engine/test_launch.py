@@ -133,14 +133,19 @@ def test_mistakes_give_one_line(jobs, files, bindings, message):
 
 
 @pytest.mark.parametrize(
-    ('bindings', 'message'),
+    ('name', 'bindings', 'message'),
     [
-        (['NUM_KV_HEADS = 2'], 'does not fit the model'),
-        (['default_vocabulary.path = "{other}"'], 'expected the vocabulary'),
+        ('finetune', ['NUM_KV_HEADS = 2'], 'does not fit the model'),
+        (
+            'finetune',
+            ['default_vocabulary.path = "{other}"'],
+            'expected the vocabulary',
+        ),
+        ('uptrain', ['PRETRAIN_STEPS = 5000'], 'to be of step 5000'),
     ],
 )
 def test_what_does_not_fit_is_found_before_tokenizing(
-    monkeypatch, tmp_path, bindings, message
+    monkeypatch, tmp_path, name, bindings, message
 ):
   monkeypatch.setattr(launch.Cache, 'run', lambda self: pytest.fail('too late'))
   other = tmp_path / 'other.model'
@@ -156,7 +161,7 @@ def test_what_does_not_fit_is_found_before_tokenizing(
   with pytest.raises(UserError, match=message):
     launch.run(
         'train',
-        [MODEL, LOCAL + 'finetune.gin', str(task)],
+        [MODEL, f'{LOCAL}{name}.gin', str(task)],
         [
             f'MODEL_DIR = "{tmp_path / "run"}"',
             f'INITIAL_CHECKPOINT_PATH = "{pretrained.CHECKPOINT_PATH}"',

@@ -202,6 +202,7 @@ def test_the_plan_of_more_seeds_is_no_longer(tmp_path, capsys):
     return capsys.readouterr().err.splitlines()
 
   one, three = lines([1]), lines([1, 2, 3])
+  assert not any('times)' in line for line in one)
   assert len(three) == len(one)
   assert any(line.endswith('docs_summarize (3 times)') for line in three)
 
