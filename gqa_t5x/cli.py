@@ -4,18 +4,21 @@
 
 Results go to standard output, logs to standard error. Exit status: 0 done, 2
 the user's input is wrong (one line, nothing half written), 75 stopped by
-SIGTERM after saving (the same command goes on), 1 anything else.
+SIGTERM after saving (the same command goes on), 130 interrupted by Ctrl-C, 1
+anything else.
 
 This file has to parse on Pythons that are too old to run it, to say so.
 """
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import difflib
 import errno
 import os
 import sys
+import threading
 
 import gqa_t5x
 from gqa_t5x import extras
@@ -31,7 +34,10 @@ _TOO_OLD = (
     ' environment with a newer one, such as: python3.12 -m venv .venv'
 )
 
+_EXIT_INTERRUPTED = 130  # As shells have it: 128 and the signal's number.
+
 _BAD_PATH = (
+    errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -54,8 +60,10 @@ def main(argv: list[str] | None = None) -> int:
   if sys.version_info < (3, 11):  # noqa: UP036  Run from a checkout.
     print(_TOO_OLD.format(*sys.version_info), file=sys.stderr)
     return 2
-  if argv is None and sys.argv[1:2] in (['train'], ['reproduce']):
-    _use_huge_pages()
+  if argv is None:
+    if sys.argv[1:2] in (['train'], ['reproduce']):
+      _use_huge_pages()
+    keep_interrupts()
   quiet_tensorflow.install()
   try:
     # Its Python is too new for the check above.
@@ -68,8 +76,12 @@ def main(argv: list[str] | None = None) -> int:
   except SystemExit as stop:  # argparse, after --help or an error.
     return stop.code if isinstance(stop.code, int) else 1
   except KeyboardInterrupt:
-    print('gqa-t5x: interrupted', file=sys.stderr)
-    return 1
+    print(
+        'gqa-t5x: interrupted; train, cache, infer and reproduce go on from'
+        ' what they have saved when the same command is given again',
+        file=sys.stderr,
+    )
+    return _EXIT_INTERRUPTED
   except Preempted as stop:
     print(f'gqa-t5x: {stop}', file=sys.stderr)
     return EXIT_PREEMPTED
@@ -94,6 +106,25 @@ def leave(error: PeerLostError) -> None:
   """
   print(f'gqa-t5x: {error}', file=sys.stderr, flush=True)
   os._exit(1)  # pylint: disable=protected-access
+
+
+def keep_interrupts() -> None:
+  """Has no Ctrl-C lost that comes while nothing may be raised.
+
+  Python drops what is raised in a callback, as JAX has one in the garbage
+  collection; here it is sent again a moment later.
+  """
+  usual = sys.unraisablehook
+
+  def hook(unraisable):
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+      again = threading.Timer(0.1, _thread.interrupt_main)
+      again.daemon = True
+      again.start()
+    else:
+      usual(unraisable)
+
+  sys.unraisablehook = hook
 
 
 def _use_huge_pages() -> None:
@@ -191,7 +222,8 @@ def _parser(commands):
       prog='gqa-t5x',
       description='Grouped-query attention for T5: convert a multi-head'
       ' checkpoint,\nuptrain it, measure it, compare it with the paper.',
-      epilog='start here: gqa-t5x reproduce',
+      epilog="start here:\n  gqa-t5x generate 'translate English to German:"
+      ' Wednesday, May 5, 2021\'',
   )
   parser.add_argument(
       '--version', action='version', version=gqa_t5x.__version__

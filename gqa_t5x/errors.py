@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with what the user gave us, and what is no fault of ours."""
 
+import dataclasses
 import errno
+import numbers
+import types
+import typing
+from typing import Any
 
 # `errno` of an OSError where a disk, or a user's share of it, is full.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -14,6 +19,32 @@ class UserError(ValueError):
   The message is one line: what was expected, what came, what to do. The
   command line prints it and exits with status 2; nothing has been written.
   """
+
+
+_KINDS = {
+    int: (numbers.Integral, 'a whole number'),
+    float: (numbers.Real, 'a number'),
+    bool: (bool, 'True or False'),
+    str: (str, 'text'),
+    types.NoneType: (types.NoneType, 'None'),
+}
+
+
+def check_fields(instance: Any) -> None:
+  """Raises UserError for a dataclass's field of another type than declared.
+
+  Only numbers, text, truth values and None are looked at.
+  """
+  for field in dataclasses.fields(instance):
+    is_union = typing.get_origin(field.type) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(field.type) if is_union else (field.type,)
+    if not all(kind in _KINDS for kind in kinds):
+      continue
+    value = getattr(instance, field.name)
+    fits = isinstance(value, tuple(_KINDS[kind][0] for kind in kinds))
+    if not fits or (isinstance(value, bool) and bool not in kinds):
+      words = ' or '.join(_KINDS[kind][1] for kind in kinds)
+      raise UserError(f'expected {field.name} to be {words}, got {value!r}')
 
 
 class Preempted(Exception):

@@ -81,6 +81,11 @@ def config_of(path: str | None) -> T5Config:
   return T5Config(**opened.metadata['config'])
 
 
+def step_text(step: int | None) -> str:
+  """Returns a checkpoint's step for a person."""
+  return 'step unknown' if step is None else f'step {step}'
+
+
 def to_gin(facts: dict[str, Any]) -> str:
   """Returns a model file, as those of gin_configs/models, of the facts."""
   config = facts['config'] | {
@@ -111,7 +116,7 @@ def to_text(facts: dict[str, Any]) -> str:
   parts = dict(facts['parameters'])
   total = parts.pop('total')
   rows = [
-      ('checkpoint', f'{facts["path"]}, step {facts["step"]}'),
+      ('checkpoint', f'{facts["path"]}, {step_text(facts["step"])}'),
       ('format', facts['format']),
       (
           'decoder attention',

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from gqa_t5x import attention
+from gqa_t5x import errors
 from gqa_t5x import grouping
 from gqa_t5x import layers
 
@@ -52,7 +53,8 @@ class T5Config:
       where activations are not.
 
   Raises:
-    UserError: if `num_kv_heads` does not divide `num_heads`.
+    UserError: if `num_kv_heads` does not divide `num_heads`, or a value is of
+      another type.
   """
 
   vocab_size: int
@@ -75,6 +77,7 @@ class T5Config:
     def put(name, value):
       object.__setattr__(self, name, value)
 
+    errors.check_fields(self)
     put('dtype', jnp.dtype(self.dtype))
     put('mlp_activations', tuple(self.mlp_activations))
     if self.num_kv_heads is None:

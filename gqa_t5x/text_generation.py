@@ -88,7 +88,7 @@ def line_generator(
 
   Args:
     checkpoint: of any known format; None is the one that ships.
-    vocabulary: a SentencePiece model; None is the one that ships.
+    vocabulary: a SentencePiece model; None is `vocabularies.path_for`.
     max_decode_len: longest output, in tokens.
     method: as in `decoding.generate`, like the options.
     **options: of the method.
@@ -103,7 +103,7 @@ def line_generator(
   """
   checkpoint = checkpoint or pretrained.CHECKPOINT_PATH
   params, metadata = checkpoints.load_checkpoint(checkpoint)
-  text = Vocabulary(vocabulary or pretrained.VOCABULARY_PATH)
+  text = Vocabulary(vocabulary or vocabularies.path_for(checkpoint))
   model = Transformer(T5Config(**metadata['config']))
   vocabularies.check(
       checkpoint,

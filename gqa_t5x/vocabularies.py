@@ -1,19 +1,29 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a vocabulary is that of a checkpoint."""
+"""Which vocabulary is a checkpoint's, and whether one is."""
 
 from collections.abc import Mapping
+import pathlib
 from typing import Any
 
+from gqa_t5x import pretrained
 from gqa_t5x.errors import UserError
 
 # T5 pads its embedding to a multiple of 128 rows; others may to more.
 _LEAST_SHARE = 0.9
 
+_OF_HUGGING_FACE = 'spiece.model'
+
 HOW_IN_GIN = (
     'make the task from your own files (docs/your_data.md) and pass its'
     ' SentencePiece model as --gin.default_vocabulary.path'
 )
+
+
+def path_for(checkpoint: str) -> str:
+  """Returns the SentencePiece model in a checkpoint's folder, else ours."""
+  beside = pathlib.Path(checkpoint).expanduser() / _OF_HUGGING_FACE
+  return str(beside) if beside.is_file() else pretrained.VOCABULARY_PATH
 
 
 def check(

@@ -130,6 +130,12 @@ def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
   return {'lead': [' '.join(row['document'].split()[:count]) for row in kept]}
 
 
+def check_present() -> None:
+  """Raises UserError if there is nothing to pre-train on."""
+  for name in _TEXTS:
+    _find(name, 'train')
+
+
 def corpus_fingerprint() -> dict:
   """Returns what identifies the data, to be stored with every result.
 

@@ -129,6 +129,19 @@ CASES = [
         ' --gin.train.TrainConfig.log_every=0',
         'log_every to be 1 or more',
     ),
+    *(
+        (f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.{binding}', part)
+        for binding, part in (
+            ('PRETRAIN_STEPS=2.5', 'total_steps to be a whole number'),
+            ("BATCH_SIZE='4'", "batch_size to be a whole number, got '4'"),
+            ("SEED='x'", 'to be a whole number'),
+            ("optimizer.Schedule.base='x'", 'base to be a number'),
+            ("TASK_FEATURE_LENGTHS={{'inputs':64}}", "{'inputs': 256,"),
+            ("NUM_KV_HEADS='2'", 'num_kv_heads to be a whole number or None'),
+            ('losses.LossConfig.z_loss=True', 'z_loss to be a number'),
+            ("train.TrainConfig.tensorboard='no'", 'to be True or False'),
+        )
+    ),
     ('train --gin_file={file}', 'cannot configure train'),
     (
         f'train {MODEL} {FINETUNE} {MODEL_DIR}'
@@ -188,6 +201,7 @@ CASES = [
     ('inspect {loop}', 'does not exist'),
     ('inspect {dangling}', 'does not exist'),
     ('inspect {long}', 'check the path'),
+    ('convert --input {ckpt} --output /proc/x --num_kv_heads 2', 'check the'),
     ('inspect ~nobody_of_that_name/x', 'check the ~'),
     (
         'convert --input {ckpt} --output {ckpt} --num_kv_heads 2',
@@ -236,6 +250,7 @@ CASES = [
     ),
     ('figure {new}', 'check the path'),
     ('figure {file}', 'got something else'),
+    ('figure {file} --output {new}.png', 'a file named .svg'),
     ('figure {bytes}', 'got something else'),
     ('generate --checkpoint {ckpt} --input {folder}', 'check the path'),
     ('completion ksh', 'ksh'),

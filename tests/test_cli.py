@@ -170,7 +170,31 @@ def test_our_own_faults_keep_their_trace(fake):
 
 def test_interruption_is_no_trace(run, fake):
   fake(KeyboardInterrupt())
-  assert run('report', 'x') == (1, '', 'gqa-t5x: interrupted\n')
+  status, out, err = run('report', 'x')
+  assert (status, out, err.count('\n')) == (130, '', 1)
+  assert err.startswith('gqa-t5x: interrupted')
+
+
+def test_interruption_of_a_callback_is_not_lost():
+  code = '''
+import gc, os, signal, time
+from gqa_t5x import cli
+cli.keep_interrupts()
+def callback(phase, info):
+  gc.callbacks.remove(callback)
+  os.kill(os.getpid(), signal.SIGINT)
+  for _ in range(1000): pass
+gc.callbacks.append(callback)
+try:
+  gc.collect()
+  time.sleep(60)
+except KeyboardInterrupt:
+  print('noticed')
+'''
+  done = subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=False
+  )
+  assert (done.stdout, done.stderr) == ('noticed\n', '')
 
 
 def test_old_python_is_one_line(run, monkeypatch):

@@ -3,8 +3,11 @@
 """`convert` and `inspect`."""
 
 import functools
+import sys
 
 from gqa_t5x.commands import arguments
+
+_FEW_SEQUENCES = 16
 
 
 def add_commands(add) -> None:
@@ -45,7 +48,8 @@ def add_commands(add) -> None:
   command.add_argument(
       '--vocabulary',
       metavar='FILE',
-      help='SentencePiece model that reads it (default: the one that ships)',
+      help='SentencePiece model that reads it (default: spiece.model of'
+      ' --input, or the one that ships)',
   )
   arguments.add_numbers(
       command, ('calibration_sequences', 128, 'of 256 tokens each')
@@ -91,6 +95,7 @@ def add_commands(add) -> None:
 def _convert(args) -> None:
   from gqa_t5x import checkpoints
   from gqa_t5x import conversion
+  from gqa_t5x import inspection
 
   text, calibrate = args.calibration_data, None
   if text != 'none' and (text or args.method == 'svd'):
@@ -125,7 +130,7 @@ def _convert(args) -> None:
   if before and metadata['errors']:  # Not when an earlier command did it.
     heads = f'{before} -> {heads} ({conversion["method"]})'
   optimizer = f', optimizer slots: {slots}' if slots else ''
-  step = f'step {metadata.get("step")}'
+  step = inspection.step_text(metadata['step'])
   verified = ', verified' if args.verify else ''
   print(f'{args.output}: {heads}, {step}{optimizer}{verified}')
   _print_errors(metadata['errors'], conversion.get('calibration'))
@@ -142,7 +147,17 @@ def _print_errors(errors, calibration) -> None:
   """Prints a line for each attention, before any training."""
   if not errors:
     return
-  on = 'calibration text' if calibration else 'random inputs'
+  on = 'random inputs'
+  if calibration:
+    count = calibration['sequences']
+    on = f'{count} sequences of calibration text'
+    if count < _FEW_SEQUENCES:
+      print(
+          f'gqa-t5x: {count} sequences say little of other text, and the errors'
+          ' below are of these alone; pass more text, at best'
+          f' {_FEW_SEQUENCES} sequences of 256 tokens or more',
+          file=sys.stderr,
+      )
   print(f'error relative to the multi-head attention, on {on}, no training:')
   width = max(map(len, errors))
   print(f'{"":<{width}}  logits  outputs')

@@ -105,6 +105,11 @@ def _report(args) -> None:
 def _figure(args) -> None:
   from gqa_t5x.experiments import figures
 
+  if args.output and not args.output.endswith('.svg'):
+    raise UserError(
+        f'expected a file named .svg to draw to, got {args.output}; change its'
+        ' name'
+    )
   try:
     with open(args.benchmark, encoding='utf-8') as file:
       svg = figures.of_benchmark(json.load(file))

@@ -41,7 +41,8 @@ def add_commands(add) -> None:
   command.add_argument(
       '--vocabulary',
       metavar='FILE',
-      help='SentencePiece model (default: the one that ships)',
+      help='SentencePiece model (default: spiece.model of --checkpoint, or the'
+      ' one that ships)',
   )
   arguments.add_numbers(
       command,

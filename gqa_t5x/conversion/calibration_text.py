@@ -22,6 +22,7 @@ from gqa_t5x import network
 from gqa_t5x import pretrained
 from gqa_t5x import span_corruption
 from gqa_t5x import text_generation
+from gqa_t5x import vocabularies
 from gqa_t5x.conversion import calibration
 from gqa_t5x.errors import UserError
 
@@ -49,8 +50,8 @@ def covariances(
   Args:
     checkpoint: of any known format.
     path: UTF-8 text; None takes `default_text`.
-    vocabulary: SentencePiece model; None takes the one that ships, if it is the
-      checkpoint's.
+    vocabulary: SentencePiece model; None takes that in the checkpoint's folder,
+      or the one that ships, if it is the checkpoint's.
     num_sequences: as for `batches`.
 
   Returns:
@@ -63,28 +64,33 @@ def covariances(
   opened = checkpoints.open_checkpoint(checkpoint)
   config = network.T5Config(**opened.metadata['config'])
   expected = opened.metadata.get('vocabulary_sha256')
-  pieces = text_generation.Vocabulary(vocabulary or pretrained.VOCABULARY_PATH)
-  if pieces.sha256 != expected and (expected or not vocabulary):
+  chosen = vocabulary or vocabularies.path_for(checkpoint)
+  pieces = text_generation.Vocabulary(chosen)
+  is_guessed = chosen == pretrained.VOCABULARY_PATH and not vocabulary
+  if pieces.sha256 != expected and (expected or is_guessed):
     raise UserError(
         f'expected the vocabulary of {checkpoint} to read calibration text'
-        f' with, got {"another one" if vocabulary else "none"}; pass its'
+        f' with, got {"none" if is_guessed else "another one"}; pass its'
         ' SentencePiece model as --vocabulary, or --calibration_data=none to'
         ' convert without text'
     )
+  used = 0
+
+  def counted():
+    nonlocal used
+    for batch in batches(
+        path, pieces, vocab_size=config.vocab_size, num_sequences=num_sequences
+    ):
+      used += int(batch['decoder_target_tokens'].any(axis=1).sum())
+      yield batch
+
   found = calibration.covariances(
-      config,
-      traverse_util.unflatten_dict(opened.params),
-      batches(
-          path,
-          pieces,
-          vocab_size=config.vocab_size,
-          num_sequences=num_sequences,
-      ),
+      config, traverse_util.unflatten_dict(opened.params), counted()
   )
   return found, {
       'text': 'default' if path is None else pathlib.Path(path).name,
       'text_sha256': hashlib.sha256(_read(path).encode()).hexdigest(),
-      'sequences': num_sequences,
+      'sequences': used,
   }
 
 

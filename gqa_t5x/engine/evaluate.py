@@ -279,16 +279,16 @@ def infer(
   ]  # pyformat: disable
   digest = hashlib.sha256(repr(what).encode()).hexdigest()[:12]
   beside = path.with_name(f'{path.name}.{digest}.part')
+  # Before a file is made: a split may be missing.
+  datasets = [
+      part.get_dataset(dict(feature_lengths), split=split, shuffle=False)
+      for part in seqio.get_subtasks(task)
+  ]
   with storage.locked(beside) as lines:
     done = _whole_lines(lines)
-    datasets = (
-        part.get_dataset(
-            dict(feature_lengths), split=split, shuffle=False
-        ).as_numpy_iterator()
-        for part in seqio.get_subtasks(task)
-    )
+    examples = (dataset.as_numpy_iterator() for dataset in datasets)
     rows = itertools.islice(
-        itertools.chain.from_iterable(datasets), done, max_examples
+        itertools.chain.from_iterable(examples), done, max_examples
     )
     for row, output in _predictions(
         model,

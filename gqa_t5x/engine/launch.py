@@ -31,10 +31,30 @@ from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
 from gqa_t5x.errors import UserError
+from gqa_t5x.errors import check_fields
+
+
+class _Job:
+  """What gin fills in; raises UserError for values of another type."""
+
+  def __post_init__(self):
+    check_fields(self)
+    lengths = getattr(self, 'task_feature_lengths', None)
+    if lengths is None:
+      return
+    found = [
+        lengths.get(name) if isinstance(lengths, Mapping) else None
+        for name in cache.FEATURES
+    ]
+    if not all(isinstance(n, int) and n > 0 for n in found):
+      raise UserError(
+          "expected task_feature_lengths like {'inputs': 256, 'targets': 72},"
+          f' got {lengths!r}'
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cache:
+class Cache(_Job):
   """Writes a task, or those of a mixture, as token arrays.
 
   Attributes:
@@ -85,7 +105,7 @@ class Cache:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(_Job):
   """Trains; writes `train.TrainConfig.model_dir`.
 
   Attributes:
@@ -201,7 +221,7 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(_Job):
   """Decodes a split and measures the tasks' metrics.
 
   Attributes:
@@ -250,7 +270,7 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Infer:
+class Infer(_Job):
   """Writes the outputs of a split as JSON lines; attributes as `Evaluate`."""
 
   model: network.Transformer
@@ -439,7 +459,10 @@ def _one_line(error: Exception, gin) -> str:
     known = list(inspect.signature(wrapped).parameters)
     return f'{name} has no parameter {parameter}; {_nearest(parameter, known)}'
   if found := re.search(r"(\w+)/macro.value set to `%gin.REQUIRED`", text):
-    return f'{found[1]} must be set; add --gin.{found[1]}=VALUE'
+    return (
+        f'{found[1]} must be set; add --gin.{found[1]}=VALUE, with quotes'
+        " inside the shell's where it is text: '\"...\"'"
+    )
   if found := re.search(r"No bindings specified for '(\w+)/gin.macro'", text):
     return f'{found[1]} has no value; add the gin file of a run, which sets it'
   if "required positional argument: 'config'" in text:

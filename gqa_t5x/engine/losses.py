@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gqa_t5x.errors import UserError
+from gqa_t5x.errors import check_fields
 
 Array = jax.Array
 
@@ -42,6 +43,7 @@ class LossConfig:
   loss_normalizing_factor: float | str | None = None
 
   def __post_init__(self):
+    check_fields(self)
     factor = self.loss_normalizing_factor
     if isinstance(factor, str) and factor not in _NORMALIZERS:
       raise UserError(

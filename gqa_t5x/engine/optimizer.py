@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gqa_t5x.errors import UserError
+from gqa_t5x.errors import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Schedule:
   last_step: int | None = None
 
   def __post_init__(self):
+    check_fields(self)
     if self.kind not in ('rsqrt', 'constant'):
       raise UserError(
           f"schedule {self.kind!r} is unknown; choose 'rsqrt' or 'constant'"

@@ -51,14 +51,14 @@ class RunFolder:
     if not self._is_writer:
       return
     path = self.path / 'config.json'
-    if not path.exists():
-      # The folder of a run that was killed at its very beginning is empty.
-      if any((self.path / 'checkpoints').glob('[0-9]*')):
-        raise UserError(
-            f'{self.path} has checkpoints of another program (no config.json);'
-            ' choose another MODEL_DIR'
-        )
+    # A run that ended before its first checkpoint leaves nothing to lose.
+    if not any((self.path / 'checkpoints').glob('[0-9]*')):
       return
+    if not path.exists():
+      raise UserError(
+          f'{self.path} has checkpoints of another program (no config.json);'
+          ' choose another MODEL_DIR'
+      )
     other = json.loads(path.read_text(encoding='utf-8'))
     for part, theirs in other.items():
       ours = self._config.get(part, {})

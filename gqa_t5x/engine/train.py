@@ -31,6 +31,7 @@ from gqa_t5x.engine import run_folder
 from gqa_t5x.errors import PeerLostError
 from gqa_t5x.errors import Preempted
 from gqa_t5x.errors import UserError
+from gqa_t5x.errors import check_fields
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class TrainConfig:
   tensorboard: bool = False
 
   def __post_init__(self):
+    check_fields(self)
     for name in (
         'num_microbatches', 'log_every', 'eval_every', 'checkpoint_every',
     ):  # pyformat: disable
@@ -445,6 +447,11 @@ def _loop(
   last = config.total_steps
   if last is None:
     last = start + config.relative_steps
+  if step >= last and saved.latest_step() is None:
+    raise UserError(
+        f'expected steps to make, got none: from step {step} to {last}; set'
+        ' more (total_steps, relative_steps)'
+    )
   _log.info('%s: from step %d to %d', config.model_dir, step, last)
   window = []
   with folder.progress(step, last) as progress:

@@ -136,7 +136,9 @@ class Pipeline:
     return _metadata(self.base_checkpoint())['config']
 
   def check_data(self, folder: pathlib.Path) -> None:
-    """Raises UserError if the data is not what the run in a folder has made."""
+    """Raises UserError if there is no data, or other than a run's was."""
+    if not self._suite.checkpoint:
+      self._suite.tasks().check_present()
     kept = stages_lib.kept(self.data(), folder)
     if kept is None:
       return

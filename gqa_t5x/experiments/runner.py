@@ -90,18 +90,27 @@ def reproduce(
           ' from what is installed; choose benchmarks or gpu for --prepare'
       )
     stages = [s for s in stages if pipeline_lib.prepares(s.name)]
+  missing = None
+  try:
+    pipeline.check_data(folder)
+  except UserError as error:
+    if not dry_run:
+      raise
+    missing = error
   titles = '; '.join(e.title for e in experiments)
   stages_lib.say(f'{titles}; {scale} scale, in {folder}')
-  stages_lib.show(stages, folder, settings.machine)
+  total = stages_lib.show(stages, folder, settings.machine)
   if dry_run:
     for stage in stages:
       print(f'# {stage.title}\n{stage.command_line()}')
+    stages_lib.say(total)
+    if missing:
+      stages_lib.say(f'before it can run: {missing}')
     return
   with storage.locked_folder(folder):
     stages_lib.write_json(folder / _RUN_FILE, {'scale': scale})
     flags = [os.environ.get('XLA_FLAGS', ''), settings.xla_flags]
     os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
-    pipeline.check_data(folder)
     done = stages_lib.run(stages, folder)
     if prepare:
       return

@@ -150,8 +150,8 @@ def kept(stage: Stage, folder: pathlib.Path) -> Done | None:
   return Done(found['result'], found['seconds'], found.get('commit'))
 
 
-def show(stages: Sequence[Stage], folder: pathlib.Path, machine: str) -> None:
-  """Says what will be done and how long it will take on a machine."""
+def show(stages: Sequence[Stage], folder: pathlib.Path, machine: str) -> str:
+  """Says what will be done and how long it will take; returns the last line."""
   pending = set(to_do(stages, folder))
   alike = {}  # Those of several seeds have one title.
   for stage in stages:
@@ -161,11 +161,13 @@ def show(stages: Sequence[Stage], folder: pathlib.Path, machine: str) -> None:
     seconds = sum(stage.seconds for stage in group)
     times = f' ({len(group)} times)' if len(group) > 1 else ''
     say(f'  {mark:>5}  {seconds:>5.0f} s  {title}{times}')
-  say(
+  total = (
       f'{len(pending)} of {len(stages)} stages to do, about'
       f' {duration(sum(stage.seconds for stage in pending))} on {machine}.\n'
       'Each is kept: interrupt at any time, and run the same command to go on.'
   )
+  say(total)
+  return total
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -71,6 +71,27 @@ def test_resume_after_a_kill_is_exact(tmp_path, batches):
   ]
 
 
+@pytest.mark.parametrize('steps', [{'total_steps': 0}, {'relative_steps': 0}])
+def test_no_steps_at_all_are_refused(tmp_path, batches, steps):
+  config = make_config(tmp_path, **{'total_steps': None} | steps)
+  with pytest.raises(UserError, match='expected steps to make, got none'):
+    train.train(conftest.make_model(), config, batches)
+
+
+def test_a_run_that_saved_nothing_may_be_another(tmp_path, batches):
+  def fails(start):
+    raise Killed
+
+  model = conftest.make_model()
+  with pytest.raises(Killed):
+    train.train(model, make_config(tmp_path, seed=1), fails)
+  config = make_config(tmp_path, seed=2, total_steps=1)
+  state = train.train(model, config, batches)
+  (tmp_path / 'other').mkdir()
+  config = make_config(tmp_path / 'other', seed=2, total_steps=1)
+  same(state.params, train.train(model, config, batches).params)
+
+
 def test_finished_run_is_not_trained_again(tmp_path, batches):
   model, config = conftest.make_model(), make_config(tmp_path, total_steps=2)
   first = train.train(model, config, batches)
