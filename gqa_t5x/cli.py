@@ -12,11 +12,11 @@ This file has to parse on Pythons that are too old to run it, to say so.
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import difflib
 import errno
 import os
+import signal
 import sys
 import threading
 
@@ -118,7 +118,8 @@ def keep_interrupts() -> None:
 
   def hook(unraisable):
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-      again = threading.Timer(0.1, _thread.interrupt_main)
+      to = threading.main_thread().ident, signal.SIGINT
+      again = threading.Timer(0.1, signal.pthread_kill, to)
       again.daemon = True
       again.start()
     else:

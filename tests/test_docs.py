@@ -284,7 +284,7 @@ REHEARSALS = {
     'conversion.md': Rehearsal(
         changes={'CKPT': _CHECKPOINT},
         before=f'{_VOCABULARY} sentencepiece.model; ({_TEXT}) > text.txt',
-        expected={'on calibration text': 1},
+        expected={'sequences of calibration text, no training': 1},
         made=['OUT'],
     ),
     'your_checkpoint.md': Rehearsal(
