@@ -172,7 +172,8 @@ def summary(cells: list[dict]) -> str:
   """Returns a table: mean and 95% confidence interval over seeds (Student's t).
 
   Args:
-    cells: of the report; a method and a number of heads are one row.
+    cells: of the report; a method and a number of heads are one row. Where an
+      alpha has fewer seeds than the row, their number stands behind it.
   """
   from scipy import stats
 
@@ -195,6 +196,8 @@ def summary(cells: list[dict]) -> str:
         error = stats.sem(values)
         half = error * stats.t.ppf(0.975, len(values) - 1)
         text += f' ±{half:.3f}'
+      if values and len(values) < len(group):
+        text += f' ({len(values)})'
       line += f'  {text:<14}'
     lines.append(line.rstrip())
   return '\n'.join(lines)
