@@ -197,7 +197,10 @@ def _user_message(error: BaseException) -> str | None:
     what = str(error).rstrip('.')  # Of pathlib's expanduser.
     return f'{what}; check the ~ in the paths, or set HOME'
   if isinstance(error, OSError) and error.errno in _BAD_PATH:
-    return f'{error.filename or "a file"}: {error.strerror}; check the path'
+    why = error.strerror
+    if error.errno == errno.EEXIST:  # Where a folder was to be made.
+      why = 'is a file, not a folder'
+    return f'{error.filename or "a file"}: {why}; check the path'
   return None
 
 

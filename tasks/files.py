@@ -129,8 +129,8 @@ def read_rows(path: str, names: Mapping[str, str]) -> list[dict]:
     ) from None
   except UnicodeDecodeError:
     raise errors.UserError(
-        f'expected UTF-8 text, got other bytes after line {len(rows)} of '
-        f'{path!r}; convert the file to UTF-8'
+        f'expected UTF-8 text, got other bytes in line {len(rows) + 1} or '
+        f'a later one of {path!r}; convert the file to UTF-8'
     ) from None
   if not rows:
     raise errors.UserError(

@@ -139,6 +139,7 @@ CASES = [
             ("TASK_FEATURE_LENGTHS={{'inputs':64}}", "{'inputs': 256,"),
             ("NUM_KV_HEADS='2'", 'num_kv_heads to be a whole number or None'),
             ('losses.LossConfig.z_loss=True', 'z_loss to be a number'),
+            ("train.TrainConfig.best_metric='rouge'", 'to be loss or accuracy'),
             ("train.TrainConfig.tensorboard='no'", 'to be True or False'),
         )
     ),
@@ -198,6 +199,7 @@ CASES = [
     ('inspect {pickle}', 'not a checkpoint'),
     ('inspect {pickle_hf}', 'safetensors'),
     ('inspect {pickle_t5x}', 'cannot be read'),
+    ('inspect {no_config}', 'expected config.json'),
     ('inspect {loop}', 'does not exist'),
     ('inspect {dangling}', 'does not exist'),
     ('inspect {long}', 'check the path'),
@@ -217,7 +219,7 @@ CASES = [
     ),
     (
         'convert --input {ckpt} --output {file}/new --num_kv_heads 2',
-        'check the path',
+        'file.txt: is a file, not a folder; check the path',
     ),
     (
         'convert --input {ckpt} --output {new} --num_kv_heads 2 --method svd'
@@ -323,6 +325,8 @@ def places(checkpoint, tmp_path_factory):
         '{"vocab_size": 8, "d_model": 8, "num_heads": 2, "num_layers": 1,'
         ' "d_kv": 4, "d_ff": 8}'
     )
+  (root / 'no_config').mkdir()
+  (root / 'no_config' / 'model.safetensors').write_bytes(b'x' * 9)
   (root / 'loop').symlink_to(root / 'loop')
   (root / 'dangling').symlink_to(root / 'nowhere')
   (root / 'link').symlink_to(checkpoint)
@@ -332,6 +336,7 @@ def places(checkpoint, tmp_path_factory):
       'pickle': str(root / 'pickle.pkl'),
       'pickle_hf': str(root / 'pickle_hf'),
       'pickle_t5x': str(root / 'pickle_t5x'),
+      'no_config': str(root / 'no_config'),
       'loop': str(root / 'loop'),
       'dangling': str(root / 'dangling'),
       'link': str(root / 'link'),

@@ -78,6 +78,11 @@ def detect_format(path: str) -> str:
         f'expected a checkpoint, got the folder of a run, {path}; pass one of'
         f' its steps, such as the last, {steps[max(steps)]}'
     )
+  if any(folder.glob('*.safetensors')):
+    raise UserError(
+        f'expected config.json beside the safetensors of {path}, as Hugging'
+        ' Face has it, got none; copy it too'
+    )
   raise UserError(
       f'{path} is not a checkpoint of a known format'
       f' ({", ".join(_FORMATS)}); pass the folder of one step, such as'

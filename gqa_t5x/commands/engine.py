@@ -75,6 +75,8 @@ def _show_progress() -> None:
   log.addHandler(handler)
   log.setLevel(logging.INFO)
   log.propagate = False
+  # seqio and Orbax warn of what is meant so.
+  logging.getLogger('absl').setLevel(logging.ERROR)
 
 
 def join_processes() -> None:

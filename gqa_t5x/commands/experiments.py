@@ -3,6 +3,7 @@
 """`reproduce`, `report` and `figure`."""
 
 import json
+import sys
 
 from gqa_t5x import storage
 from gqa_t5x.commands import arguments
@@ -124,5 +125,6 @@ def _figure(args) -> None:
     ) from error
   if args.output:
     storage.write_text(args.output, svg)
+    print(f'{args.output} is written', file=sys.stderr)
   else:
     print(svg, end='')

@@ -72,6 +72,12 @@ def _generate(args) -> None:
       raise UserError(
           f'expected UTF-8, got {text[:40]!r}; convert the text'
       ) from error
+  if len(args.text) > 1 and not any(' ' in text for text in args.text):
+    print(
+        f'gqa-t5x: {len(args.text)} texts of a word each; quote a text that has'
+        ' blanks',
+        file=sys.stderr,
+    )
   options = {
       name: getattr(args, name)
       for name in _DECODING_OPTIONS

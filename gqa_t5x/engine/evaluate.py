@@ -28,6 +28,7 @@ from gqa_t5x.errors import UserError
 
 PyTree = Any
 
+DEV_METRICS = ('loss', 'accuracy')  # Of `dev_loss`.
 # Inputs are padded to a multiple of this, so that few lengths are compiled.
 _BUCKET = 64
 # Batches of examples that are read, sorted by length and written together.

@@ -140,6 +140,12 @@ class Train(_Job):
             f'expected a batch size that {what} divide, {parts}, got'
             f' {self.batch_size}; choose a multiple of {parts}'
         )
+    best, known = self.config.best_metric, evaluate.DEV_METRICS
+    if best and '/' not in best and best not in known:
+      raise UserError(
+          f'expected best_metric to be {" or ".join(known)}, or TASK/METRIC of'
+          f' what is decoded, got {best!r}'
+      )
     initial = self.config.initial_checkpoint
     if initial and cache.has_seqio() and not self.source.only_cached:
       # Before anything is tokenized for it.

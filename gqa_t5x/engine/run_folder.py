@@ -32,6 +32,21 @@ def _is_shown(name: str) -> bool:
   return name.startswith('dev/') or name in ('loss', 'tokens_per_second')
 
 
+def _difference(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any]
+) -> tuple[str, Any, Any] | None:
+  """Returns the name of a value that differs, and both, None if none does."""
+  for name in sorted(theirs.keys() | ours.keys()):
+    a, b = theirs.get(name), ours.get(name)
+    if name in _FREE or a == b:
+      continue
+    if not isinstance(a, dict) or not isinstance(b, dict):
+      return name, a, b
+    if found := _difference(a, b):
+      return f'{name}.{found[0]}', *found[1:]
+  return None
+
+
 class RunFolder:
   """The folder of one run; only the first process writes."""
 
@@ -60,15 +75,12 @@ class RunFolder:
           ' choose another MODEL_DIR'
       )
     other = json.loads(path.read_text(encoding='utf-8'))
-    for part, theirs in other.items():
-      ours = self._config.get(part, {})
-      for name in theirs.keys() | ours.keys():
-        if name not in _FREE and theirs.get(name) != ours.get(name):
-          raise UserError(
-              f'{self.path} holds another run: {part}.{name} was'
-              f' {theirs.get(name)!r}, is now {ours.get(name)!r}; choose'
-              ' another MODEL_DIR or remove that run'
-          )
+    if found := _difference(other, self._config):
+      name, theirs, ours = found
+      raise UserError(
+          f'{self.path} holds another run: {name} was {theirs!r}, is now'
+          f' {ours!r}; choose another MODEL_DIR or remove that run'
+      )
 
   def lock(self) -> None:
     """Makes the folder; raises UserError if another program writes to it."""

@@ -221,6 +221,9 @@ def test_other_run_in_the_folder_is_refused(tmp_path, batches):
     train.train(model, make_config(tmp_path, seed=1), batches)
   longer = train.train(model, make_config(tmp_path, total_steps=2), batches)
   assert int(longer.step) == 2
+  config = make_config(tmp_path, schedule=optimizer.Schedule('constant', 0.1))
+  with pytest.raises(UserError, match='train.schedule.base was 0.05, is now'):
+    train.train(model, config, batches)
 
 
 def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches):
