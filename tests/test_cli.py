@@ -179,6 +179,8 @@ def test_interruption_of_a_callback_is_not_lost():
   code = '''
 import gc, os, signal, time
 from gqa_t5x import cli
+# A shell has its children in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 cli.keep_interrupts()
 def callback(phase, info):
   gc.callbacks.remove(callback)
