@@ -327,6 +327,19 @@ def test_generate_gives_a_line_for_a_line(checkpoint, tmp_path, run):
   assert vocabulary.decode(np.asarray(ids)[0].tolist()) == outputs[0]
 
 
+def test_little_calibration_text_is_said(checkpoint, tmp_path, run):
+  text = tmp_path / 'text.txt'
+  text.write_text('A line or two.\n' * 3, encoding='utf-8')
+  status, out, err = run(
+      'convert', '--input', checkpoint, '--output', str(tmp_path / 'out'),
+      '--num_kv_heads', '2', '--method', 'svd', '--calibration_data', str(text),
+      '--vocabulary', pretrained.VOCABULARY_PATH,
+  )
+  assert status == 0
+  assert 'on 1 sequences of calibration text' in out
+  assert '1 sequences say little' in err
+
+
 def test_generate_takes_texts_as_arguments(checkpoint, tmp_path, run):
   texts = ['summarize: one two', 'x']
   file = tmp_path / 'lines.txt'
@@ -335,6 +348,9 @@ def test_generate_takes_texts_as_arguments(checkpoint, tmp_path, run):
   status, out, _ = run('generate', *words, *texts)
   assert status == 0 and out.count('\n') == 2
   assert out == run('generate', *words, '--input', str(file))[1]
+  # A prompt without its quotes.
+  _, out, err = run('generate', *words, 'summarize:', 'one', 'two')
+  assert out.count('\n') == 3 and '3 texts of a word each; quote' in err
   # A text may look like a flag.
   status, out, _ = run('generate', *words, '--', '--x', '-1')
   assert status == 0 and out.count('\n') == 2

@@ -4,6 +4,7 @@
 
 import pytest
 
+from gqa_t5x import pretrained
 from gqa_t5x import vocabularies
 from gqa_t5x.errors import UserError
 
@@ -27,3 +28,10 @@ def test_another_file_is_refused():
   vocabularies.check('ckpt', metadata, size=32100, sha256='abc', how='')
   with pytest.raises(UserError, match=r'ckpt was trained with.*abc.*xyz'):
     vocabularies.check('ckpt', metadata, size=32100, sha256='xyz', how='')
+
+
+def test_that_of_the_checkpoints_folder_is_found(tmp_path):
+  found = vocabularies.path_for(str(tmp_path))
+  assert found == pretrained.VOCABULARY_PATH
+  (tmp_path / 'spiece.model').write_bytes(b'x')
+  assert vocabularies.path_for(str(tmp_path)) == str(tmp_path / 'spiece.model')

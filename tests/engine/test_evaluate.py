@@ -185,6 +185,23 @@ def test_inference_of_a_mixture_ends(task, tmp_path):
   assert count == 50
 
 
+def test_a_split_that_cannot_be_read_leaves_no_file(
+    task, tmp_path, monkeypatch
+):
+  def no_split(self, *unused, split, **options):
+    raise ValueError(f'no {split}')
+
+  seqio = pytest.importorskip('seqio')
+  monkeypatch.setattr(seqio.Task, 'get_dataset', no_split)
+  model = conftest.make_model(vocab_size=384)
+  with pytest.raises(ValueError, match='no nowhere'):
+    evaluate.infer(
+        model, make_params(model), task, {'inputs': 16, 'targets': 6},
+        str(tmp_path / 'out'), batch_size=50, split='nowhere',
+    )  # pyformat: disable
+  assert not list(tmp_path.iterdir())
+
+
 def test_inference_of_other_parameters_does_not_go_on(task, tmp_path):
   model = conftest.make_model(vocab_size=384)
   first, second = (

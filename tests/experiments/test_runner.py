@@ -100,6 +100,17 @@ def test_unknown_arguments_are_refused(tmp_path, arguments, message):
   assert not (tmp_path / 'new').exists()
 
 
+def test_missing_data_is_said_before_the_plan(tmp_path, monkeypatch, capsys):
+  monkeypatch.delenv('GQA_T5X_DATA_DIR', raising=False)
+  place = {'output_dir': str(tmp_path / 'new'), 'scale': 'benchmarks'}
+  with pytest.raises(UserError, match='export GQA_T5X_DATA_DIR'):
+    runner.reproduce(**place)
+  assert capsys.readouterr().err == ''
+  runner.reproduce(**place, dry_run=True)
+  assert 'before it can run' in capsys.readouterr().err.splitlines()[-1]
+  assert not (tmp_path / 'new').exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
   (tmp_path / 'thesis.tex').write_text('precious')
   with pytest.raises(UserError, match='holds no run of this program'):
