@@ -34,6 +34,7 @@ _TOO_OLD = (
     ' environment with a newer one, such as: python3.12 -m venv .venv'
 )
 
+_GO_ON = ('train', 'cache', 'infer', 'reproduce')
 _EXIT_INTERRUPTED = 130  # As shells have it: 128 and the signal's number.
 
 _BAD_PATH = (
@@ -76,11 +77,11 @@ def main(argv: list[str] | None = None) -> int:
   except SystemExit as stop:  # argparse, after --help or an error.
     return stop.code if isinstance(stop.code, int) else 1
   except KeyboardInterrupt:
-    print(
-        'gqa-t5x: interrupted; train, cache, infer and reproduce go on from'
-        ' what they have saved when the same command is given again',
-        file=sys.stderr,
-    )
+    words = sys.argv[1:] if argv is None else argv
+    how = ''
+    if any(word in _GO_ON for word in words[:1]):
+      how = '; the same command goes on from what it has saved'
+    print(f'gqa-t5x: interrupted{how}', file=sys.stderr)
     return _EXIT_INTERRUPTED
   except Preempted as stop:
     print(f'gqa-t5x: {stop}', file=sys.stderr)

@@ -93,11 +93,17 @@ def step_weight_bytes(params: Mapping[str, Any]) -> int:
   return tree_bytes(parts(traverse_util.flatten_dict(params)).step)
 
 
+def filled_length(input_length: int, output_length: int) -> float:
+  """Returns the tokens in a sample's cache in a mean decode step.
+
+  At step t the self-attention's cache holds t tokens, t = 1 ... L.
+  """
+  return input_length + (output_length + 1) / 2
+
+
 def step_bytes(weight_bytes: int, config: T5Config, *, batch_size: int,
                input_length: int, output_length: int) -> float:
   """Returns the bytes of weights and cache that a mean decode step reads.
-
-  At step t the self-attention's cache holds t tokens, t = 1 ... L.
 
   Args:
     weight_bytes: as `step_weight_bytes` gives them.
@@ -106,7 +112,7 @@ def step_bytes(weight_bytes: int, config: T5Config, *, batch_size: int,
     input_length: tokens of each.
     output_length: tokens decoded of each.
   """
-  filled = input_length + (output_length + 1) / 2
+  filled = filled_length(input_length, output_length)
   return weight_bytes + batch_size * filled * cache_bytes_per_token(config)
 
 

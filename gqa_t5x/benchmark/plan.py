@@ -87,7 +87,7 @@ def plan(
   step_bytes = sizes.step_bytes(
       sizes.tree_bytes(parts.step), config, batch_size=batch_size, **shape
   )
-  filled = input_length + (output_length + 1) / 2
+  filled = sizes.filled_length(**shape)
   step_flops = batch_size * (
       2 * _size(parts.step) + _attention_flops(config, filled)
   )

@@ -289,12 +289,15 @@ def main(argv: list[str] | None = None) -> None:
             c for c in report['cells']
             if (c['method'], c['num_kv_heads'], c['seed']) == (method, k, seed)
         ]
-        losses_by_alpha = dict(cells[0]['losses']) if cells else {}
+        before = cells[0] if cells else {}
+        losses_by_alpha = dict(before.get('losses', {}))
+        commits = dict(before.get('commits', {}))
         if losses_by_alpha.keys() >= {str(a) for a in args.alphas}:
           continue
         start = time.monotonic()
         for alpha, loss in comparison.losses(method, k, seed, args.alphas):
           losses_by_alpha[str(alpha)] = loss
+          commits[str(alpha)] = report['commit']
           print(method, k, seed, alpha, f'{loss:.4f}', flush=True)
         report['cells'] = [c for c in report['cells'] if c not in cells]
         report['cells'].append({
@@ -304,8 +307,8 @@ def main(argv: list[str] | None = None) -> None:
             'losses': dict(
                 sorted(losses_by_alpha.items(), key=lambda x: float(x[0]))
             ),
-            'seconds': time.monotonic() - start,
-            'commit': report['commit'],
+            'seconds': before.get('seconds', 0.0) + time.monotonic() - start,
+            'commits': commits,
         })
         storage.write_text(path, json.dumps(report, indent=1) + '\n')
   print(summary(report['cells']))

@@ -87,7 +87,6 @@ def test_a_run_that_saved_nothing_may_be_another(tmp_path, batches):
     train.train(model, make_config(tmp_path, seed=1), fails)
   config = make_config(tmp_path, seed=2, total_steps=1)
   state = train.train(model, config, batches)
-  (tmp_path / 'other').mkdir()
   config = make_config(tmp_path / 'other', seed=2, total_steps=1)
   same(state.params, train.train(model, config, batches).params)
 
