@@ -1,0 +1,71 @@
+# Copyright 2026 The gqa_t5x Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Cells of a comparison of conversion methods are kept, and added to."""
+
+import json
+import types
+
+import pytest
+
+from gqa_t5x.experiments import conversion_methods
+
+
+class _Comparison:
+  config = types.SimpleNamespace(num_heads=4)
+  asked = []
+
+  def __init__(self, *unused):
+    pass
+
+  def losses(self, label, num_kv_heads, seed, alphas):
+    self.asked.append((label, num_kv_heads, seed, tuple(alphas)))
+    yield from ((alpha, seed + alpha) for alpha in alphas)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  monkeypatch.setattr(conversion_methods, 'Comparison', _Comparison)
+  monkeypatch.setattr(_Comparison, 'asked', [])
+  path = tmp_path / 'out.json'
+
+  def run(commit, alphas, *more):
+    monkeypatch.setattr(
+        conversion_methods.provenance, 'environment', lambda: {'commit': commit}
+    )
+    conversion_methods.main([
+        '--output', str(path), '--methods', 'none,mean', '--num_kv_heads', '2',
+        '--seeds', '1', '--alphas', alphas, *more,
+    ])  # pyformat: disable
+    return json.loads(path.read_text())
+
+  return run
+
+
+def test_an_alpha_is_added_and_names_its_commit(run, capsys):
+  run('first', '0,0.05')
+  report = run('second', '0.1')
+  mean = next(c for c in report['cells'] if c['method'] == 'mean')
+  assert len(report['cells']) == 2
+  assert mean['losses'] == {'0.0': 1.0, '0.05': 1.05, '0.1': 1.1}
+  assert mean['commits'] == {'0.0': 'first', '0.05': 'first', '0.1': 'second'}
+  # What is there is not made again.
+  made = list(_Comparison.asked)
+  assert made == [
+      ('none', 4, 1, (0.0, 0.05)), ('mean', 2, 1, (0.0, 0.05)),
+      ('none', 4, 1, (0.1,)), ('mean', 2, 1, (0.1,)),
+  ]  # pyformat: disable
+  run('third', '0.05,0.1')
+  assert _Comparison.asked == made
+  # A seed that has fewer alphas is told.
+  capsys.readouterr()
+  run('fourth', '0', '--seeds', '1,2')
+  rows = [x.split() for x in capsys.readouterr().out.splitlines()]
+  row = next(x for x in rows if x[:2] == ['2', 'mean'] and x[2] == '2')
+  assert row[-2:] == ['1.100', '(1)']
+
+
+def test_cells_of_another_kind_are_refused(run, capsys):
+  run('first', '0')
+  with pytest.raises(SystemExit):
+    run('second', '0.1', '--calibration_sequences', '8')
+  assert 'choose another file' in capsys.readouterr().err
