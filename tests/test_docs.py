@@ -307,7 +307,7 @@ REHEARSALS = {
         ),
     ),
     'reproduce.md': Rehearsal(
-        # `make reproduce` runs this one; it takes 10 minutes.
+        # `make reproduce` runs this one; it takes 10 to 15 minutes.
         changes={'table1\n': 'table1 --dry_run\n'},
         expected={'# Train MHA from scratch': 1},
     ),
