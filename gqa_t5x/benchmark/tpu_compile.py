@@ -392,7 +392,7 @@ def _train_programs(job: Job, config: T5Config, mesh: Mesh):
       donate_argnums=0,
       out_shardings=(shardings, None),
   )
-  return {'train': (step, (state, batch))}
+  return {'train': (step, (state, batch, jax.random.key(0)))}
 
 
 def _params(model: Transformer, mesh: Mesh, dtype) -> tuple[PyTree, PyTree]:

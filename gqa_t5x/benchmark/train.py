@@ -171,16 +171,18 @@ def compare_train(
 
 def _step(model: Any, seed: int, params: Any = None) -> _Step:
   """Returns what takes a step from a batch to its loss, nats a token."""
-  config = train.TrainConfig(model_dir='', total_steps=0, seed=seed)
+  config = train.TrainConfig(model_dir='', total_steps=0)
   trainer = train.trainer_for(model, config)
   if params is None:
-    state = trainer.initial_state()
+    state = trainer.initial_state(seed)
   else:
     state = trainer.state_from(params, 0)
 
+  key = jax.random.key(seed)
+
   def step(batch):
     nonlocal state
-    state, metrics = trainer.step(state, batch)
+    state, metrics = trainer.step(state, batch, key)
     jax.block_until_ready((state.params, metrics))
     # What others report has no z-loss in it.
     loss = float(metrics['loss'] - metrics['z_loss'])
@@ -195,9 +197,9 @@ def _peers(
   """Returns the peers' steps, from the parameters that ours starts with."""
   trainer = train.trainer_for(
       network.Transformer(config),
-      train.TrainConfig(model_dir='', total_steps=0, seed=seed),
+      train.TrainConfig(model_dir='', total_steps=0),
   )
-  params = jax.device_get(trainer.initial_state().params)
+  params = jax.device_get(trainer.initial_state(seed).params)
   with tempfile.TemporaryDirectory() as folder:
     return peers_lib.load(_PEERS, against, config, params, folder)
 

@@ -52,7 +52,7 @@ _MODEL_FEATURES = (
 
 # Fields of TrainConfig that the compiled step depends on.
 _OF_THE_STEP = (
-    'schedule', 'loss', 'clip_norm', 'num_microbatches', 'seed', 'model_axis',
+    'schedule', 'loss', 'clip_norm', 'num_microbatches', 'model_axis',
     'max_loss', 'skip_bad_steps',
 )  # pyformat: disable
 
@@ -193,12 +193,16 @@ def make_train_step(
     model: network.Transformer,
     optimizer: optax.GradientTransformation,
     config: TrainConfig,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+) -> Callable[
+    [TrainState, Batch, Array | None], tuple[TrainState, dict[str, Array]]
+]:
   """Returns the function of one step; it is pure, and not yet compiled.
 
-  It maps a state and a batch to the next state and sums of metrics, with the
-  gradient's norm, the learning rate, and whether the step is bad. What is
-  skipped leaves sums of 0.
+  It maps a state, a batch and the run's key to the next state and sums of
+  metrics, with the gradient's norm, the learning rate, and whether the step is
+  bad. What is skipped leaves sums of 0. The key is of dropout, and may be None
+  where the model has none; it is an argument, so that runs that differ in
+  their seed share what is compiled.
   """
   gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
@@ -232,10 +236,11 @@ def make_train_step(
       (grads, metrics), _ = jax.lax.scan(add, zeros, parts)
     return jax.tree.map(lambda g: g / normalizer, grads), metrics
 
-  def train_step(state, batch):
-    key = None
+  def train_step(state, batch, key):
     if model.config.dropout_rate > 0.0:
-      key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+      key = jax.random.fold_in(key, state.step)
+    else:
+      key = None
     grads, metrics = gradients(state.params, batch, key)
     rate = config.schedule(state.step)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -324,10 +329,10 @@ class Trainer:
         out_shardings=(self.shardings, None),
     )
 
-  def initial_state(self) -> TrainState:
+  def initial_state(self, seed: int = 0) -> TrainState:
     """Random parameters from the seed, at step 0."""
     with self.use():
-      return self._fresh(self._init(jax.random.key(self.config.seed)))
+      return self._fresh(self._init(jax.random.key(seed)))
 
   def state_from(self, params: PyTree, step: int) -> TrainState:
     """Given parameters, with a fresh optimizer."""
@@ -341,11 +346,15 @@ class Trainer:
     return state.replace(step=step)
 
   def step(
-      self, state: TrainState, batch: Mapping[str, np.ndarray]
+      self,
+      state: TrainState,
+      batch: Mapping[str, np.ndarray],
+      key: Array | None = None,
   ) -> tuple[TrainState, dict[str, Array]]:
     """One step; `state` is given up. Returns before it is computed."""
     with self.use():
-      return self._step(state, partitioning.place_batch(batch, self.mesh))
+      batch = partitioning.place_batch(batch, self.mesh)
+      return self._step(state, batch, key)
 
   def use(self):
     return partitioning.use(self.mesh, self.model.config)
@@ -416,7 +425,7 @@ def train(
           'initial_checkpoint': config.initial_checkpoint,
       }
       state = (
-          trainer.initial_state()
+          trainer.initial_state(config.seed)
           if params is None
           else trainer.state_from(params, start)
       )
@@ -453,10 +462,10 @@ def _loop(
         ' more (total_steps, relative_steps)'
     )
   _log.info('%s: from step %d to %d', config.model_dir, step, last)
-  window = []
+  window, key = [], jax.random.key(config.seed)
   with folder.progress(step, last) as progress:
     for batch in batches(step - start) if step < last else ():
-      state, metrics = trainer.step(state, batch)
+      state, metrics = trainer.step(state, batch, key)
       step += 1
       window.append(metrics)
       if len(window) > 2:

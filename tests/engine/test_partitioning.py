@@ -18,6 +18,8 @@ STEPS = 4
 
 
 def losses(model_axis: int, num_kv_heads: int) -> list[float]:
+  import jax
+
   from gqa_t5x.engine import optimizer
   from gqa_t5x.engine import train
   from tests.engine import conftest
@@ -49,7 +51,7 @@ def losses(model_axis: int, num_kv_heads: int) -> list[float]:
         'decoder_input_tokens': np.roll(tokens, 1, 1),
         'decoder_target_tokens': tokens,
     }
-    state, metrics = trainer.step(state, batch)
+    state, metrics = trainer.step(state, batch, jax.random.key(0))
     curve.append(float(metrics['loss']))
   return curve
 

@@ -253,3 +253,24 @@ def test_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path, batches):
   with pytest.raises(UserError, match='that of step 2 is not'):
     train.train(conftest.make_model(), config, batches)
   assert not list((tmp_path / 'checkpoints').glob('*'))
+
+
+def test_runs_of_other_seeds_and_lengths_share_the_compiled_step(tmp_path):
+  model = conftest.make_model(dropout_rate=0.2)
+  one = train.trainer_for(model, make_config(tmp_path / 'a', seed=1))
+  other = make_config(tmp_path / 'b', seed=2, total_steps=99)
+  assert train.trainer_for(model, other) is one
+  another = dataclasses.replace(other, num_microbatches=2)
+  assert train.trainer_for(model, another) is not one
+
+
+def test_dropout_follows_the_key(tmp_path, batches):
+  model = conftest.make_model(dropout_rate=0.5)
+  trainer = train.trainer_for(model, make_config(tmp_path))
+  batch = next(batches(0))
+
+  def loss(seed):
+    state = trainer.initial_state()
+    return float(trainer.step(state, batch, jax.random.key(seed))[1]['loss'])
+
+  assert loss(1) == loss(1) != loss(2)
