@@ -75,16 +75,17 @@ def _decoding(*benchmarks: dict) -> str:
   )
 
 
-def _limits(benchmark: dict) -> str:
+def _limits(*benchmarks: dict) -> str:
   """Each number of heads, beside the limit that the bandwidth sets."""
   return _table(
       [
-          'model', 's/sample', 'encoder s', 'prefill s', 'ms/step',
+          'model', 'batch', 's/sample', 'encoder s', 'prefill s', 'ms/step',
           'limit ms/step', 'of the limit', 'cache GiB', 'peak GiB',
       ],
       [
           [
               name,
+              f'{row["batch_size"]}',
               tables.significant(row['seconds_per_sample']),
               f'{row["encode_seconds"]:.2f}',
               f'{row["prefill_seconds"]:.2f}',
@@ -94,6 +95,7 @@ def _limits(benchmark: dict) -> str:
               f'{row["cache_bytes_allocated"] / 2**30:.2f}',
               f'{row["peak_memory_bytes"] / 2**30:.1f}',
           ]
+          for benchmark in benchmarks
           for name, row in benchmark['rows'].items()
           if name not in _PEERS
       ],

@@ -57,9 +57,12 @@ def test_a_block_is_filled_from_its_files(tmp_path):
   }  # pyformat: disable
   (tmp_path / 'results' / 'e.json').write_text(json.dumps({'rows': limits}))
   filled, _ = documents.fill(
-      '<!-- made: limits results/e.json -->\n<!-- end -->', '', tmp_path
+      '<!-- made: limits results/e.json results/e.json -->\n<!-- end -->',
+      '',
+      tmp_path,
   )
-  assert '| K=4 | 0.500 | 1.25 | 1.50 | 12.34 | 5.00 | 41% | 0.50 ' in filled
+  one = '| K=4 | 8 | 0.500 | 1.25 | 1.50 | 12.34 | 5.00 | 41% | 0.50 '
+  assert filled.count(one) == 2
   (tmp_path / 'results' / 'e.json').unlink()
   with pytest.raises(UserError, match="got 'tabel'"):
     documents.fill(text.replace('decoding', 'tabel'), 'docs', tmp_path)
