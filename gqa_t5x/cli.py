@@ -76,12 +76,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
   except SystemExit as stop:  # argparse, after --help or an error.
     return stop.code if isinstance(stop.code, int) else 1
-  except KeyboardInterrupt:
+  except KeyboardInterrupt as stop:
     words = sys.argv[1:] if argv is None else argv
     how = ''
     if any(word in _GO_ON for word in words[:1]):
       how = '; the same command goes on from what it has saved'
-    print(f'gqa-t5x: interrupted{how}', file=sys.stderr)
+    print(f'gqa-t5x: {str(stop) or "interrupted" + how}', file=sys.stderr)
     return _EXIT_INTERRUPTED
   except Preempted as stop:
     print(f'gqa-t5x: {stop}', file=sys.stderr)

@@ -171,6 +171,9 @@ def test_our_own_faults_keep_their_trace(fake):
 def test_interruption_is_no_trace(run, fake):
   fake(KeyboardInterrupt())
   assert run('report', 'x') == (130, '', 'gqa-t5x: interrupted\n')
+  fake(KeyboardInterrupt('stopped by Ctrl-C, step 3 is saved'))
+  said = 'gqa-t5x: stopped by Ctrl-C, step 3 is saved\n'
+  assert run('report', 'x') == (130, '', said)
 
 
 def test_interruption_of_a_callback_is_not_lost():

@@ -15,6 +15,7 @@ import json
 import logging
 import pathlib
 import re
+import tokenize
 from typing import Any
 
 from flax import traverse_util
@@ -414,7 +415,15 @@ def _parse(gin, gin_files, bindings) -> None:
     try:
       gin.parse_config_file(path)
     except OSError as error:
-      raise UserError(f'{path} cannot be read; check the path') from error
+      what = f'{path} cannot be read; check the path'
+      if pathlib.Path(path).exists():
+        what = f'{path} includes a file that cannot be read; check its path'
+      raise UserError(what) from error
+    except tokenize.TokenError as error:
+      raise UserError(
+          f'{path} ends within a value; look for a bracket or a quote that is'
+          ' not closed'
+      ) from error
     finally:
       logging.disable(logging.NOTSET)
   macros = _macros(gin)

@@ -1,36 +1,54 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A machine that is to be taken away says so by SIGTERM."""
+"""A run that is to stop, by SIGTERM or by Ctrl-C, first saves its step.
 
+A machine that is to be taken away says so by SIGTERM.
+"""
+
+import logging
 import signal
 import threading
 
 import jax
 
+from gqa_t5x.errors import Preempted
+
+_log = logging.getLogger(__name__)
+
 
 class Watch:
-  """While it is open, SIGTERM is noted, and stops nothing by itself.
+  """While it is open, SIGTERM and a first Ctrl-C are noted, and stop nothing.
 
-  Where several processes train together they have to stop after the same step.
-  There JAX's own coordination notes the signal, and tells all of them.
+  A second Ctrl-C stops at once, as usual. Where several processes train
+  together they have to stop after the same step. There JAX's own coordination
+  notes SIGTERM, and tells all of them, and Ctrl-C is what it always is.
   """
 
   def __init__(self):
+    self._noted = signal.SIGTERM
     self._is_noted = False
-    self._before = None
+    self._before = {}
 
   def __enter__(self) -> 'Watch':
     is_main = threading.current_thread() is threading.main_thread()
-    if jax.process_count() == 1 and is_main:
-      self._before = signal.signal(signal.SIGTERM, self._note)
+    if jax.process_count() > 1 or not is_main:
+      return self
+    self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
+    # Not where it is ignored, as by what a shell runs in the background.
+    if callable(signal.getsignal(signal.SIGINT)):
+      self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
     return self
 
   def __exit__(self, *_) -> None:
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
 
-  def _note(self, *_) -> None:
-    self._is_noted = True
+  def _note(self, number, frame) -> None:
+    if number == signal.SIGINT:
+      if self._is_noted:
+        self._before[number](number, frame)
+      _log.warning('will save after this step and stop; Ctrl-C again: at once')
+    self._noted, self._is_noted = number, True
 
   def is_noted(self, step: int) -> bool:
     """Returns whether to stop after this step, which is about to end."""
@@ -39,3 +57,9 @@ class Watch:
 
       return multihost_utils.reached_preemption_sync_point(step)
     return self._is_noted
+
+  def stop(self, saved: str) -> None:
+    """Raises what ends the program: KeyboardInterrupt or Preempted."""
+    if self._noted == signal.SIGINT:
+      raise KeyboardInterrupt(f'stopped by Ctrl-C, {saved}')
+    raise Preempted(f'stopped by SIGTERM, {saved}')

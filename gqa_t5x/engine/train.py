@@ -29,7 +29,6 @@ from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import preemption
 from gqa_t5x.engine import run_folder
 from gqa_t5x.errors import PeerLostError
-from gqa_t5x.errors import Preempted
 from gqa_t5x.errors import UserError
 from gqa_t5x.errors import check_fields
 
@@ -391,7 +390,8 @@ def train(
     UserError: if the folder holds another run, or one that another program is
       writing to; the initial checkpoint does not fit; all checkpoints of the
       run are damaged; or a step is bad and is not to be skipped.
-    Preempted: if SIGTERM came; the last step is saved.
+    Preempted: if SIGTERM came; the last step is saved. After Ctrl-C too, and
+      KeyboardInterrupt is raised.
     PeerLostError: if another process of the run has ended.
   """
   folder = run_folder.RunFolder(config.model_dir, config.tensorboard)
@@ -500,9 +500,9 @@ def _loop(
       if step == last:
         break
       if is_stopping:
-        raise Preempted(
-            f'stopped by SIGTERM, step {step} of {last} is saved in'
-            f' {config.model_dir}; the same command goes on from there'
+        watch.stop(
+            f'step {step} of {last} is saved in {config.model_dir}; the same'
+            ' command goes on from there'
         )
   best = saved.best_step() if config.best_metric else None
   _log.info(

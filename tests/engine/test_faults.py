@@ -42,22 +42,41 @@ def largest_file(folder: pathlib.Path) -> pathlib.Path:
   return max(files, key=lambda p: (p.stat().st_size, p))
 
 
-def test_sigterm_saves_and_the_same_call_goes_on(tmp_path, batches):
+@pytest.fixture
+def ctrl_c():
+  """Ctrl-C as usual; what a shell runs in the background ignores it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ('number', 'count', 'error'),
+    [
+        # The second comes before the first was acted upon.
+        (signal.SIGTERM, 2, Preempted),
+        (signal.SIGINT, 1, KeyboardInterrupt),
+    ],
+)
+@pytest.mark.usefixtures('ctrl_c')
+def test_a_signal_saves_and_the_same_call_goes_on(
+    tmp_path, batches, number, count, error
+):
   model = conftest.make_model(dropout_rate=0.2)
   whole = train.train(model, make_config(tmp_path / 'whole'), batches)
 
-  def preempted(start):
+  def stopped(start):
     for n, batch in enumerate(batches(start)):
-      if n == 4:  # Twice: the second comes before the first was acted upon.
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+      if n == 4:
+        for _ in range(count):
+          os.kill(os.getpid(), number)
       yield batch
 
   config = make_config(tmp_path / 'stopped', best_metric='x')
-  before = signal.getsignal(signal.SIGTERM)
-  with pytest.raises(Preempted, match='step 5 of 7 is saved'):
-    train.train(model, config, preempted, lambda *_: {'x': 1.0})
-  assert signal.getsignal(signal.SIGTERM) is before
+  before = signal.getsignal(number)
+  with pytest.raises(error, match='step 5 of 7 is saved'):
+    train.train(model, config, stopped, lambda *_: {'x': 1.0})
+  assert signal.getsignal(number) is before
   assert (tmp_path / 'stopped' / 'checkpoints' / '5').exists()
   resumed = train.train(model, config, batches, lambda *_: {'x': 1.0})
   same(whole.params, resumed.params)
@@ -67,6 +86,20 @@ def test_sigterm_saves_and_the_same_call_goes_on(tmp_path, batches):
       for run in ('whole', 'stopped')
   ]
   assert losses[0] == losses[1]
+
+
+@pytest.mark.usefixtures('ctrl_c')
+def test_a_second_ctrl_c_stops_at_once(tmp_path, batches):
+  def stopped(start):
+    del start
+    for _ in range(2):
+      os.kill(os.getpid(), signal.SIGINT)
+    yield next(batches(0))
+
+  with pytest.raises(KeyboardInterrupt, match='^$'):
+    train.train(conftest.make_model(), make_config(tmp_path), stopped)
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  assert not (tmp_path / 'checkpoints' / '1').exists()
 
 
 def test_goes_on_from_the_step_before_a_damaged_one(tmp_path, batches, caplog):
