@@ -85,12 +85,16 @@ def compare_train(
 ) -> dict[str, dict[str, Any]]:
   """Times steps of several models, in turn within each repeat.
 
+  A turn is two steps, of which the second counts: in training too a step
+  follows one of the same model, and finds its memory as that left it.
+
   Args:
     configs: name -> configuration.
     batch_size: rows.
     input_length: tokens of a row, none of them padding.
     target_length: likewise.
-    num_repeats: steps that count, after one that compiles and one more.
+    num_repeats: steps of each that count, after two turns, of which the first
+      compiles.
     against: peers to time too: 't5x', its own network, and 'hf', PyTorch. They
       have the multi-head model, which is then timed in any case, and its first
       step has to have the same loss.
@@ -135,11 +139,12 @@ def compare_train(
     for name, step in steps.items():
       start = time.perf_counter()
       losses[name] = step(batch)
-      seconds = time.perf_counter() - start
+      middle = time.perf_counter()
+      step(batch)
       if repeat == 0:
-        warm_up[name] = seconds
+        warm_up[name] = middle - start
       elif repeat > 1:
-        times[name].append(seconds)
+        times[name].append(time.perf_counter() - middle)
     for name in against:
       ours, theirs = losses[multi_head], losses[name]
       if repeat == 0 and abs(ours - theirs) > 1e-4 * ours:
