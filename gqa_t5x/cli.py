@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
   except KeyboardInterrupt as stop:
     words = sys.argv[1:] if argv is None else argv
     how = ''
-    if any(word in _GO_ON for word in words[:1]):
+    if words and words[0] in _GO_ON:
       how = '; the same command goes on from what it has saved'
     print(f'gqa-t5x: {str(stop) or "interrupted" + how}', file=sys.stderr)
     return _EXIT_INTERRUPTED

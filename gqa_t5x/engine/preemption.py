@@ -25,8 +25,7 @@ class Watch:
   """
 
   def __init__(self):
-    self._noted = signal.SIGTERM
-    self._is_noted = False
+    self._noted = None
     self._before = {}
 
   def __enter__(self) -> 'Watch':
@@ -45,10 +44,10 @@ class Watch:
 
   def _note(self, number, frame) -> None:
     if number == signal.SIGINT:
-      if self._is_noted:
+      if self._noted == number:
         self._before[number](number, frame)
       _log.warning('will save after this step and stop; Ctrl-C again: at once')
-    self._noted, self._is_noted = number, True
+    self._noted = number
 
   def is_noted(self, step: int) -> bool:
     """Returns whether to stop after this step, which is about to end."""
@@ -56,7 +55,7 @@ class Watch:
       from jax.experimental import multihost_utils  # pylint: disable=g-import-not-at-top
 
       return multihost_utils.reached_preemption_sync_point(step)
-    return self._is_noted
+    return self._noted is not None
 
   def stop(self, saved: str) -> None:
     """Raises what ends the program: KeyboardInterrupt or Preempted."""

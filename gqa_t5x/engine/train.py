@@ -328,8 +328,8 @@ class Trainer:
         out_shardings=(self.shardings, None),
     )
 
-  def initial_state(self, seed: int = 0) -> TrainState:
-    """Random parameters from the seed, at step 0."""
+  def initial_state(self, seed: int) -> TrainState:
+    """Random parameters from this seed, not `config`'s, at step 0."""
     with self.use():
       return self._fresh(self._init(jax.random.key(seed)))
 

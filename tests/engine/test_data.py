@@ -110,7 +110,7 @@ def test_packing_does_not_change_the_loss(rates):
   model = conftest.make_model()
   params = train.Trainer(
       model, train.TrainConfig('unused', total_steps=1)
-  ).initial_state().params
+  ).initial_state(0).params
   config = losses.LossConfig()
 
   def loss(params, batch):

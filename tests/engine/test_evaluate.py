@@ -21,7 +21,7 @@ from tests.engine import conftest
 
 def make_params(model):
   config = train.TrainConfig('unused', total_steps=1)
-  return train.Trainer(model, config).initial_state().params
+  return train.Trainer(model, config).initial_state(0).params
 
 
 def test_predictions_come_in_the_order_of_the_inputs():

@@ -90,17 +90,16 @@ def test_uptraining_ends_after_its_fraction(jobs):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ("include 'none.gin'", 'includes a file that cannot be read'),
-        ('SEED = (3\n', 'ends within a value'),
+        ("include 'none.gin'", 'a.gin includes a file that cannot be read'),
+        ('SEED = (3\n', 'a.gin ends within a value'),
         ('train.TrainConfg.seed = 3', 'did you mean train.TrainConfig?'),
     ],
 )
 def test_mistakes_in_a_users_gin_file(tmp_path, text, message):
   path = tmp_path / 'a.gin'
   path.write_text(f"include '{LOCAL}pretrain.gin'\n{text}")
-  with pytest.raises(UserError, match=re.escape(message)) as caught:
+  with pytest.raises(UserError, match=re.escape(message)):
     launch.configure('train', [MODEL, str(path)], ['MODEL_DIR="m"'])
-  assert 'TrainConfg' in text or 'a.gin' in str(caught.value)
 
 
 @pytest.mark.parametrize(

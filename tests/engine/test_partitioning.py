@@ -34,7 +34,7 @@ def losses(model_axis: int, num_kv_heads: int) -> list[float]:
       num_heads=8, num_kv_heads=num_kv_heads, dropout_rate=0.1
   )
   trainer = train.Trainer(model, config)
-  state, curve = trainer.initial_state(), []
+  state, curve = trainer.initial_state(0), []
   kernel = state.params['decoder']['layers_0']['self_attention']['key'][
       'kernel'
   ]

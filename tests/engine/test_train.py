@@ -117,7 +117,7 @@ def test_microbatches_add_up_to_the_batch(tmp_path, batches, factor):
   for parts in (1, 4):
     config = make_config(tmp_path, loss=loss, num_microbatches=parts)
     trainer = train.Trainer(model, config)
-    state, metrics = trainer.step(trainer.initial_state(), batch)
+    state, metrics = trainer.step(trainer.initial_state(0), batch)
     results.append((metrics, state.params))
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
@@ -133,7 +133,7 @@ def test_gradients_are_of_the_mean_loss_of_a_token(tmp_path, batches):
   )
   config = make_config(tmp_path, loss=loss)
   trainer = train.Trainer(model, config)
-  start = trainer.initial_state()
+  start = trainer.initial_state(0)
   params = jax.tree.map(np.asarray, start.params)
   batch = next(batches(0))
   weights = batch['decoder_loss_weights']
@@ -153,7 +153,7 @@ def test_gradients_are_of_the_mean_loss_of_a_token(tmp_path, batches):
 
 def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
   model = conftest.make_model()
-  params = train.Trainer(model, make_config('unused')).initial_state().params
+  params = train.Trainer(model, make_config('unused')).initial_state(0).params
   metadata = {'config': model.config.to_dict(), 'step': 1_000_000}
   checkpoints.save_checkpoint(tmp_path / 'init', params, metadata=metadata)
   config = make_config(
@@ -201,7 +201,7 @@ def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
 
 def test_initial_checkpoint_of_another_model_is_refused(tmp_path, batches):
   other = conftest.make_model(num_kv_heads=4)
-  params = train.Trainer(other, make_config('unused')).initial_state().params
+  params = train.Trainer(other, make_config('unused')).initial_state(0).params
   metadata = {'config': other.config.to_dict(), 'step': 3}
   checkpoints.save_checkpoint(tmp_path / 'init', params, metadata=metadata)
   config = make_config(
@@ -270,7 +270,7 @@ def test_dropout_follows_the_key(tmp_path, batches):
   batch = next(batches(0))
 
   def loss(seed):
-    state = trainer.initial_state()
+    state = trainer.initial_state(0)
     return float(trainer.step(state, batch, jax.random.key(seed))[1]['loss'])
 
   assert loss(1) == loss(1) != loss(2)
