@@ -401,7 +401,7 @@ def decode_loop(
     step, tokens, current, ended, cache = state
     logits, cache = decode_step(model, params, prefilled, cache, current)
     if sampling is None:
-      current = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+      current = _most_probable(logits)
     else:
       current = _sample(logits, sampling, top_k, step)
     current = jnp.where(ended, PAD_ID, current)
@@ -421,6 +421,18 @@ def decode_loop(
       ),
   )
   return Decoded(tokens, None, num_steps)
+
+
+def _most_probable(logits: Array) -> Array:
+  """Returns the first of the largest logits [B, V], int32 [B].
+
+  A row with a NaN gives 0. Two reductions that a CPU vectorises; as one, which
+  `jnp.argmax` is, they take some four times as long there.
+  """
+  vocab_size = logits.shape[-1]
+  largest = jnp.max(logits, axis=-1, keepdims=True)
+  ids = lax.broadcasted_iota(jnp.int32, logits.shape, 1)
+  return jnp.min(jnp.where(logits < largest, vocab_size, ids), axis=-1)
 
 
 def _sample(

@@ -129,6 +129,16 @@ def test_greedy_is_argmax_of_full_forward_passes(name):
   np.testing.assert_array_equal(decode(name), targets)
 
 
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_the_first_of_the_largest_logits_is_the_most_probable(dtype):
+  inf, nan = np.inf, np.nan
+  logits = [[-3, 7, 2, 7], [-inf, -inf, -2, -inf], [0, 1, nan, 5],
+            [-inf, -inf, -inf, -inf], [1, 2, 3, inf]]
+  found = decoding._most_probable(jnp.asarray(logits, dtype))
+  assert found.dtype == jnp.int32
+  assert found.tolist() == [1, 2, 0, 0, 3]
+
+
 def test_bfloat16_decodes():
   config = T5Config(
       vocab_size=23, dtype=jnp.bfloat16, emb_dim=19, num_heads=6,
