@@ -95,8 +95,8 @@ def _num_blocks(q_len: int, row_bytes: int, block_bytes: int) -> int:
 
   Logits of a block stay in a CPU's caches. Of all queries together they go to
   memory and back with each operation: a layer of T5.1.1-small's encoder takes
-  twice as long at batch 8, input 2048. On a GPU they would take much of the memory:
-  T5.1.1-XXL's encoder 33 GiB at batch 32, input 2048.
+  twice as long at batch 8, input 2048. On a GPU they would take much of the
+  memory: T5.1.1-XXL's encoder 33 GiB at batch 32, input 2048.
 
   Args:
     q_len: T, which the blocks divide.
