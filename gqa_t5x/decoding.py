@@ -88,6 +88,7 @@ def generate(
     max_decode_len: int,
     method: str = 'greedy',
     eos_id: int = EOS_ID,
+    example_ids: Array | None = None,
     **options: Any,
 ) -> Array:
   """Decodes the outputs of a batch of inputs.
@@ -103,6 +104,7 @@ def generate(
     method: 'greedy', 'sample' or 'beam'.
     eos_id: token that ends a sequence; -1 lets every row run to L tokens, as
       timing wants it.
+    example_ids: as in `temperature_sample`; nothing to the other methods.
     **options: keywords of `temperature_sample` or `beam_search`.
 
   Returns:
@@ -115,6 +117,13 @@ def generate(
     raise UserError(
         f'method={method!r} is not a decoding method; choose one of '
         + ', '.join(map(repr, _METHODS))
+    )
+  if method == 'sample':
+    options['example_ids'] = example_ids
+  if method == 'beam' and options.get('num_results', 1) != 1:
+    raise UserError(
+        f'expected num_results=1, got {options["num_results"]}: generate'
+        ' returns a row for each input; gqa_t5x.decoding.beam_search has more'
     )
   known = inspect.signature(_METHODS[method]).parameters
   for name in options:

@@ -113,7 +113,7 @@ def line_generator(
       how='pass its SentencePiece model with --vocabulary',
   )
 
-  def answer(lines: Sequence[str]) -> list[str]:
+  def answer(lines: Sequence[str], first: int) -> list[str]:
     tokens = _padded([text.encode(line) for line in lines])
     outputs = decoding.generate(
         model,
@@ -121,16 +121,21 @@ def line_generator(
         tokens,
         max_decode_len=max_decode_len,
         method=method,
+        example_ids=first + np.arange(len(lines)),
         **options,
     )
     return [text.decode(row) for row in np.asarray(outputs).tolist()]
 
   def answer_all(lines: Iterable[str], batch_size: int) -> Iterator[str]:
     lines = iter(lines)
-    while batch := list(itertools.islice(lines, batch_size)):
+    # Lines count on, so that a sample does not depend on the batches.
+    for first in itertools.count(step=batch_size):
+      batch = list(itertools.islice(lines, batch_size))
+      if not batch:
+        return
       # Full batches, so that the last one compiles nothing new.
       filled = batch + [''] * (batch_size - len(batch))
-      yield from answer(filled)[: len(batch)]
+      yield from answer(filled, first)[: len(batch)]
 
   return answer_all
 

@@ -538,8 +538,8 @@ def test_seed_and_example_decide_a_sample():
         (dict(method='sample', top_p=0.0), 'top_p above 0 and at most 1'),
         (dict(method='sample', top_p=1.5), 'top_p above 0 and at most 1'),
         (dict(method='sample', example_ids=[1]), r'each of 7 rows.*\(1,\)'),
+        (dict(method='beam', num_results=2), 'num_results=1, got 2.*beam_se'),
         (dict(method='beam', num_beams=0), 'num_beams of 1 or more, got 0'),
-        (dict(method='beam', num_results=5), 'num_results from 1 to 4, got 5'),
         (dict(method='beam', length_penalty=-1), 'length_penalty of 0 or more'),
     ],
 )
@@ -549,6 +549,14 @@ def test_bad_arguments_give_one_line(changed, message):
   with pytest.raises(UserError, match=message) as error:
     decoding.generate(model, params, **arguments)
   assert '\n' not in str(error.value)
+
+
+def test_more_results_than_beams_are_refused():
+  model, params = model_and_params(GROUPED)
+  with pytest.raises(UserError, match='num_results from 1 to 4, got 5'):
+    decoding.beam_search(
+        model, params, INPUTS, max_decode_len=MAX_LEN, num_results=5
+    )
 
 
 @pytest.mark.parametrize('wrong', ['heads', 'variables', 'missing'])

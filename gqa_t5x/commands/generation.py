@@ -65,6 +65,10 @@ def _generate(args) -> None:
     raise UserError(
         'expected texts or --input, got both; leave one of them out'
     )
+  if not (args.text or args.input or sys.stdin):
+    raise UserError(
+        'expected texts, --input or standard input, got none; give one of them'
+    )
   for text in args.text:
     try:
       text.encode('utf-8')

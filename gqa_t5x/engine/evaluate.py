@@ -113,6 +113,7 @@ def predict(
     *,
     batch_size: int,
     max_decode_len: int,
+    first_example: int = 0,
     progress: Callable[[int], Any] | None = None,
     **options: Any,
 ) -> list[np.ndarray]:
@@ -124,6 +125,8 @@ def predict(
     inputs: int [tokens] each, with EOS.
     batch_size: inputs decoded together; similar lengths share a batch.
     max_decode_len: most tokens of an output.
+    first_example: number of the first input. What is sampled for an input
+      depends on its number, not on the batch that it is in.
     progress: called with the number of inputs done, batch after batch.
     **options: of `decoding.generate`.
 
@@ -145,7 +148,12 @@ def predict(
       tokens[row, : lengths[i]] = inputs[i]
     decoded = np.asarray(
         decoding.generate(
-            model, params, tokens, max_decode_len=max_decode_len, **options
+            model,
+            params,
+            tokens,
+            max_decode_len=max_decode_len,
+            example_ids=first_example + np.resize(chosen, batch_size),
+            **options,
         )
     )
     for row, i in enumerate(chosen):
@@ -297,6 +305,7 @@ def infer(
         ((row, row['inputs']) for row in rows),
         batch_size=batch_size,
         max_decode_len=feature_lengths['targets'],
+        first_example=done,
         **options,
     ):
       line = {
@@ -318,6 +327,7 @@ def _predictions(
     examples: Iterable[tuple[Any, np.ndarray]],
     *,
     batch_size: int,
+    first_example: int = 0,
     **options: Any,
 ) -> Iterator[tuple[Any, np.ndarray]]:
   """Yields (whatever came with an input, its output), in order.
@@ -328,7 +338,15 @@ def _predictions(
   examples = iter(examples)
   while chunk := list(itertools.islice(examples, _CHUNK * batch_size)):
     kept, inputs = zip(*chunk)
-    outputs = predict(model, params, inputs, batch_size=batch_size, **options)
+    outputs = predict(
+        model,
+        params,
+        inputs,
+        batch_size=batch_size,
+        first_example=first_example,
+        **options,
+    )
+    first_example += len(chunk)
     yield from zip(kept, outputs, strict=True)
 
 

@@ -48,6 +48,26 @@ def test_predictions_come_in_the_order_of_the_inputs():
   ) == []
 
 
+def test_samples_depend_on_examples_and_not_on_batches():
+  model = conftest.make_model()
+  params = make_params(model)
+  examples = [(i, np.array([7, 1])) for i in range(40)]  # More than a chunk.
+
+  def sample(batch_size, examples, **options):
+    found = evaluate._predictions(
+        model, params, examples, batch_size=batch_size, max_decode_len=8,
+        method='sample', **options,
+    )  # pyformat: disable
+    return np.stack([output for _, output in found])
+
+  outputs = sample(2, examples)
+  assert len(np.unique(outputs, axis=0)) > 30
+  np.testing.assert_array_equal(outputs, sample(8, examples))
+  np.testing.assert_array_equal(
+      outputs[5:], sample(2, examples[5:], first_example=5)
+  )
+
+
 def test_dev_loss_does_not_depend_on_the_batch_size(tmp_path):
   model = conftest.make_model()
   params = make_params(model)
