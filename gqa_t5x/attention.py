@@ -51,8 +51,8 @@ def dot_product_attention(
       in which each head's keys are contiguous; with the length last, a decode
       step on a CPU reads them nearly twice as fast.
     value: [B, K, S, H].
-    bias: added to the logits, broadcastable to [B, N, T, S].
-    mask: bool, broadcastable to [B, 1, T, S]; False hides a key.
+    bias: added to the logits, [1 or B, N, T, S].
+    mask: bool [1 or B, 1, 1 or T, S]; False hides a key.
     dropout_rate: on the attention weights, one draw for all query positions.
     dropout_rng: None means no dropout.
     float32_logits: whether logits and softmax are computed in float32.
@@ -79,19 +79,18 @@ def dot_product_attention(
   arrays = query, key, value, bias, mask
   in_blocks = {}
   for platform, block_bytes in _BLOCK_BYTES.items():
-    row_bytes = 4 * batch * num_heads * kv_len
-    blocks = _num_blocks(q_len, row_bytes, block_bytes)
-    if blocks > 1:
+    length = _block_length(q_len, 4 * batch * num_heads * kv_len, block_bytes)
+    if length < q_len:
       in_blocks[platform] = functools.partial(
-          _attend_in_blocks, attend, blocks
+          _attend_in_blocks, attend, length
       )
   if not in_blocks:
     return attend(*arrays)
   return lax.platform_dependent(*arrays, **in_blocks, default=attend)
 
 
-def _num_blocks(q_len: int, row_bytes: int, block_bytes: int) -> int:
-  """Returns in how many blocks of queries to attend.
+def _block_length(q_len: int, row_bytes: int, block_bytes: int) -> int:
+  """Returns how many queries attend together.
 
   Logits of a block stay in a CPU's caches. Of all queries together they go to
   memory and back with each operation: a layer of T5.1.1-small's encoder takes
@@ -99,23 +98,29 @@ def _num_blocks(q_len: int, row_bytes: int, block_bytes: int) -> int:
   memory: T5.1.1-XXL's encoder 33 GiB at batch 32, input 2048.
 
   Args:
-    q_len: T, which the blocks divide.
+    q_len: T.
     row_bytes: of the logits of one query position.
-    block_bytes: that the logits of a block may take, nearly.
+    block_bytes: that the logits of a block may take. Where no length from half
+      of what they allow divides T, the last block is padded.
   """
-  wanted = -(-q_len * row_bytes // block_bytes)
-  sizes = (n for n in range(wanted, 2 * wanted) if q_len % n == 0)
-  return next(sizes, 1) if wanted > 1 else 1
+  most = max(block_bytes // row_bytes, 1)
+  if q_len <= most:
+    return q_len
+  divisors = (n for n in range(most, most // 2, -1) if q_len % n == 0)
+  return next(divisors, most)
 
 
-def _attend_in_blocks(attend, blocks, query, key, value, bias, mask) -> Array:
+def _attend_in_blocks(attend, length, query, key, value, bias, mask) -> Array:
   """`attend`, a block of queries after another."""
-  q_len = query.shape[1]
+  batch, q_len, *heads = query.shape
+  blocks = -(-q_len // length)
 
   def split(x, axis):
-    """[.., T, ..] -> [blocks, .., T / blocks, ..]."""
-    shape = x.shape[:axis] + (blocks, -1) + x.shape[axis + 1 :]
-    return jnp.moveaxis(x.reshape(shape), axis, 0)
+    """[.., T, ..] -> [blocks, .., length, ..]."""
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = 0, blocks * length - q_len
+    shape = x.shape[:axis] + (blocks, length) + x.shape[axis + 1 :]
+    return jnp.moveaxis(jnp.pad(x, padding).reshape(shape), axis, 0)
 
   parts = {'query': split(query, 1)}
   whole = {}
@@ -127,7 +132,7 @@ def _attend_in_blocks(attend, blocks, query, key, value, bias, mask) -> Array:
   out = lax.map(
       lambda part: attend(key=key, value=value, **whole, **part), parts
   )
-  return jnp.moveaxis(out, 0, 1).reshape(query.shape)
+  return jnp.moveaxis(out, 0, 1).reshape(batch, -1, *heads)[:, :q_len]
 
 
 def _attend(

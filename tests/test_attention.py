@@ -165,16 +165,20 @@ def test_blocks_of_queries_change_nothing(
     return (out**2).sum(), out
 
   found = []
-  for block_bytes in (2**30, 4 * 3 * 4 * 7 * 3):  # All, and 3 at a time.
+  # All, 3 and 5 at a time, of which the last have padding.
+  for rows in (2**20, 3, 5):
+    block_bytes = 4 * 3 * 4 * 7 * rows
     monkeypatch.setattr(attention, '_BLOCK_BYTES', {'cpu': block_bytes})
     grads = jax.jit(jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True))
     jaxpr = str(jax.make_jaxpr(grads)(query, key, value, bias))
-    assert ('scan' in jaxpr) == (block_bytes < 2**30)
+    assert ('scan' in jaxpr) == (rows < 12)
     found.append(grads(query, key, value, bias))
-  jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-      *found,
-  )
+  for other in found[1:]:
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        found[0],
+        other,
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,11 +207,11 @@ def test_where_queries_go_in_blocks(batch, in_blocks):
   }
 
 
-def test_number_of_blocks():
+def test_length_of_blocks():
   limit = 2**24
-  assert attention._num_blocks(2048, limit // 2048, limit) == 1
-  assert attention._num_blocks(2048, limit // 64, limit) == 32
-  # Eight are needed; ten is the next number that divides.
-  assert attention._num_blocks(1210, limit // 160, limit) == 10
-  # None divides, so they stay together.
-  assert attention._num_blocks(1009, limit // 100, limit) == 1
+  assert attention._block_length(2048, limit // 2048, limit) == 2048
+  assert attention._block_length(2048, limit // 64, limit) == 64
+  assert attention._block_length(1210, limit // 160, limit) == 121
+  # None divides, so the last block is padded.
+  assert attention._block_length(1009, limit // 100, limit) == 100
+  assert attention._block_length(1025, limit * 2, limit) == 1
