@@ -29,8 +29,8 @@ GAP_CLOSED = 2 / 3  # Of what mean pooling leaves open to MHA.
 
 # A loss spikes at a step where it is above the median of the steps before by
 # this many times their spread, as a standard deviation; steps of one spike
-# stand together. It diverges where it ends above its own best by a nat, means
-# of that many steps, or is no number.
+# stand together; no number is a spike. It diverges where its last so many steps
+# have one that is no number, or a mean above the best of others by a nat.
 SPIKE_WINDOW = 100
 SPIKE_DEVIATIONS = 6.0
 DIVERGED_NATS = 1.0
@@ -149,7 +149,10 @@ def loss_difference(results: dict, first: dict[str, float], second: str
             for name in (*first, second)}
   if not all(losses.values()):
     return None
-  losses = {name: np.asarray(values) for name, values in losses.items()}
+  losses = {name: np.asarray(values, np.float64)
+            for name, values in losses.items()}
+  if not all(np.isfinite(values).all() for values in losses.values()):
+    return None
   mixed = sum(weight * losses[name] for name, weight in first.items())
   return statistics.paired_difference([mixed], [losses[second]], seed=0)
 
@@ -271,13 +274,13 @@ def spikes(losses) -> int:
 def has_diverged(losses) -> bool:
   """Whether a training loss diverged by the rule at the head of this file."""
   losses = np.array([np.nan if x is None else x for x in losses], np.float64)
-  if not np.isfinite(losses).all():
+  last = losses[-SPIKE_WINDOW:]
+  if not np.isfinite(last).all():
     return True
-  count = len(losses) // SPIKE_WINDOW
-  if count < 2:
-    return False
-  means = losses[:count * SPIKE_WINDOW].reshape(count, -1).mean(1)
-  return bool(means[-1] > means.min() + DIVERGED_NATS)
+  # The last window ends with the last step; what is left over is at the start.
+  windows = losses[len(losses) % SPIKE_WINDOW:].reshape(-1, SPIKE_WINDOW)
+  means = windows[np.isfinite(windows).all(1)].mean(1)
+  return bool(len(means) > 1 and means[-1] > means.min() + DIVERGED_NATS)
 
 
 def _stability(results, gqa) -> list[Finding]:
@@ -288,14 +291,16 @@ def _stability(results, gqa) -> list[Finding]:
   told = 'told in words, appendix A'
   if not all(runs):
     return [Finding('C6', test, told)]
-  counts = [[spikes(x) + 1000 * has_diverged(x) for x in run] for run in runs]
-  more = np.array(counts[0]) - np.array(counts[1])
+  # One that diverged is worse than any number of spikes.
+  counts = [[(has_diverged(x), spikes(x)) for x in run] for run in runs]
+  more = np.array([(a > b) - (a < b) for a, b in zip(*counts)])
   verdict = NOT_SHOWN
   if (more > 0).all():
     verdict = SHOWN
   elif (more <= 0).all() and (more < 0).any():
     verdict = CONTRADICTED
-  return [Finding('C6', test, told, 'spikes', None, float(more.mean()), verdict,
+  spiked = np.mean([a[1] - b[1] for a, b in zip(*counts)])
+  return [Finding('C6', test, told, 'spikes', None, float(spiked), verdict,
                   f'{len(more)} seed{"s" * (len(more) != 1)}, no interval')]
 
 

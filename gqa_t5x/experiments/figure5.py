@@ -25,7 +25,8 @@ def blocks(results: dict) -> list:
     average = results_lib.average_score(results, entry)
     if average is not None:
       scores.setdefault(name, {})[alpha] = average
-    losses.setdefault(name, {})[alpha] = entry['loss']
+    if entry.get('loss') is not None:
+      losses.setdefault(name, {})[alpha] = entry['loss']
   if len(scores.get('MQA', {})) < 3:
     return []
 

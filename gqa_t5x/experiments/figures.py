@@ -44,6 +44,8 @@ class Line:
 
 def _ticks(low: float, high: float, about: int = 4) -> list[float]:
   """Round numbers from at most `low` to at least `high`."""
+  if low == high:
+    high = low + 1.0
   raw = (high - low) / about
   scale = 10.0 ** math.floor(math.log10(raw))
   step = next(scale * m for m in (1, 2, 2.5, 5, 10) if scale * m >= raw * .999)
@@ -254,7 +256,7 @@ def of_benchmark(found: dict) -> str:
     KeyError: if it is something else.
   """
   rows = found['rows']
-  most = max(row['num_kv_heads'] for row in rows.values())
+  most = found['config']['num_heads']
   points = []
   for name, row in rows.items():
     heads, seconds = row['num_kv_heads'], row['seconds_per_sample']

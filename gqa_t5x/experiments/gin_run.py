@@ -4,6 +4,8 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import hashlib
+import pathlib
 import shlex
 from typing import Any
 
@@ -24,6 +26,22 @@ class GinRun:
     words += [f'--gin_file={path}' for path in self.gin_files]
     words += [shlex.quote(f'--gin.{pair}') for pair in self._pairs()]
     return ' '.join(words)
+
+  def recipe(self) -> dict[str, str]:
+    """Returns its command, and a hash of what its gin files say."""
+    from gqa_t5x import gin_configs
+
+    folder = pathlib.Path(gin_configs.__path__[0])
+    said = [
+        line
+        for path in self.gin_files
+        for line in (folder / path.removeprefix('gqa_t5x/gin_configs/'))
+        .read_text(encoding='utf-8')
+        .splitlines()
+        if line.strip() and not line.startswith('#')
+    ]
+    digest = hashlib.sha256('\n'.join(said).encode()).hexdigest()
+    return {'gin_run': self.command(), 'gin_files': digest[:8]}
 
   def run(self) -> Any:
     from gqa_t5x.engine import launch

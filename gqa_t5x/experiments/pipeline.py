@@ -35,7 +35,7 @@ _PREPARATION = ('vocabulary', 'data')
 _LOCAL = 'gqa_t5x/gin_configs/local/'
 _SPLITS = ('train', 'validation', 'test')
 _VOCABULARY, _VOCABULARY_PATH = 'sentencepiece.model', 'VOCABULARY_PATH'
-_GIN_RUN = 'gin_run'  # In the recipes of training runs.
+_GIN_RUN = 'gin_run'  # In the recipes of runs that gin files describe.
 _OF_REPRODUCE = '(part of gqa-t5x reproduce)'
 
 
@@ -115,7 +115,7 @@ class Pipeline:
         f'Tokenize {task}' if task else 'Read the texts and tokenize them',
         scale.seconds['data'],
         make,
-        recipe={'run': run().command(), 'version': gqa_t5x.__version__},
+        recipe=run().recipe() | {'version': gqa_t5x.__version__},
         command=lambda _: run(**self._vocabulary_path()).command(),
         needs=[self.vocabulary()],
     )
@@ -464,7 +464,7 @@ class Pipeline:
         title,
         seconds,
         run,
-        recipe={_GIN_RUN: GinRun('train', files, shared).command()},
+        recipe=GinRun('train', files, shared).recipe(),
         command=lambda target: of(target).command(),
         needs=[start, *([self.data(task)] if task else [])],
         has_product=True,

@@ -91,12 +91,11 @@ def _losses(results: dict) -> list:
   for name, entry in sorted(
       results['models'].items(),
       key=lambda item: (-item[1]['num_kv_heads'], item[0])):
-    loss = entry.get('loss')
     rows.append((name, entry.get('method') or DASH,
                  DASH if entry.get('alpha') is None else f'{entry["alpha"]:g}',
                  tables.whole(entry.get('step')),
                  tables.whole(entry.get('num_params')),
-                 DASH if loss is None else f'{loss:.3f}'))
+                 tables.loss(entry)))
   return [
       rendering.Heading('Loss'),
       rendering.Table(

@@ -28,8 +28,8 @@ class Scale:
     decode_batch_size: inputs decoded together, in evaluation.
     calibration_sequences: of calibrated conversions.
     scratch_steps: of a model that is trained from scratch, before uptraining.
-    timing: batch_size, input_length, output_length and num_repeats of the
-      decoding benchmark.
+    timing: batch_size, input_length, output_length, num_repeats and perhaps
+      dtype of the decoding benchmark.
     seconds: of a stage of each kind, about, on `machine`.
     machine: that it is made for.
     suite: tasks and checkpoint.
@@ -58,7 +58,7 @@ class Scale:
   decode_batch_size: int
   calibration_sequences: int
   scratch_steps: int
-  timing: Mapping[str, int]
+  timing: Mapping[str, int | str]
   seconds: Mapping[str, float]
   machine: str = '2 CPU cores'
   suite: suites.Suite = suites.EMBEDDED
@@ -171,7 +171,8 @@ SCALES = {
         calibration_sequences=128,
         scratch_steps=1000,
         timing=dict(
-            batch_size=32, input_length=2048, output_length=512, num_repeats=5
+            batch_size=32, input_length=2048, output_length=512, num_repeats=5,
+            dtype='bfloat16',
         ),
         seconds=dict(
             vocabulary=240, data=120, convert=5, step=0.11, loss=10,

@@ -31,9 +31,10 @@ def blocks(results: dict) -> list:
           ', '.join(str(claims.spikes(one)) for one in losses),
           f'{sum(map(claims.has_diverged, losses))} of {len(losses)}',
       ]
-      curves.append(figures.Line(name, tables.kind(name), _thinned(losses[0])))
+      points = _thinned(losses[0])
+      curves += [figures.Line(name, tables.kind(name), points)] * bool(points)
     average = results_lib.average_score(results, entry)
-    rows.append((name, *cells, f'{entry["loss"]:.3f}', tables.score(average)))
+    rows.append((name, *cells, tables.loss(entry), tables.score(average)))
   if not rows:
     return []
   return [

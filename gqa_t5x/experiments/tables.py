@@ -46,6 +46,12 @@ def whole(value: float | None) -> str:
   return DASH if value is None else f'{value:,.0f}'
 
 
+def loss(entry: dict) -> str:
+  """Of a model; a dash where it was not measured or is no number."""
+  value = entry.get('loss')
+  return DASH if value is None else f'{value:.3f}'
+
+
 def decode_value(entry: dict, key: str):
   return (entry.get('decode') or {}).get(key)
 

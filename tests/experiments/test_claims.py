@@ -153,6 +153,30 @@ def test_divergence():
   assert not claims.has_diverged(_loss_curve([150]))
   assert claims.has_diverged(_loss_curve() + [4.5] * 100)
   assert claims.has_diverged(_loss_curve() + [None])
+  # A number of steps that the window does not divide.
+  assert claims.has_diverged(_loss_curve() + [9.0] * 50)
+  assert not claims.has_diverged(_loss_curve() + _loss_curve(length=50))
+  # A step that was skipped, long ago.
+  assert not claims.has_diverged(_loss_curve() + [None] + _loss_curve())
+  assert not claims.has_diverged([3.0] * 50)
+
+
+def test_one_that_diverged_is_worse_than_spikes(results):
+  for name, curve in (
+      ('MQA', _loss_curve() + [9.0] * 150),
+      ('GQA-2', _loss_curve([150, 300])),
+  ):
+    results['models'][f'{name} from scratch'] = {
+        'origin': 'scratch', 'train_losses': [curve],
+    }  # pyformat: disable
+  (found,) = [f for f in claims.findings(results) if f.claim == 'C6']
+  assert (found.verdict, found.estimate) == ('shown', -1.0)
+
+
+def test_losses_that_are_no_number_give_no_verdict(results):
+  mean = results['models']['GQA-2']['loss_per_example']
+  mean[0][0] = None
+  assert claims.loss_difference(results, {'GQA-2': 1}, 'MHA') is None
 
 
 def test_stability(results):

@@ -64,6 +64,20 @@ def test_an_alpha_is_added_and_names_its_commit(run, capsys):
   assert row[-2:] == ['1.100', '(1)']
 
 
+def test_alphas_ascend_and_earlier_commands_are_kept(run):
+  first = run('first', '0.05,0,0.05')['command']
+  assert _Comparison.asked[0][-1] == (0.0, 0.05)
+  report = run('second', '0.1')
+  assert report['earlier_commands'] == [first] != [report['command']]
+
+
+def test_unknown_methods_are_refused_at_once(run, capsys):
+  with pytest.raises(SystemExit):
+    run('first', '0', '--methods', 'mean,svdx')
+  assert "got 'svdx'" in capsys.readouterr().err
+  assert not _Comparison.asked
+
+
 def test_cells_of_another_kind_are_refused(run, capsys):
   run('first', '0')
   with pytest.raises(SystemExit):

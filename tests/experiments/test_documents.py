@@ -38,7 +38,9 @@ def test_a_block_is_filled_from_its_files(tmp_path):
   }  # pyformat: disable
   rows = {'K=4': row, 'hf': row | {'ms_per_step': 50.0}}
   (tmp_path / 'results').mkdir()
-  (tmp_path / 'results' / 'd.json').write_text(json.dumps({'rows': rows}))
+  (tmp_path / 'results' / 'd.json').write_text(
+      json.dumps({'config': {'num_heads': 4}, 'rows': rows})
+  )
   text = (
       'Before.\n<!-- made: decoding results/d.json -->\nold\n<!-- end -->\n'
       '<!-- made: figure6 results/d.json -->\n<!-- end -->\nAfter.\n'

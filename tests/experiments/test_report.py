@@ -141,6 +141,26 @@ def test_missing_parts_become_dashes(results, tmp_path):
   assert re.search(r'\| C1 quality \| .* \| \*\*not tested\*\* \|', text)
 
 
+def test_losses_that_are_no_number_become_dashes(results, tmp_path):
+  # As `save_results` writes those of a model that diverged.
+  models = results['models']
+  for name in ('MQA', 'GQA-2', 'MHA'):
+    models[f'{name} from scratch'] = models[name] | {
+        'origin': 'scratch', 'alpha': None, 'loss': None,
+        'loss_per_example': [[None] * 25], 'train_losses': [[None] * 9],
+    }  # pyformat: disable
+  models['GQA-2']['loss'] = None
+  results_lib.save_results(tmp_path, results)
+  text, _ = (path.read_text() for path in report.write_report(tmp_path))
+  assert '| MQA from scratch | 0 | 1 of 1 | – |' in text
+
+
+def test_bars_of_zeros_can_be_drawn():
+  points = [figures.Point(name, 'gqa', 0, 0.0, '0') for name in 'ab']
+  drawn = figures.bars(points, title='t', x_label='x', y_label='y')
+  assert drawn.count('height="0.0"') == 2
+
+
 def test_no_model_at_all(results, tmp_path):
   results['models'], results['times'] = {}, {}
   results_lib.save_results(tmp_path, results)

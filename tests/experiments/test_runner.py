@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 
+from gqa_t5x import gin_configs
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import pipeline
@@ -190,6 +191,25 @@ def test_a_plan_does_not_depend_on_where_it_is_made():
     assert [stage.key for stage in _plan(name, '/a')] == [
         stage.key for stage in _plan(name, '/b')
     ]
+
+
+def test_stages_of_another_gin_file_are_others(tmp_path, monkeypatch):
+  def keys():
+    return {stage.name: stage.key for stage in _plan('table1')}
+
+  before = keys()
+  copy = tmp_path / 'gin_configs'
+  shutil.copytree(gin_configs.__path__[0], copy)
+  monkeypatch.setattr(gin_configs, '__path__', [str(copy)])
+  file = copy / 'local' / 'finetune.gin'
+  text = file.read_text()
+  file.write_text('# A remark.\n' + text)
+  assert keys() == before
+  file.write_text(text + '\noptimizer.Schedule.base = 0.7\n')
+  changed = {name for name, key in keys().items() if key != before[name]}
+  assert changed == {
+      name for name in before if name.startswith(('finetune', 'test'))
+  }
 
 
 def test_equal_compute_from_scratch():
