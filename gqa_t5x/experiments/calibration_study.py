@@ -168,8 +168,11 @@ def main(argv: list[str] | None = None) -> None:
       for kind in heads_lib.ATTENTIONS:
         loss = study.loss(study.only(kind, params), study.config.num_heads)
         add(method, k, loss, **facts | {'attention': kind})
-  words = [w for w in argv or sys.argv[1:] if '=' not in w]
-  words += [f'{pair.partition("=")[0]}=FILE' for pair in args.text]
+  # Where somebody's texts lie is of no use to others.
+  words = [
+      f'{word.partition("=")[0]}=FILE' if word in args.text else word
+      for word in (sys.argv[1:] if argv is None else argv)
+  ]
   report = {
       'command': 'python -m gqa_t5x.experiments.calibration_study '
       + shlex.join(words),

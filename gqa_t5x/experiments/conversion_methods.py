@@ -143,7 +143,7 @@ class Comparison:
   def losses(
       self, label: str, num_kv_heads: int, seed: int, alphas: list[float]
   ) -> Iterator[tuple[float, float]]:
-    """Yields (alpha, loss) as uptraining goes on."""
+    """Yields (alpha, loss) as uptraining goes on; alphas must ascend."""
     config = dataclasses.replace(self.config, num_kv_heads=num_kv_heads)
     model = network.Transformer(config)
     trainer = train.trainer_for(model, self.uptraining.config)
@@ -234,12 +234,22 @@ def numbers(kind):
   return lambda text: [kind(part) for part in text.split(',')]
 
 
+def _methods(text: str) -> list[str]:
+  labels = text.split(',')
+  for label in labels:
+    if label not in METHODS:
+      raise argparse.ArgumentTypeError(
+          f'expected methods of {", ".join(METHODS)}, got {label!r}'
+      )
+  return labels
+
+
 def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--output', required=True, metavar='JSON')
   parser.add_argument('--checkpoint', default=pretrained.CHECKPOINT_PATH)
   parser.add_argument(
-      '--methods', type=numbers(str), default=list(METHODS), metavar='M,M'
+      '--methods', type=_methods, default=list(METHODS), metavar='M,M'
   )
   parser.add_argument(
       '--num_kv_heads', type=numbers(int), default=[4, 2, 1], metavar='K,K'
@@ -276,11 +286,16 @@ def main(argv: list[str] | None = None) -> None:
             f'{path} has cells of {name} {report[name]!r}, not {value!r};'
             ' choose another file'
         )
+  if 'command' in report:
+    report['earlier_commands'] = [
+        *report.get('earlier_commands', []), report['command']
+    ]  # pyformat: disable
   report |= {
       'command': 'python -m gqa_t5x.experiments.conversion_methods '
       + shlex.join(argv if argv is not None else sys.argv[1:]),
   } | provenance.environment()
   comparison = Comparison(args.checkpoint, args.calibration_sequences)
+  alphas = sorted(set(args.alphas))
   for seed in args.seeds:
     for method in args.methods:
       heads = args.num_kv_heads
@@ -292,10 +307,10 @@ def main(argv: list[str] | None = None) -> None:
         before = cells[0] if cells else {}
         losses_by_alpha = dict(before.get('losses', {}))
         commits = dict(before.get('commits', {}))
-        if losses_by_alpha.keys() >= {str(a) for a in args.alphas}:
+        if losses_by_alpha.keys() >= {str(a) for a in alphas}:
           continue
         start = time.monotonic()
-        for alpha, loss in comparison.losses(method, k, seed, args.alphas):
+        for alpha, loss in comparison.losses(method, k, seed, alphas):
           losses_by_alpha[str(alpha)] = loss
           commits[str(alpha)] = report['commit']
           print(method, k, seed, alpha, f'{loss:.4f}', flush=True)
