@@ -26,7 +26,7 @@ def _cpu_model() -> str:
   return platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def cores() -> int:
   """Cores this process may use; fewer than the machine's in a container."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
@@ -73,7 +73,7 @@ def environment() -> dict:
       pass
   return {
       'device': {
-          'cpu': _cpu_model(), 'cores': _cores(),
+          'cpu': _cpu_model(), 'cores': cores(),
           'system': f'{platform.system()} {platform.machine()}',
           'backend': jax.default_backend(),
           'device_kind': devices[0].device_kind,

@@ -39,8 +39,8 @@ MUTATIONS = (
      'weights = jax.nn.softmax(logits * 0.99).astype(dtype)', _ATTENTION),
     ('attention.py', 'jnp.where(mask[:, :, None], 0.0, _MASKED)',
      'jnp.where(mask[:, :, None], 0.0, -1.0)', _ATTENTION),
-    ('attention.py', 'return jnp.moveaxis(out, 0, 1).reshape(query.shape)',
-     'return jnp.moveaxis(out[::-1], 0, 1).reshape(query.shape)', _ATTENTION),
+    ('attention.py', 'jnp.moveaxis(out, 0, 1).reshape(batch',
+     'jnp.moveaxis(out[::-1], 0, 1).reshape(batch', _ATTENTION),
     ('attention.py', "return grad, jnp.einsum('b,b...->...', ones, grad)[None]",
      'return grad, grad[:1]', _ATTENTION),
     ('layers.py', 'outputs = inputs.astype(self.dtype).reshape(-1,',
@@ -124,8 +124,8 @@ MUTATIONS = (
      'return found.tolist()', _SUITES),
     ('experiments/scales.py', '{**getattr(self, name), **value}', 'value',
      _SUITES),
-    ('conversion/calibration.py', 'return (self._total / self._count)',
-     'return (self._total / (self._count + 1))', _METHODS),
+    ('conversion/calibration.py', '(self._total / self._count)',
+     '(self._total / (self._count + 1))', _METHODS),
     ('conversion/calibration.py', 'self._file.seek(i * self._size',
      'self._file.seek(0 * self._size', _METHODS),
     ('conversion/calibration.py', 'self._numbers[path] = query, key',
@@ -134,8 +134,12 @@ MUTATIONS = (
      "return sums['loss']", 'engine/test_evaluate.py'),
     ('span_corruption.py', 'starts = mask & ~np.concatenate',
      'starts = mask | ~np.concatenate', _METHODS),
-    ('benchmark/plan.py', 'filled = input_length + (output_length + 1) / 2',
-     'filled = input_length + output_length', 'benchmark/test_plan.py'),
+    ('sizes.py', 'return input_length + (output_length + 1) / 2',
+     'return input_length + output_length', 'benchmark/test_decode.py'),
+    ('benchmark/decode.py', 'samples = [(t.prefill + t.steps) / batch_size',
+     'samples = [(t.prefill + t.steps)', 'benchmark/test_peers.py'),
+    ('benchmark/decode.py', 'steps = (whole - first) * output_length',
+     'steps = whole * output_length', 'benchmark/test_peers.py'),
     ('benchmark/plan.py', 'slower = max(num_bytes', 'slower = min(num_bytes',
      'benchmark/test_plan.py'),
     ('uptraining.py', 'return', 'return 1 +', 'test_gin.py'),
@@ -149,6 +153,10 @@ def main() -> None:
       '--files', default='', metavar='REGEX', help='those alone that match'
   )
   args = parser.parse_args()
+  chosen = [m for m in MUTATIONS if re.search(args.files, m[0])]
+  for file, old, *_ in chosen:
+    if old not in (ROOT / 'gqa_t5x' / file).read_text():
+      raise SystemExit(f'{old!r} no longer stands in {file}; mend the list')
   found = []
   with tempfile.TemporaryDirectory() as name:
     copy = pathlib.Path(name)
@@ -156,13 +164,9 @@ def main() -> None:
       shutil.copytree(ROOT / folder, copy / folder)
     for file in ('pyproject.toml', 'setup.py', 'README.md'):
       shutil.copy(ROOT / file, copy)
-    for file, old, new, test in MUTATIONS:
-      if not re.search(args.files, file):
-        continue
+    for file, old, new, test in chosen:
       path = copy / 'gqa_t5x' / file
       text = path.read_text()
-      if old not in text:
-        raise SystemExit(f'{old!r} no longer stands in {file}; mend the list')
       path.write_text(text.replace(old, new, 1))
       start = time.monotonic()
       done = subprocess.run(

@@ -367,6 +367,22 @@ def test_generate_reads_standard_input(checkpoint, run, monkeypatch):
   assert status == 0 and out.count('\n') == 2
 
 
+def test_samples_of_one_text_differ_whatever_the_batches(checkpoint, run):
+  words = [
+      'generate', '--checkpoint', checkpoint, '--max_decode_len', '8',
+      '--method', 'sample', '--seed', '3', *6 * ['one two'],
+  ]  # pyformat: disable
+  status, out, _ = run(*words, '--batch_size', '2')
+  assert status == 0 and len(set(out.splitlines())) == 6
+  assert out == run(*words, '--batch_size', '6')[1]
+
+
+def test_generate_without_standard_input(checkpoint, run, monkeypatch):
+  monkeypatch.setattr(sys, 'stdin', None)  # As after `<&-`.
+  status, _, err = run('generate', '--checkpoint', checkpoint)
+  assert status == 2 and 'expected texts, --input or standard input' in err
+
+
 @pytest.fixture(name='benchmark_rows')
 def fixture_benchmark_rows(checkpoint, run):
   """Rows of `benchmark decode`, by numbers of heads and batch sizes."""
@@ -424,13 +440,14 @@ def test_figure_of_a_benchmark(run, tmp_path):
   }  # pyformat: disable
   path = tmp_path / 'decode.json'
   path.write_text(json.dumps({
+      'config': {'num_heads': 4},
       'rows': {
           name: {
               'num_kv_heads': k, 'seconds_per_sample': seconds,
               'batch_size': 8, 'input_length': 512, 'output_length': 64,
           }
           for name, (k, seconds) in rows.items()
-      }
+      },
   }))  # pyformat: disable
   code, out, _ = run('figure', str(path))
   assert code == 0
@@ -444,6 +461,18 @@ def test_figure_of_a_benchmark(run, tmp_path):
   path.write_text(text.replace('"batch_size": 8', '"batch_size": 9', 1))
   assert 'input 512, output 64' in (out := run('figure', str(path))[1])
   assert 'batch' not in out  # The names of the rows have it.
+  # The most heads that were timed need not be those of MHA.
+  path.write_text(text.replace('"num_heads": 4', '"num_heads": 8'))
+  assert 'class="mha"' not in run('figure', str(path))[1]
+
+
+def test_doctor_where_jax_finds_no_device(run, monkeypatch):
+  def devices():
+    raise AssertionError('no backend cuda')
+
+  monkeypatch.setattr(jax, 'devices', devices)
+  status, out, _ = run('doctor')
+  assert status == 0 and 'devices: none, JAX says: no backend cuda' in out
 
 
 def test_doctor_tells_what_is_missing_for_what(run, monkeypatch):

@@ -41,6 +41,7 @@ from gqa_t5x import decoding
 from gqa_t5x import network
 from gqa_t5x import storage
 from gqa_t5x.benchmark import decode
+from gqa_t5x.errors import UserError
 
 Array = jax.Array
 PyTree = Any
@@ -327,6 +328,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         f'--{name}', default=default, metavar='N,N', help='default: %(default)s'
     )
   args = parser.parse_args(argv)
+  if args.output_length < 4:
+    parser.error(
+        'expected --output_length 4 or more, of which a short run takes a'
+        f' quarter, got {args.output_length}'
+    )
   numbers = {
       name: [int(part) for part in getattr(args, name).split(',')]
       for name in lists
@@ -341,7 +347,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   }
   for input_length in numbers['input_length']:
     for num_kv_heads in numbers['num_kv_heads']:
-      config = tpu_compile.t5_1_1_config(args.model, num_kv_heads)
+      try:
+        config = tpu_compile.t5_1_1_config(args.model, num_kv_heads)
+      except UserError as error:
+        parser.error(str(error))
       case = measure(
           dataclasses.replace(config, dtype=jnp.float32),
           Shape(args.batch_size, input_length, args.output_length),

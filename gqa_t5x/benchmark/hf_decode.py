@@ -20,6 +20,7 @@ import time
 from gqa_t5x.benchmark import peers
 from gqa_t5x.benchmark import tpu_compile
 from gqa_t5x.checkpoints import hf
+from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
 
@@ -119,7 +120,10 @@ def main(words: list[str]) -> None:
   from gqa_t5x import provenance
 
   jax.config.update('jax_platforms', 'cpu')  # All of the GPU is PyTorch's.
-  config = tpu_compile.t5_1_1_config(args.pop('model'), None)
+  try:
+    config = tpu_compile.t5_1_1_config(args.pop('model'), None)
+  except UserError as error:
+    parser.error(str(error))
   found = hf_decode(config, **args)
   command = ['python', '-m', 'gqa_t5x.benchmark.hf_decode', *words]
   json.dump(

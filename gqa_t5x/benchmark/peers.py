@@ -8,7 +8,6 @@ stopping. What they do in training is in `benchmark.train`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import os
 import pathlib
 from typing import Any
 
@@ -18,10 +17,12 @@ import numpy as np
 
 from gqa_t5x import checkpoints
 from gqa_t5x import extras
+from gqa_t5x import provenance
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
 Decode = Callable[[np.ndarray, int], np.ndarray]
+_ON_CPU = frozenset({'hf', 'ctranslate2'})
 PyTree = Any
 
 
@@ -56,13 +57,20 @@ def load(
     folder: where their files go.
 
   Raises:
-    UserError: if there is no such peer, or it is not installed.
+    UserError: if there is no such peer, it is not installed, or it would run on
+      another device than ours.
   """
   made = {}
+  backend = jax.default_backend()
   for name in names:
     if name not in table:
       raise UserError(
           f'expected peers of {", ".join(table)}, got {name!r}; choose one'
+      )
+    if name in _ON_CPU and backend != 'cpu':
+      raise UserError(
+          f'expected a CPU to time {name} beside ours, since it runs on that,'
+          f' got {backend}; set JAX_PLATFORMS=cpu, or leave {name} out'
       )
     try:
       made[name] = table[name](config, params, pathlib.Path(folder))
@@ -99,7 +107,7 @@ def hf_model(config: T5Config, params: PyTree, folder: pathlib.Path):
         'expected float32 to time Hugging Face beside it, got'
         f' {jnp.dtype(config.dtype).name}; add --dtype=float32'
     )
-  torch.set_num_threads(cores())
+  torch.set_num_threads(provenance.cores())
   path = folder / 'hf'
   if not path.exists():
     metadata = {'config': config.to_dict(), 'step': 0}
@@ -163,7 +171,10 @@ def _ctranslate2(config, params, folder) -> Decode:
     path.mkdir()
     spec.save(str(path))
   translator = ctranslate2.Translator(
-      str(path), device='cpu', compute_type='float32', intra_threads=cores()
+      str(path),
+      device='cpu',
+      compute_type='float32',
+      intra_threads=provenance.cores(),
   )
 
   def decode(tokens, steps):
@@ -206,13 +217,6 @@ def _t5x(config, params, folder) -> Decode:
     )
 
   return decode
-
-
-def cores() -> int:
-  """Returns how many this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 DECODE: Mapping[str, Callable[..., Decode]] = {

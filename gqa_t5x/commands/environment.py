@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`doctor` and `completion`."""
 
+import functools
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 import sys
 
 import gqa_t5x
 from gqa_t5x import extras
+from gqa_t5x import provenance
 from gqa_t5x.commands import arguments
 
 
@@ -36,7 +37,10 @@ def _doctor(args) -> None:
 
   from gqa_t5x import cache_folder
 
-  devices = [f'{d.platform} {d.device_kind}' for d in jax.devices()]
+  try:
+    devices = [f'{d.platform} {d.device_kind}' for d in jax.devices()]
+  except (RuntimeError, AssertionError) as error:  # Of a backend that is not.
+    devices = [f'none, JAX says: {error or type(error).__name__}']
   cache = cache_folder.cache_folder()
   existing = cache
   while not existing.exists():
@@ -59,7 +63,7 @@ def _doctor(args) -> None:
       'python': platform.python_version(),
       'platform': platform.platform(),
       'devices': devices,
-      'cores': os.cpu_count(),
+      'cores': provenance.cores(),
       'cache_folder': str(cache),
       'cache_free_bytes': shutil.disk_usage(existing).free,
       'features': features,
@@ -93,10 +97,13 @@ def _is_there(module: str) -> bool:
     return False
 
 
+_distributions = functools.cache(importlib.metadata.packages_distributions)
+
+
 def _version(module: str) -> str:
   """Returns the version of the package that has a module; '?' if unknown."""
   top = module.split('.')[0]
-  packages = importlib.metadata.packages_distributions().get(top, [])
+  packages = _distributions().get(top, [])
   named = [p for p in packages if module.replace('.', '-') in p.lower()]
   for package in named + packages:
     return importlib.metadata.version(package)

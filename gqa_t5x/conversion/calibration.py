@@ -60,6 +60,9 @@ class _Arrays:
     self._file = tempfile.TemporaryFile()
     self._count = 0
 
+  def __del__(self):
+    self._file.close()
+
   def __len__(self) -> int:
     return self._count
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import optax
 
+from gqa_t5x import provenance
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
@@ -33,12 +34,8 @@ def use_cpu_cores() -> None:
   """
   if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
     return
-  if hasattr(os, 'sched_getaffinity'):
-    cores = len(os.sched_getaffinity(0))
-  else:
-    cores = os.cpu_count() or 1
   # A power of two divides the usual batch sizes.
-  devices = min(8, 1 << (cores.bit_length() - 1))
+  devices = min(8, 1 << (provenance.cores().bit_length() - 1))
   # RuntimeError: JAX has its devices already, and they stay.
   with contextlib.suppress(RuntimeError):
     jax.config.update('jax_num_cpu_devices', devices)

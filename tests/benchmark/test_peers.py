@@ -8,6 +8,7 @@ import itertools
 import json
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -116,9 +117,35 @@ def test_a_peer_gets_the_inputs_of_ours_and_two_lengths(params):
   )
 
 
+def test_times_of_a_peer_by_hand(params, monkeypatch):
+  now = 0.0  # A call of the peer takes 3 s, and each step of it 2.
+
+  def peer(tokens, steps):
+    nonlocal now
+    now += 3 + 2 * steps
+    return np.asarray(_tokens(params, jnp.asarray(tokens)))[:, :steps]
+
+  fake = types.SimpleNamespace(perf_counter=lambda: now)
+  monkeypatch.setattr(decode, 'time', fake)
+  times = decode._time_peer(peer, np.full((3, 17), 2), STEPS)
+  assert (times.prefill, times.steps) == (3, 2 * STEPS)
+  shape = {'batch_size': 3, 'output_length': STEPS}
+  row = decode._times([times, times], shape)
+  assert row['ms_per_step'] == 2000
+  assert row['seconds_per_sample'] == pytest.approx((3 + 2 * STEPS) / 3)
+  assert row['tokens_per_second'] == pytest.approx(3 / 2)
+
+
 def test_a_peer_of_other_weights_is_not_timed(params):
   with pytest.raises(RuntimeError, match='peer decodes other tokens than ours'):
     _compare(params, lambda tokens, steps: np.full((3, steps), 7))
+
+
+@pytest.mark.parametrize('name', ['hf', 'ctranslate2'])
+def test_peers_on_a_cpu_are_not_timed_beside_a_gpu(params, name, monkeypatch):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  with pytest.raises(UserError, match=f'time {name} beside.*got gpu; set JAX'):
+    peers.load(peers.DECODE, [name], CONFIG, params, '/nowhere')
 
 
 def test_unknown_peers_are_refused(params):

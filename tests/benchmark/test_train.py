@@ -44,7 +44,7 @@ def test_model_flops_are_those_that_xla_counts(num_kv_heads, tied):
 
 
 def test_rows(monkeypatch):
-  monkeypatch.setattr(train, 'measure_flops', lambda: 1e9)
+  monkeypatch.setattr(train, 'measure_flops', lambda dtype: 1e9)
   found = train.compare_train(
       {'K=4': CONFIG, 'K=1': dataclasses.replace(CONFIG, num_kv_heads=1)},
       **SHAPE,
@@ -67,7 +67,7 @@ def test_a_peer_takes_the_same_first_step(name, monkeypatch):
   if name == 'hf':
     for package in ('torch', 'transformers'):
       pytest.importorskip(package)
-  monkeypatch.setattr(train, 'measure_flops', lambda: 1e9)
+  monkeypatch.setattr(train, 'measure_flops', lambda dtype: 1e9)
   # Raises unless the first losses are equal.
   found = train.compare_train(
       {'K=1': dataclasses.replace(CONFIG, num_kv_heads=1)},
@@ -81,7 +81,8 @@ def test_a_peer_takes_the_same_first_step(name, monkeypatch):
   assert found[name]['model_flops'] == found['K=4']['model_flops']
 
 
-def test_a_peer_of_another_loss_is_not_timed(monkeypatch):
-  monkeypatch.setitem(train._PEERS, 'hf', lambda *_: lambda batch: 3.0)
-  with pytest.raises(RuntimeError, match='hf has a loss of 3.0000 where ours'):
+@pytest.mark.parametrize('loss', [3.0, np.nan])
+def test_a_peer_of_another_loss_is_not_timed(monkeypatch, loss):
+  monkeypatch.setitem(train._PEERS, 'hf', lambda *_: lambda batch: loss)
+  with pytest.raises(RuntimeError, match='hf has a loss of .* where ours'):
     train.compare_train({'K=4': CONFIG}, **SHAPE, against=['hf'])
