@@ -123,13 +123,13 @@ def test_command(tmp_path, monkeypatch, capsys):
   assert '   3     5   2  step ' in capsys.readouterr().out
 
 
-@pytest.mark.t5x
 def test_too_few_steps_are_refused(tmp_path, capsys):
   with pytest.raises(SystemExit):
     cross_cache.main(['--output', str(tmp_path / 'x'), '--output_length', '3'])
   assert 'expected --output_length 4 or more' in capsys.readouterr().err
 
 
+@pytest.mark.t5x
 def test_only_t5x_own_model_projects_again(parts):
   _, params, tokens, _ = parts
   programs = cross_cache._t5x_programs(CONFIG, params, tokens, (2, 8))
