@@ -337,6 +337,13 @@ def main(argv: Sequence[str] | None = None) -> None:
       name: [int(part) for part in getattr(args, name).split(',')]
       for name in lists
   }
+  try:
+    configs = [
+        tpu_compile.t5_1_1_config(args.model, k)
+        for k in numbers['num_kv_heads']
+    ]
+  except UserError as error:
+    parser.error(str(error))
   report = {
       'command': 'python -m gqa_t5x.benchmark.cross_cache '
       + shlex.join(argv),
@@ -346,11 +353,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       'cases': [],
   }
   for input_length in numbers['input_length']:
-    for num_kv_heads in numbers['num_kv_heads']:
-      try:
-        config = tpu_compile.t5_1_1_config(args.model, num_kv_heads)
-      except UserError as error:
-        parser.error(str(error))
+    for config in configs:
       case = measure(
           dataclasses.replace(config, dtype=jnp.float32),
           Shape(args.batch_size, input_length, args.output_length),

@@ -123,10 +123,17 @@ def test_command(tmp_path, monkeypatch, capsys):
   assert '   3     5   2  step ' in capsys.readouterr().out
 
 
-def test_too_few_steps_are_refused(tmp_path, capsys):
+@pytest.mark.parametrize('words, message', [
+    (['--output_length', '3'], 'expected --output_length 4 or more'),
+    (['--model', 'huge'], "got 'huge'; choose one"),
+    (['--num_kv_heads', '6,4'], 'num_heads=6 cannot be split'),
+])  # pyformat: disable
+def test_what_cannot_be_measured_is_refused_at_once(
+    words, message, tmp_path, capsys
+):
   with pytest.raises(SystemExit):
-    cross_cache.main(['--output', str(tmp_path / 'x'), '--output_length', '3'])
-  assert 'expected --output_length 4 or more' in capsys.readouterr().err
+    cross_cache.main(['--output', str(tmp_path / 'x'), *words])
+  assert message in capsys.readouterr().err
 
 
 @pytest.mark.t5x
