@@ -148,12 +148,14 @@ class Train(_Job):
           f' what is decoded, got {best!r}'
       )
     initial = self.config.initial_checkpoint
-    if initial and cache.has_seqio() and not self.source.only_cached:
-      # Before anything is tokenized for it.
-      train.check_step(
-          check_fits(self.model, initial, self.source.mixture_or_task_name),
-          self.config,
-      )
+    teacher = self.config.teacher_checkpoint
+    if cache.has_seqio() and not self.source.only_cached:
+      # Before anything is tokenized for them.
+      name = self.source.mixture_or_task_name
+      if initial:
+        train.check_step(check_fits(self.model, initial, name), self.config)
+      if teacher:
+        check_fits(train.teacher_of(self.model), teacher, name)
     lengths = dict(self.source.task_feature_lengths)
     folders = self.source.run()
     batches = data.BatchConfig(

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """T5's training loss: cross-entropy with z-loss, in float32.
 
-The definitions, and the names of their options, are those of t5x.
+The definitions, and the names of their options, are those of t5x, but for
+distillation, which t5x has not.
 
 Letters of the shapes: B batch, T target length, V vocabulary.
 """
@@ -36,11 +37,16 @@ class LossConfig:
       'NUM_REAL_TARGET_TOKENS', 'NUM_TOTAL_TARGET_TOKENS' or
       'AVERAGE_PER_SEQUENCE'. Adafactor does not see the scale but for its
       epsilon; public T5 checkpoints want 2048 * 114 when fine-tuned.
+    distillation_weight: share of the loss that asks for a teacher's
+      distribution, from 0 to 1; the rest asks for the targets.
+    temperature: both models' logits are divided by it for that share.
   """
 
   z_loss: float = 1e-4
   label_smoothing: float = 0.0
   loss_normalizing_factor: float | str | None = None
+  distillation_weight: float = 0.0
+  temperature: float = 1.0
 
   def __post_init__(self):
     check_fields(self)
@@ -50,6 +56,13 @@ class LossConfig:
           f'loss_normalizing_factor={factor!r} is unknown; choose a number,'
           f' None or one of {", ".join(_NORMALIZERS)}'
       )
+    if not 0 <= self.distillation_weight <= 1:
+      raise UserError(
+          'expected distillation_weight from 0 to 1, got'
+          f' {self.distillation_weight}'
+      )
+    if not self.temperature > 0:
+      raise UserError(f'expected temperature above 0, got {self.temperature}')
 
 
 def token_losses(
@@ -84,6 +97,28 @@ def token_losses(
     loss = confidence * loss + rest * (over_all - loss) - entropy
   z_loss = config.z_loss * jnp.square(log_z)
   return loss + z_loss, z_loss
+
+
+def distillation_losses(
+    logits: Array, teacher_logits: Array, temperature: float
+) -> Array:
+  """Kullback-Leibler divergence of each token from the teacher's distribution.
+
+  Both are softened by the temperature, and the divergence is multiplied by its
+  square, so that gradients keep their size (Hinton et al. 2015, "Distilling the
+  Knowledge in a Neural Network", section 2).
+
+  Args:
+    logits: [B, T, V].
+    teacher_logits: [B, T, V].
+    temperature: as named.
+
+  Returns:
+    float32 [B, T], 0 where the two are the same.
+  """
+  log_q = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+  log_p = jax.nn.log_softmax(teacher_logits.astype(jnp.float32) / temperature)
+  return temperature**2 * jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def normalizer_and_weights(

@@ -49,10 +49,11 @@ _MODEL_FEATURES = (
     'decoder_positions',
 )
 
-# Fields of TrainConfig that the compiled step depends on.
+# Fields of TrainConfig that the compiled step depends on; a loss that distils
+# is not valid without a teacher.
 _OF_THE_STEP = (
-    'schedule', 'loss', 'clip_norm', 'num_microbatches', 'model_axis',
-    'max_loss', 'skip_bad_steps',
+    'schedule', 'loss', 'teacher_checkpoint', 'clip_norm', 'num_microbatches',
+    'model_axis', 'max_loss', 'skip_bad_steps',
 )  # pyformat: disable
 
 
@@ -68,6 +69,8 @@ class TrainConfig:
       `total_steps`.
     initial_checkpoint: folder of any known format, or None for random
       parameters. The optimizer's slots start anew.
+    teacher_checkpoint: folder of a multi-head model of the same shapes, whose
+      distribution `loss.distillation_weight` asks for.
     initial_step: what the initial checkpoint's step must be, or is where it
       tells none, as those of Hugging Face.
     reset_step: whether the step starts at 0, not at the checkpoint's.
@@ -96,6 +99,7 @@ class TrainConfig:
   total_steps: int | None = None
   relative_steps: int | None = None
   initial_checkpoint: str | None = None
+  teacher_checkpoint: str | None = None
   initial_step: int | None = None
   reset_step: bool = False
   schedule: optimizers.Schedule = optimizers.Schedule()
@@ -128,6 +132,12 @@ class TrainConfig:
           'expected either total_steps or relative_steps, got'
           f' {self.total_steps} and {self.relative_steps}; set one of them'
       )
+    if bool(self.teacher_checkpoint) != (self.loss.distillation_weight > 0):
+      raise UserError(
+          'expected teacher_checkpoint and distillation_weight both or neither,'
+          f' got {self.teacher_checkpoint!r} and'
+          f' {self.loss.distillation_weight}; set both'
+      )
     if self.best_mode not in ('min', 'max'):
       raise UserError(
           f"expected best_mode 'min' or 'max', got {self.best_mode!r}"
@@ -149,6 +159,14 @@ class TrainState:
   opt_state: PyTree
 
 
+def teacher_of(model: network.Transformer) -> network.Transformer:
+  """Returns the multi-head model that a model with fewer heads learns from."""
+  heads = model.config.num_heads
+  return network.Transformer(
+      dataclasses.replace(model.config, num_kv_heads=heads)
+  )
+
+
 def loss_fn(
     params: PyTree,
     model: network.Transformer,
@@ -156,6 +174,7 @@ def loss_fn(
     weights: Array,
     config: losses.LossConfig,
     dropout_key: Array | None,
+    teacher: PyTree | None = None,
 ) -> tuple[Array, dict[str, Array]]:
   """Summed loss of a batch, and sums of metrics over its real tokens.
 
@@ -166,10 +185,12 @@ def loss_fn(
     weights: float32 [B, T], multiplies the loss of each token.
     config: as named.
     dropout_key: None means no dropout.
+    teacher: parameters of `teacher_of(model)`, where the loss distils.
   """
+  features = {name: batch[name] for name in _MODEL_FEATURES if name in batch}
   logits = model.apply(
       {'params': params},
-      **{name: batch[name] for name in _MODEL_FEATURES if name in batch},
+      **features,
       enable_dropout=dropout_key is not None,
       rngs=None if dropout_key is None else {'dropout': dropout_key},
   )
@@ -177,7 +198,7 @@ def loss_fn(
   per_token, z_losses = losses.token_losses(logits, targets, config)
   real = (weights > 0).astype(jnp.float32)
   is_correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
-  return jnp.sum(per_token * weights), {
+  metrics = {
       'loss': jnp.sum(per_token * real),
       'z_loss': jnp.sum(z_losses * real),
       'accuracy': jnp.sum(is_correct * real),
@@ -186,6 +207,18 @@ def loss_fn(
           (batch['encoder_input_tokens'] > 0).astype(jnp.float32)
       ),
   }
+  if config.distillation_weight:
+    teacher_logits = teacher_of(model).apply(
+        {'params': teacher}, **features, enable_dropout=False
+    )
+    distilled = losses.distillation_losses(
+        logits, teacher_logits, config.temperature
+    )
+    metrics['distillation_loss'] = jnp.sum(distilled * real)
+    share = config.distillation_weight
+    of_targets = per_token - z_losses
+    per_token = (1 - share) * of_targets + share * distilled + z_losses
+  return jnp.sum(per_token * weights), metrics
 
 
 def make_train_step(
@@ -193,25 +226,27 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: TrainConfig,
 ) -> Callable[
-    [TrainState, Batch, Array | None], tuple[TrainState, dict[str, Array]]
+    [TrainState, Batch, Array | None, PyTree | None],
+    tuple[TrainState, dict[str, Array]],
 ]:
   """Returns the function of one step; it is pure, and not yet compiled.
 
-  It maps a state, a batch and the run's key to the next state and sums of
-  metrics, with the gradient's norm, the learning rate, and whether the step is
-  bad. What is skipped leaves sums of 0. The key is of dropout, and may be None
-  where the model has none; it is an argument, so that runs that differ in
-  their seed share what is compiled.
+  It maps a state, a batch, the run's key and the teacher's parameters to the
+  next state and sums of metrics, with the gradient's norm, the learning rate,
+  and whether the step is bad. What is skipped leaves sums of 0. The key is of
+  dropout, and may be None where the model has none; it is an argument, so that
+  runs that differ in their seed share what is compiled. The teacher is None
+  where the loss does not distil.
   """
   gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
-  def gradients(params, batch, key):
+  def gradients(params, batch, key, teacher):
     # Of the whole batch: microbatches must not change the loss.
     normalizer, weights = losses.normalizer_and_weights(batch, config.loss)
 
     def of_part(part, part_weights, part_key):
       (_, metrics), grads = gradient(
-          params, model, part, part_weights, config.loss, part_key
+          params, model, part, part_weights, config.loss, part_key, teacher
       )
       return grads, metrics
 
@@ -235,12 +270,12 @@ def make_train_step(
       (grads, metrics), _ = jax.lax.scan(add, zeros, parts)
     return jax.tree.map(lambda g: g / normalizer, grads), metrics
 
-  def train_step(state, batch, key):
+  def train_step(state, batch, key, teacher=None):
     if model.config.dropout_rate > 0.0:
       key = jax.random.fold_in(key, state.step)
     else:
       key = None
-    grads, metrics = gradients(state.params, batch, key)
+    grads, metrics = gradients(state.params, batch, key, teacher)
     rate = config.schedule(state.step)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     updates = jax.tree.map(lambda u: rate * u, updates)
@@ -286,19 +321,12 @@ class Trainer:
     self.config = config
     self.mesh = partitioning.make_mesh(config.model_axis)
     self.optimizer = optimizers.make_optimizer(config.clip_norm)
-    tokens = jnp.zeros((1, 1), jnp.int32)
-
-    def init(key):
-      return model.init(key, tokens, tokens, tokens, enable_dropout=False)
 
     def fresh(params):
       return TrainState(jnp.int32(0), params, self.optimizer.init(params))
 
-    variables = jax.eval_shape(init, jax.random.key(0))
-    shapes = jax.eval_shape(fresh, variables['params'])
-    param_shardings = partitioning.param_shardings(
-        shapes.params, variables['params_axes'], model.config, self.mesh
-    )
+    params, param_shardings = self._params_of(model)
+    shapes = jax.eval_shape(fresh, params)
     everywhere = jax.sharding.NamedSharding(
         self.mesh, jax.sharding.PartitionSpec()
     )
@@ -319,13 +347,23 @@ class Trainer:
         self.shardings,
     )
     self._init = jax.jit(
-        lambda key: init(key)['params'], out_shardings=param_shardings
+        lambda key: _init(model, key)['params'], out_shardings=param_shardings
     )
     self._fresh = jax.jit(fresh, out_shardings=self.shardings)
     self._step = jax.jit(
         make_train_step(model, self.optimizer, config),
         donate_argnums=0,
         out_shardings=(self.shardings, None),
+    )
+
+  def _params_of(self, model) -> tuple[PyTree, PyTree]:
+    """Returns shapes and shardings of a model's parameters."""
+    variables = jax.eval_shape(
+        functools.partial(_init, model), jax.random.key(0)
+    )
+    shapes = variables['params']
+    return shapes, partitioning.param_shardings(
+        shapes, variables['params_axes'], model.config, self.mesh
     )
 
   def initial_state(self, seed: int) -> TrainState:
@@ -335,28 +373,42 @@ class Trainer:
 
   def state_from(self, params: PyTree, step: int) -> TrainState:
     """Given parameters, with a fresh optimizer."""
-    params = jax.tree.map(
-        lambda x, shape: np.asarray(x, shape.dtype), params, self.shapes.params
-    )
-    params = jax.device_put(params, self.shardings.params)
+    params = _place(params, self.shapes.params, self.shardings.params)
     with self.use():
       state = self._fresh(params)
     step = jax.device_put(np.int32(step), self.shardings.step)
     return state.replace(step=step)
+
+  def place_teacher(self, params: PyTree) -> PyTree:
+    """Given parameters of `teacher_of(model)`, as `step` takes them."""
+    return _place(params, *self._params_of(teacher_of(self.model)))
 
   def step(
       self,
       state: TrainState,
       batch: Mapping[str, np.ndarray],
       key: Array | None = None,
+      teacher: PyTree | None = None,
   ) -> tuple[TrainState, dict[str, Array]]:
     """One step; `state` is given up. Returns before it is computed."""
     with self.use():
       batch = partitioning.place_batch(batch, self.mesh)
-      return self._step(state, batch, key)
+      return self._step(state, batch, key, teacher)
 
   def use(self):
     return partitioning.use(self.mesh, self.model.config)
+
+
+def _init(model, key):
+  tokens = jnp.zeros((1, 1), jnp.int32)
+  return model.init(key, tokens, tokens, tokens, enable_dropout=False)
+
+
+def _place(params, shapes, shardings):
+  params = jax.tree.map(
+      lambda x, shape: np.asarray(x, shape.dtype), params, shapes
+  )
+  return jax.device_put(params, shardings)
 
 
 _trainer = functools.lru_cache(maxsize=4)(Trainer)
@@ -400,11 +452,18 @@ def train(
       | {'data': dict(describe or {})}
   )
   params, origin = _load_initial(model, config)
+  teacher = None
+  if config.teacher_checkpoint:
+    teacher, _ = _load_fitting(
+        teacher_of(model), config.teacher_checkpoint, config
+    )
   folder.lock()
   saved = checkpointing.Checkpoints(
       config.model_dir, config.keep, config.best_metric, config.best_mode
   )
   trainer = trainer_for(model, config)
+  if teacher is not None:
+    teacher = trainer.place_teacher(teacher)
   try:
     latest = saved.latest_good_step()
     if latest is not None:
@@ -433,8 +492,8 @@ def train(
     folder.open(latest)
     with preemption.Watch() as watch:
       return _loop(
-          trainer, config, state, batches, evaluate, saved, metadata, folder,
-          watch,
+          trainer, config, state, teacher, batches, evaluate, saved, metadata,
+          folder, watch,
       )  # pyformat: disable
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
@@ -449,8 +508,9 @@ def train(
 
 
 def _loop(
-    trainer, config, state, batches, evaluate, saved, metadata, folder, watch
-):
+    trainer, config, state, teacher, batches, evaluate, saved, metadata, folder,
+    watch,
+):  # pyformat: disable
   """Runs the steps that are left; see `train`."""
   step, start = int(state.step), metadata['start_step']
   last = config.total_steps
@@ -465,7 +525,7 @@ def _loop(
   window, key = [], jax.random.key(config.seed)
   with folder.progress(step, last) as progress:
     for batch in batches(step - start) if step < last else ():
-      state, metrics = trainer.step(state, batch, key)
+      state, metrics = trainer.step(state, batch, key, teacher)
       step += 1
       window.append(metrics)
       if len(window) > 2:
@@ -541,10 +601,10 @@ def _summarize(
   # No loss where every step was skipped.
   tokens = sums['target_tokens'] or math.nan
   skipped = {'skipped_steps': len(bad)} if config.skip_bad_steps else {}
+  # The last is there where the loss distils.
+  of_a_token = ('loss', 'z_loss', 'accuracy', 'distillation_loss')
   return skipped | {
-      'loss': sums['loss'] / tokens,
-      'z_loss': sums['z_loss'] / tokens,
-      'accuracy': sums['accuracy'] / tokens,
+      **{name: sums[name] / tokens for name in of_a_token if name in sums},
       'grad_norm': sums['grad_norm'] / max(1, len(window) - len(bad)),
       'learning_rate': float(window[-1]['learning_rate']),
       'tokens': sums['target_tokens'] + sums['input_tokens'],
@@ -557,20 +617,28 @@ def _load_initial(
   """Loads the initial checkpoint and checks that it fits the model."""
   if not config.initial_checkpoint:
     return None, {}
-  params, metadata = checkpoints.load_checkpoint(config.initial_checkpoint)
-  vocabularies.check(
-      config.initial_checkpoint,
-      metadata,
-      size=config.vocabulary_size,
-      sha256=config.vocabulary_sha256,
-      how=vocabularies.HOW_IN_GIN,
-  )
-  check_params(params, model.config, config.initial_checkpoint)
+  params, metadata = _load_fitting(model, config.initial_checkpoint, config)
   check_step(metadata, config)
   step = metadata.get('step')
   return params, metadata | {
       'step': config.initial_step if step is None else step
   }
+
+
+def _load_fitting(
+    model: network.Transformer, path: str, config: TrainConfig
+) -> tuple[PyTree, dict[str, Any]]:
+  """Loads a checkpoint of this model and of the data's vocabulary."""
+  params, metadata = checkpoints.load_checkpoint(path)
+  vocabularies.check(
+      path,
+      metadata,
+      size=config.vocabulary_size,
+      sha256=config.vocabulary_sha256,
+      how=vocabularies.HOW_IN_GIN,
+  )
+  check_params(params, model.config, path)
+  return params, metadata
 
 
 def check_step(metadata: Mapping[str, Any], config: TrainConfig) -> None:

@@ -48,7 +48,8 @@ LOSS = f'{_DEV_TASK} validation, nats a token'
 _EVAL_BATCH_SIZE = 16
 _EVAL_BATCHES = 16
 
-# A label for each: the method, how heads are grouped, on what it is calibrated.
+# A label for each: the method, how heads are grouped, on what it is calibrated,
+# whether uptraining learns from the multi-head model.
 METHODS = {
     'none': {},
     'mean': {'method': 'mean'},
@@ -64,6 +65,9 @@ METHODS = {
     'svd_calibrated_similarity': {
         'method': 'svd', 'group_by': 'similarity', 'calibrated': True,
     },
+    'none_distilled': {'distilled': True},
+    'mean_distilled': {'method': 'mean', 'distilled': True},
+    'svd_distilled': {'method': 'svd', 'distilled': True},
 }  # pyformat: disable
 
 
@@ -86,6 +90,7 @@ class Comparison:
   """What all cells share: the checkpoint, its data, its covariances."""
 
   def __init__(self, checkpoint: str, calibration_sequences: int):
+    self.checkpoint = checkpoint
     self.params, metadata = checkpoints.load_checkpoint(checkpoint)
     self.config = network.T5Config(**metadata['config'])
     self.config = dataclasses.replace(self.config, dropout_rate=0.0)
@@ -128,6 +133,7 @@ class Comparison:
   def convert(self, label: str, num_kv_heads: int, seed: int):
     """Returns the parameters that a cell starts from."""
     options = dict(METHODS[label])
+    options.pop('distilled', None)
     if not options:
       return self.params
     if options.pop('calibrated', False):
@@ -146,7 +152,16 @@ class Comparison:
     """Yields (alpha, loss) as uptraining goes on; alphas must ascend."""
     config = dataclasses.replace(self.config, num_kv_heads=num_kv_heads)
     model = network.Transformer(config)
-    trainer = train.trainer_for(model, self.uptraining.config)
+    recipe, teacher = self.uptraining.config, None
+    if METHODS[label].get('distilled'):
+      recipe = dataclasses.replace(
+          recipe,
+          teacher_checkpoint=self.checkpoint,
+          loss=dataclasses.replace(recipe.loss, distillation_weight=1.0),
+      )
+    trainer = train.trainer_for(model, recipe)
+    if recipe.teacher_checkpoint:
+      teacher = trainer.place_teacher(self.params)
     state = trainer.state_from(
         self.convert(label, num_kv_heads, seed), self.step
     )
@@ -159,7 +174,7 @@ class Comparison:
     made, pending = 0, []
     for alpha in alphas:
       while made < round(alpha * self.step):
-        state, metrics = trainer.step(state, next(batches))
+        state, metrics = trainer.step(state, next(batches), teacher=teacher)
         made += 1
         pending = [*pending[-1:], metrics]
         jax.block_until_ready(pending[0])  # No further ahead than that.
@@ -299,7 +314,9 @@ def main(argv: list[str] | None = None) -> None:
   for seed in args.seeds:
     for method in args.methods:
       heads = args.num_kv_heads
-      for k in heads if METHODS[method] else [comparison.config.num_heads]:
+      if 'method' not in METHODS[method]:
+        heads = [comparison.config.num_heads]
+      for k in heads:
         cells = [
             c for c in report['cells']
             if (c['method'], c['num_kv_heads'], c['seed']) == (method, k, seed)

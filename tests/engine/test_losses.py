@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from gqa_t5x.engine import losses
 from gqa_t5x.errors import UserError
@@ -47,6 +48,29 @@ def test_token_losses_by_hand(smoothing):
   np.testing.assert_allclose(
       loss, expected + 0.01 * log_z**2, rtol=2e-5, atol=2e-5
   )
+
+
+@pytest.mark.parametrize('temperature', [1.0, 2.5])
+def test_distillation_losses_against_scipy(temperature):
+  student, teacher = make_logits(), make_logits()[::-1] * 2
+  found = losses.distillation_losses(student, teacher, temperature)
+  q, p = (
+      np.exp(x.astype(np.float64) / temperature) for x in (student, teacher)
+  )
+  expected = temperature**2 * stats.entropy(p, q, axis=-1)
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'distillation_weight': 1.5}, 'distillation_weight from 0 to 1'),
+        ({'temperature': 0.0}, 'temperature above 0'),
+    ],
+)
+def test_distillation_that_cannot_be_is_refused(changes, message):
+  with pytest.raises(UserError, match=message):
+    losses.LossConfig(**changes)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import os
 import jax
 import numpy as np
 import pytest
+from scipy import special
 
 from gqa_t5x import checkpoints
 from gqa_t5x.engine import checkpointing
@@ -274,3 +275,92 @@ def test_dropout_follows_the_key(tmp_path, batches):
     return float(trainer.step(state, batch, jax.random.key(seed))[1]['loss'])
 
   assert loss(1) == loss(1) != loss(2)
+
+
+DISTILLS = losses.LossConfig(
+    z_loss=1e-3, distillation_weight=0.75, temperature=2.0,
+    loss_normalizing_factor='NUM_REAL_TARGET_TOKENS',
+)  # pyformat: disable
+
+
+@pytest.fixture
+def teacher(tmp_path):
+  """Returns a multi-head model's parameters, and where they are."""
+  model = conftest.make_model(num_kv_heads=4)
+  params = train.Trainer(model, make_config('unused')).initial_state(7).params
+  # Random logits are all but equal: these have something to teach.
+  params['token_embedder']['embedding'] *= 3
+  path = str(tmp_path / 'teacher')
+  metadata = {'config': model.config.to_dict(), 'step': 3}
+  checkpoints.save_checkpoint(path, params, metadata=metadata)
+  return jax.tree.map(np.asarray, params), path
+
+
+def test_distillation_is_of_the_teachers_softened_distribution(
+    batches, teacher
+):
+  """The loss of a step, by hand; the teacher has no dropout."""
+  model = conftest.make_model(num_kv_heads=1, dropout_rate=0.5)
+  params = train.Trainer(model, make_config('unused')).initial_state(0).params
+  batch, key = next(batches(0)), jax.random.key(1)
+  weights = batch['decoder_loss_weights']
+  features = {k: v for k, v in batch.items() if k != 'decoder_loss_weights'}
+  logits = model.apply(
+      {'params': params}, **features, enable_dropout=True, rngs={'dropout': key}
+  )
+  wanted = conftest.make_model(num_kv_heads=4).apply(
+      {'params': teacher[0]}, **features, enable_dropout=False
+  )
+  log_q, log_p = (
+      special.log_softmax(np.float64(x) / 2, -1) for x in (logits, wanted)
+  )
+  divergence = 4 * (np.exp(log_p) * (log_p - log_q)).sum(-1)
+  logits, targets = np.float64(logits), batch['decoder_target_tokens']
+  log_z = special.logsumexp(logits, -1)
+  chosen = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+  z_loss = 1e-3 * log_z**2
+  expected = 0.25 * (log_z - chosen) + 0.75 * divergence + z_loss
+  loss, metrics = train.loss_fn(
+      params, model, batch, weights, DISTILLS, key, teacher[0]
+  )
+  np.testing.assert_allclose(loss, (expected * weights).sum(), rtol=1e-5)
+  found = [metrics[name] for name in ('distillation_loss', 'loss')]
+  expected = [
+      (x * weights).sum() for x in (divergence, log_z - chosen + z_loss)
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  assert found[0] > 1
+
+
+def test_distilling_goes_on_exactly_and_comes_closer(
+    tmp_path, batches, teacher
+):
+  """In microbatches, stopped and gone on with."""
+  model = conftest.make_model(num_kv_heads=1)
+  changes = dict(
+      teacher_checkpoint=teacher[1],
+      loss=dataclasses.replace(DISTILLS, distillation_weight=1.0),
+      num_microbatches=2, log_every=5, checkpoint_every=5,
+  )  # pyformat: disable
+  config = make_config(tmp_path / 'run', total_steps=40, **changes)
+  whole = train.train(model, config, batches)
+  found = [line['distillation_loss'] for line in read_metrics(tmp_path / 'run')]
+  assert found[-1] < 0.7 * found[0]
+  config = make_config(tmp_path / 'again', total_steps=10, **changes)
+  train.train(model, config, batches)
+  config = dataclasses.replace(config, total_steps=40)
+  same(whole.params, train.train(model, config, batches).params)
+
+
+def test_a_teacher_and_its_weight_go_together(tmp_path, batches, teacher):
+  for changes in ({'teacher_checkpoint': teacher[1]}, {'loss': DISTILLS}):
+    with pytest.raises(UserError, match='both or neither'):
+      make_config(tmp_path, **changes)
+  # A teacher with other heads, or of other sizes, is named.
+  model = conftest.make_model(num_kv_heads=1, mlp_dim=8)
+  config = make_config(
+      tmp_path / 'run', teacher_checkpoint=teacher[1], loss=DISTILLS
+  )
+  with pytest.raises(UserError, match='teacher does not fit the model'):
+    train.train(model, config, batches)
+  assert not (tmp_path / 'run').exists()

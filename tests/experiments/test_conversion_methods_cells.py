@@ -64,6 +64,13 @@ def test_an_alpha_is_added_and_names_its_commit(run, capsys):
   assert row[-2:] == ['1.100', '(1)']
 
 
+def test_distilled_cells_of_the_multi_head_model_are_one(run):
+  run('first', '0', '--methods', 'none_distilled,svd_distilled,mean')
+  assert [x[:2] for x in _Comparison.asked] == [
+      ('none_distilled', 4), ('svd_distilled', 2), ('mean', 2),
+  ]  # pyformat: disable
+
+
 def test_alphas_ascend_and_earlier_commands_are_kept(run):
   first = run('first', '0.05,0,0.05')['command']
   assert _Comparison.asked[0][-1] == (0.0, 0.05)
