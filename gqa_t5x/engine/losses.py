@@ -46,7 +46,7 @@ class LossConfig:
   label_smoothing: float = 0.0
   loss_normalizing_factor: float | str | None = None
   distillation_weight: float = 0.0
-  temperature: float = 1.0
+  temperature: float = 2.0
 
   def __post_init__(self):
     check_fields(self)

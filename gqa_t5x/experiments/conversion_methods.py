@@ -157,7 +157,7 @@ class Comparison:
       recipe = dataclasses.replace(
           recipe,
           teacher_checkpoint=self.checkpoint,
-          loss=dataclasses.replace(recipe.loss, distillation_weight=1.0),
+          loss=dataclasses.replace(recipe.loss, distillation_weight=0.5),
       )
     trainer = train.trainer_for(model, recipe)
     if recipe.teacher_checkpoint:
