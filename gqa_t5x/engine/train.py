@@ -658,11 +658,16 @@ def check_params(params: PyTree, config: network.T5Config, path: str) -> None:
        for k, x in jax.tree_util.tree_leaves_with_path(tree)}
       for tree in (params, sizes.parameter_shapes(config))
   )
+  # Nothing converts to more heads.
+  other = (
+      'a multi-head checkpoint of its sizes'
+      if config.num_kv_heads == config.num_heads
+      else 'convert it with gqa-t5x convert'
+  )
   for name in sorted(got.keys() | want.keys()):
     if got.get(name) != want.get(name):
       raise UserError(
           f'{path} does not fit the model: {name} should be'
           f' {want.get(name, "absent")}, is {got.get(name, "absent")}; choose'
-          ' the model that wrote it (NUM_KV_HEADS?) or convert it with'
-          ' gqa-t5x convert'
+          f' the model that wrote it (NUM_KV_HEADS?) or {other}'
       )

@@ -356,11 +356,12 @@ def test_a_teacher_and_its_weight_go_together(tmp_path, batches, teacher):
   for changes in ({'teacher_checkpoint': teacher[1]}, {'loss': DISTILLS}):
     with pytest.raises(UserError, match='both or neither'):
       make_config(tmp_path, **changes)
-  # A teacher with other heads, or of other sizes, is named.
+  # One that is not the multi-head model of the same sizes is named.
   model = conftest.make_model(num_kv_heads=1, mlp_dim=8)
   config = make_config(
       tmp_path / 'run', teacher_checkpoint=teacher[1], loss=DISTILLS
   )
-  with pytest.raises(UserError, match='teacher does not fit the model'):
+  with pytest.raises(UserError, match='a multi-head checkpoint') as error:
     train.train(model, config, batches)
+  assert 'teacher does not fit the model: ' in str(error.value)
   assert not (tmp_path / 'run').exists()
