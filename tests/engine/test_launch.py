@@ -158,6 +158,11 @@ def test_mistakes_give_one_line(jobs, files, bindings, message):
             'expected the vocabulary',
         ),
         ('uptrain', ['PRETRAIN_STEPS = 5000'], 'to be of step 5000'),
+        (
+            'uptrain',
+            ['TEACHER_CHECKPOINT_PATH = "gone"', 'DISTILLATION_WEIGHT = 0.5'],
+            'gone does not exist',
+        ),
     ],
 )
 def test_what_does_not_fit_is_found_before_tokenizing(
