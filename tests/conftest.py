@@ -13,6 +13,12 @@ import pytest
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+import jax
+
+# Here compiling takes longer than what is compiled. The programs that tests
+# start are optimized as a user's are.
+jax.config.update('jax_disable_most_optimizations', True)
+
 _CACHE = pytest.StashKey[str]()
 
 

@@ -282,10 +282,13 @@ REHEARSALS = {
         made=['gqa2'],
     ),
     'conversion.md': Rehearsal(
-        changes={'CKPT': _CHECKPOINT},
+        changes={
+            'CKPT': _CHECKPOINT,
+            '\'"uptrained"\'': '\'"uptrained"\'' + _FEW_STEPS,
+        },
         before=f'{_VOCABULARY} sentencepiece.model; ({_TEXT}) > text.txt',
         expected={'sequences of calibration text, no training': 1},
-        made=['OUT'],
+        made=['OUT', 'uptrained/checkpoints/7002'],
     ),
     'your_checkpoint.md': Rehearsal(
         changes={
