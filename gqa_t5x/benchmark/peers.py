@@ -39,6 +39,26 @@ def without_pad_and_eos(params: PyTree) -> PyTree:
   return params | {'decoder': params['decoder'] | {'logits_dense': dense}}
 
 
+def check(table: Mapping[str, Any], names: Sequence[str]) -> None:
+  """Checks names before anything is made for them.
+
+  Raises:
+    UserError: if there is no such peer, or it would run on another device than
+      ours.
+  """
+  backend = jax.default_backend()
+  for name in names:
+    if name not in table:
+      raise UserError(
+          f'expected peers of {", ".join(table)}, got {name!r}; choose one'
+      )
+    if name in _ON_CPU and backend != 'cpu':
+      raise UserError(
+          f'expected a CPU to time {name} beside ours, since it runs on that,'
+          f' got {backend}; set JAX_PLATFORMS=cpu, or leave {name} out'
+      )
+
+
 def load(
     table: Mapping[str, Callable[..., Any]],
     names: Sequence[str],
@@ -57,21 +77,11 @@ def load(
     folder: where their files go.
 
   Raises:
-    UserError: if there is no such peer, it is not installed, or it would run on
-      another device than ours.
+    UserError: as `check`; or if a peer is not installed.
   """
+  check(table, names)
   made = {}
-  backend = jax.default_backend()
   for name in names:
-    if name not in table:
-      raise UserError(
-          f'expected peers of {", ".join(table)}, got {name!r}; choose one'
-      )
-    if name in _ON_CPU and backend != 'cpu':
-      raise UserError(
-          f'expected a CPU to time {name} beside ours, since it runs on that,'
-          f' got {backend}; set JAX_PLATFORMS=cpu, or leave {name} out'
-      )
     try:
       made[name] = table[name](config, params, pathlib.Path(folder))
     except ImportError as error:
