@@ -154,7 +154,9 @@ def _attend(
   if bias is not None:
     logits = _add_bias(logits, grouping.split_groups(bias, num_kv_heads, 1))
   if mask is not None:
-    logits += jnp.where(mask[:, :, None], 0.0, _MASKED).astype(logits.dtype)
+    # In float16 that would be -inf, and a query that sees nothing NaN.
+    masked = max(_MASKED, float(jnp.finfo(logits.dtype).min) / 2)
+    logits += jnp.where(mask[:, :, None], 0.0, masked).astype(logits.dtype)
   weights = jax.nn.softmax(logits).astype(dtype)
   if dropout_rng is not None and dropout_rate > 0.0:
     keep = jax.random.bernoulli(

@@ -16,6 +16,7 @@ V vocabulary.
 
 import functools
 import inspect
+import numbers
 from typing import Any, Mapping, NamedTuple
 
 from flax import errors as flax_errors
@@ -113,30 +114,9 @@ def generate(
   Raises:
     UserError: if an argument is out of its range.
   """
-  if method not in _METHODS:
-    raise UserError(
-        f'method={method!r} is not a decoding method; choose one of '
-        + ', '.join(map(repr, _METHODS))
-    )
+  check_options(method, **options)
   if method == 'sample':
     options['example_ids'] = example_ids
-  if method == 'beam' and options.get('num_results', 1) != 1:
-    raise UserError(
-        f'expected num_results=1, got {options["num_results"]}: generate'
-        ' returns a row for each input; gqa_t5x.decoding.beam_search has more'
-    )
-  known = inspect.signature(_METHODS[method]).parameters
-  for name in options:
-    if name not in known:
-      others = [
-          other for other, search in _METHODS.items()
-          if name in inspect.signature(search).parameters
-      ]  # pyformat: disable
-      raise UserError(
-          f'decoding method {method!r} has no option {name!r}; '
-          + (f'choose method {" or ".join(map(repr, others))}' if others else
-             f'see gqa_t5x.decoding.{_METHODS[method].__name__}')
-      )
   try:
     out = _METHODS[method](
         model,
@@ -158,6 +138,38 @@ def generate(
         f" 'params'): {str(error).splitlines()[0]}"
     ) from error
   return out[0][:, 0] if method == 'beam' else out
+
+
+def check_options(method: str = 'greedy', **options: Any) -> None:
+  """Checks what `generate` takes besides its inputs, but for sizes.
+
+  Raises:
+    UserError: if there is no such method, or it has no such option.
+  """
+  if method not in _METHODS:
+    raise UserError(
+        f'method={method!r} is not a decoding method; choose one of '
+        + ', '.join(map(repr, _METHODS))
+    )
+  if method == 'beam' and options.get('num_results', 1) != 1:
+    raise UserError(
+        f'expected num_results=1, got {options["num_results"]}: generate'
+        ' returns a row for each input; gqa_t5x.decoding.beam_search has more'
+    )
+  known = inspect.signature(_METHODS[method]).parameters
+  for name, value in options.items():
+    if name not in known:
+      others = [
+          other for other, search in _METHODS.items()
+          if name in inspect.signature(search).parameters
+      ]  # pyformat: disable
+      raise UserError(
+          f'decoding method {method!r} has no option {name!r}; '
+          + (f'choose method {" or ".join(map(repr, others))}' if others else
+             f'see gqa_t5x.decoding.{_METHODS[method].__name__}')
+      )
+    if known[name].annotation is float and not isinstance(value, numbers.Real):
+      raise UserError(f'expected {name} to be a number, got {value!r}')
 
 
 def greedy_search(

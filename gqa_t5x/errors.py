@@ -47,6 +47,26 @@ def check_fields(instance: Any) -> None:
       raise UserError(f'expected {field.name} to be {words}, got {value!r}')
 
 
+def check_limits(
+    instance: Any,
+    *names: str,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+  """Raises UserError for a field, not None, that is out of its limits."""
+  limits = {'of at least': least, 'above': above, 'below': below}
+  words = ' and '.join(f'{k} {x}' for k, x in limits.items() if x is not None)
+  for name in names:
+    value = getattr(instance, name)
+    if value is not None and not (
+        (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    ):
+      raise UserError(f'expected {name} {words}, got {value}')
+
+
 class Preempted(Exception):
   """The program was told to stop, and has saved what it had.
 

@@ -77,7 +77,9 @@ def config_of(path: str | None) -> T5Config:
   Raises:
     UserError: if there is no such checkpoint.
   """
-  opened = checkpoints.open_checkpoint(path or pretrained.CHECKPOINT_PATH)
+  opened = checkpoints.open_checkpoint(
+      pretrained.CHECKPOINT_PATH if path is None else path
+  )
   return T5Config(**opened.metadata['config'])
 
 

@@ -17,6 +17,8 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from gqa_t5x.errors import UserError
+
 Array = jax.Array
 with_sharding_constraint = partitioning.with_sharding_constraint
 
@@ -60,6 +62,22 @@ class Dense(nn.Module):
     outputs = inputs.astype(self.dtype).reshape(-1, kernel.shape[0])
     outputs @= kernel.astype(self.dtype)
     return outputs.reshape(*batch_shape, *self.features)
+
+
+def check_activations(names: Sequence[str]) -> None:
+  """Raises UserError unless all are 'linear' or functions of flax.linen."""
+  if (
+      isinstance(names, str)
+      or not names
+      or not all(
+          name == 'linear' or callable(getattr(nn, str(name), None))
+          for name in names
+      )
+  ):
+    raise UserError(
+        "expected mlp_activations such as ('relu',) or ('gelu', 'linear'), got"
+        f' {names!r}'
+    )
 
 
 class Mlp(nn.Module):

@@ -54,7 +54,7 @@ class T5Config:
 
   Raises:
     UserError: if `num_kv_heads` does not divide `num_heads`, or a value is of
-      another type.
+      another type, unknown or out of its limits.
   """
 
   vocab_size: int
@@ -78,7 +78,19 @@ class T5Config:
       object.__setattr__(self, name, value)
 
     errors.check_fields(self)
-    put('dtype', jnp.dtype(self.dtype))
+    errors.check_limits(
+        self, 'vocab_size', 'emb_dim', 'num_heads', 'num_encoder_layers',
+        'num_decoder_layers', 'head_dim', 'mlp_dim', least=1,
+    )  # pyformat: disable
+    errors.check_limits(self, 'dropout_rate', least=0, below=1)
+    try:
+      put('dtype', jnp.dtype(self.dtype))
+    except TypeError as error:
+      raise errors.UserError(
+          "expected dtype to be 'float32', 'bfloat16' or another of JAX, got"
+          f' {self.dtype!r}'
+      ) from error
+    layers.check_activations(self.mlp_activations)
     put('mlp_activations', tuple(self.mlp_activations))
     if self.num_kv_heads is None:
       put('num_kv_heads', self.num_heads)

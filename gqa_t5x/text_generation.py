@@ -26,7 +26,7 @@ _NUM_SENTINELS = 100
 
 
 class Vocabulary:
-  """A SentencePiece model with T5's 100 sentinels after its pieces.
+  """A SentencePiece model with T5's 100 sentinels, its own or after its pieces.
 
   <extra_id_0> is the last id. Fields: `size`, with sentinels; `sha256` of the
   file.
@@ -48,10 +48,10 @@ class Vocabulary:
     self._pieces = sentencepiece.SentencePieceProcessor()
     try:
       model = model_pb2.ModelProto.FromString(data)
-      for i in reversed(range(_NUM_SENTINELS)):
-        # As in seqio the blank before a sentinel is part of it.
+      missing = 0 if vocabularies.has_sentinels(model) else _NUM_SENTINELS
+      for i in reversed(range(missing)):
         model.pieces.add(
-            piece=f'\u2581<extra_id_{i}>',
+            piece=vocabularies.SENTINEL.format(i),
             score=0.0,
             type=model_pb2.ModelProto.SentencePiece.USER_DEFINED,
         )
@@ -101,9 +101,12 @@ def line_generator(
     UserError: if the checkpoint or the vocabulary cannot be read, or they do
       not belong together.
   """
-  checkpoint = checkpoint or pretrained.CHECKPOINT_PATH
+  if checkpoint is None:
+    checkpoint = pretrained.CHECKPOINT_PATH
   params, metadata = checkpoints.load_checkpoint(checkpoint)
-  text = Vocabulary(vocabulary or vocabularies.path_for(checkpoint))
+  if vocabulary is None:
+    vocabulary = vocabularies.path_for(checkpoint)
+  text = Vocabulary(vocabulary)
   model = Transformer(T5Config(**metadata['config']))
   vocabularies.check(
       checkpoint,
@@ -161,13 +164,13 @@ def read_lines(path: str | None) -> Iterator[str]:
   """
   try:
     source = (
-        open(pathlib.Path(path).expanduser(), 'rb')
-        if path
-        else contextlib.nullcontext(sys.stdin.buffer)
+        contextlib.nullcontext(sys.stdin.buffer)
+        if path is None
+        else open(path and pathlib.Path(path).expanduser(), 'rb')
     )
   except FileNotFoundError as error:
     raise UserError(
-        f'expected a text file, but {path} does not exist; check --input'
+        f'expected a text file, but {path!r} does not exist; check --input'
     ) from error
   with source as lines:
     for number, line in enumerate(lines, 1):

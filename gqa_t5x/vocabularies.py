@@ -14,6 +14,9 @@ _LEAST_SHARE = 0.9
 
 _OF_HUGGING_FACE = 'spiece.model'
 
+# In seqio the blank before a sentinel is part of it.
+SENTINEL = '\u2581<extra_id_{}>'
+
 HOW_IN_GIN = (
     'make the task from your own files (docs/your_data.md) and pass its'
     ' SentencePiece model as --gin.default_vocabulary.path'
@@ -24,6 +27,15 @@ def path_for(checkpoint: str) -> str:
   """Returns the SentencePiece model in a checkpoint's folder, else ours."""
   beside = pathlib.Path(checkpoint).expanduser() / _OF_HUGGING_FACE
   return str(beside) if beside.is_file() else pretrained.VOCABULARY_PATH
+
+
+def has_sentinels(model: Any) -> bool:
+  """Returns whether a SentencePiece ModelProto holds T5's sentinels itself.
+
+  As those of the public t5x checkpoints of T5.1.1 and mT5 do.
+  """
+  first = SENTINEL.format(0)
+  return any(piece.piece in (first, first[1:]) for piece in model.pieces)
 
 
 def check(

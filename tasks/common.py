@@ -15,6 +15,7 @@ import gin
 
 from gqa_t5x import errors
 from gqa_t5x import pretrained
+from gqa_t5x import vocabularies
 
 EXTRA_IDS = 100
 # What the public T5.1.1 checkpoints were trained with. The file holds its 100
@@ -25,13 +26,14 @@ T5_VOCABULARY_PATH = (
 
 
 @gin.configurable
-def default_vocabulary(path: str | None = None, extra_ids: int = EXTRA_IDS):
+def default_vocabulary(path: str | None = None, extra_ids: int | None = None):
   """Returns the vocabulary of the tasks, a seqio.SentencePieceVocabulary.
 
   Args:
     path: a SentencePiece model, `None` for the one that ships (4,096 ids with
       the sentinels). Under gin, bind `default_vocabulary.path`.
-    extra_ids: sentinels after the pieces; T5 uses 100.
+    extra_ids: sentinels after the pieces of the file. `None`: none where it
+      holds them itself, as those of T5.1.1 and mT5 do, 100 otherwise.
 
   Raises:
     UserError: where the file is missing.
@@ -49,15 +51,12 @@ def t5_vocabulary(path: str | None = None, extra_ids: int | None = None):
   Args:
     path: a SentencePiece model, `None` for T5's. Under gin, bind
       `t5_vocabulary.path`.
-    extra_ids: sentinels after the pieces of the file. `None`: none for T5's
-      own file, which has them, 100 for any other.
+    extra_ids: as for `default_vocabulary`.
 
   Raises:
     UserError: where the file is missing.
   """
   path = path or T5_VOCABULARY_PATH
-  if extra_ids is None:
-    extra_ids = 0 if path == T5_VOCABULARY_PATH else EXTRA_IDS
   return _load_vocabulary(path, extra_ids, 't5_vocabulary')
 
 
@@ -69,7 +68,23 @@ def _load_vocabulary(path, extra_ids, function):
         f'expected a SentencePiece model, found no file {path!r}; give the '
         f'path of a .model file in {function}.path'
     )
+  if extra_ids is None:
+    extra_ids = 0 if _has_sentinels(path) else EXTRA_IDS
   return seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
+
+
+def _has_sentinels(path: str) -> bool:
+  if '://' in path:  # Not read before it is used; the public ones say it.
+    return '100extra' in path
+  from google.protobuf import message
+  from sentencepiece import sentencepiece_model_pb2 as model_pb2
+
+  try:
+    with open(path, 'rb') as file:
+      model = model_pb2.ModelProto.FromString(file.read())
+  except message.DecodeError:  # Seqio will say so.
+    return False
+  return vocabularies.has_sentinels(model)
 
 
 def output_features(vocabulary=None) -> dict:

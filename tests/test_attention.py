@@ -130,6 +130,16 @@ def test_float32_logits_with_bfloat16_activations():
   assert error(float32_logits=True) < error()
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_a_query_that_sees_nothing_is_no_nan(dtype):
+  """As one of padding in a packed row."""
+  query, key, value, _, mask = _inputs(4)
+  mask[0, :, 2] = False
+  arrays = [jnp.asarray(x, dtype) for x in (query, key, value)]
+  out = _attend(*arrays, mask=mask)
+  assert np.isfinite(out).all()
+
+
 def test_shapes_that_do_not_fit_are_named():
   query, key, value, _, _ = _inputs(4)
   with pytest.raises(ValueError, match=r'\[B, K, S, H\], with B=2 and H=3'):

@@ -127,11 +127,31 @@ CASES = [
     (
         f'train {MODEL} {PRETRAIN} {MODEL_DIR}'
         ' --gin.train.TrainConfig.log_every=0',
-        'log_every to be 1 or more',
+        'log_every of at least 1, got 0',
     ),
     *(
         (f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.{binding}', part)
         for binding, part in (
+            ('train.TrainConfig.keep=0', 'keep of at least 1, got 0'),
+            ('train.TrainConfig.clip_norm=0.0', 'clip_norm above 0'),
+            ('optimizer.Schedule.base=-1.0', 'base of at least 0'),
+            ('losses.LossConfig.label_smoothing=1.0', 'and below 1, got 1.0'),
+            ('losses.LossConfig.loss_normalizing_factor=0', 'factor above 0'),
+            ('SEED=-1', 'eed of at least 0, got -1'),
+            ('BATCH_SIZE=0', 'batch_size of at least 1'),
+            ('launch.Train.dev_examples=0', 'dev_examples of at least 1'),
+            ('DROPOUT_RATE=1.0', 'dropout_rate of at least 0 and below 1'),
+            ('network.T5Config.num_heads=0', 'num_heads of at least 1'),
+            ("network.T5Config.mlp_activations='gelu'", "got 'gelu'"),
+            ("network.T5Config.mlp_activations=('gelu','liner')", "'liner')"),
+            ("network.T5Config.dtype='flaot32'", "got 'flaot32'"),
+            ("train.TrainConfig.best_metric='a/b'", 'metric_examples'),
+            (
+                "train.TrainConfig.best_metric='loss'"
+                " --gin.launch.Cache.splits=('train',)",
+                'validation split',
+            ),
+            ('network.T5Config.vocab_size=100', 'of at most 100 ids'),
             ('PRETRAIN_STEPS=2.5', 'total_steps to be a whole number'),
             ("BATCH_SIZE='4'", "batch_size to be a whole number, got '4'"),
             ("SEED='x'", 'to be a whole number'),
@@ -179,6 +199,31 @@ CASES = [
         " --gin.MIXTURE_OR_TASK_NAME='docs_summarize'"
         " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
         'expected the name of a file',
+    ),
+    *(
+        (
+            f"{command} {MODEL} {gin} --gin.CHECKPOINT_PATH='{{ckpt}}'"
+            f" --gin.{target}='{{new}}'"
+            " --gin.MIXTURE_OR_TASK_NAME='docs_summarize'"
+            " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}"
+            f' --gin.launch.{job}.{binding}',
+            part,
+        )
+        for command, gin, target, job in (
+            ('eval', EVAL, 'EVAL_OUTPUT_DIR', 'Evaluate'),
+            ('infer', INFER, 'INFER_OUTPUT_PATH', 'Infer'),
+        )
+        for binding, part in (
+            ('batch_size=0', 'batch_size of at least 1'),
+            ('max_examples=0', 'max_examples of at least 1'),
+            ("decoding='beam'", "got 'beam'"),
+            ("decoding={{'max_decode_len':9}}", 'without max_decode_len'),
+            ("decoding={{'method':'beem'}}", "choose one of 'greedy'"),
+            (
+                "decoding={{'method':'sample','temperature':'hot'}}",
+                'temperature to be a number',
+            ),
+        )
     ),
     (
         'benchmark convert --num_kv_heads 2 --method first --format hf'
@@ -255,6 +300,9 @@ CASES = [
     ('figure {file} --output {new}.png', 'a file named .svg'),
     ('figure {bytes}', 'got something else'),
     ('generate --checkpoint {ckpt} --input {folder}', 'check the path'),
+    ('generate --checkpoint= text', 'got an empty one'),
+    ('generate --checkpoint {ckpt} --input=', "'' does not exist"),
+    ('generate --checkpoint {ckpt} --vocabulary= text', 'check --vocabulary'),
     ('completion ksh', 'ksh'),
     # Runs and reports.
     ('report {broken_run}', 'results.json'),
@@ -267,6 +315,7 @@ CASES = [
     ('reproduce --experiment table9 --output_dir {new}', 'table1'),
     ('reproduce --scale smoke --output_dir {folder}', 'output_dir'),
     ('reproduce --scale smoke --output_dir {run}', 'another run'),
+    ('reproduce --scale smoke --output_dir {cut_run}', 'copy it again'),
 ]
 
 _FILE_TASK = """
@@ -330,6 +379,8 @@ def places(checkpoint, tmp_path_factory):
   (root / 'loop').symlink_to(root / 'loop')
   (root / 'dangling').symlink_to(root / 'nowhere')
   (root / 'link').symlink_to(checkpoint)
+  (root / 'cut_run').mkdir()
+  (root / 'cut_run' / 'run.json').write_text('{"scale')
   (root / 'broken_run').mkdir()
   (root / 'broken_run' / 'results.json').write_text('{"scale": [')
   found = {
@@ -347,6 +398,7 @@ def places(checkpoint, tmp_path_factory):
       'folder': str(root / 'folder'),
       'scored': str(root / 'scored'),
       'run': str(root / 'run'),
+      'cut_run': str(root / 'cut_run'),
       'file': str(root / 'file.txt'),
       'bytes': str(root / 'bytes.txt'),
       'other': str(root / 'other.model'),

@@ -28,6 +28,7 @@ from gqa_t5x import pretrained
 from gqa_t5x import text_generation
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
+from gqa_t5x.tasks import common
 
 COMMANDS = [
     'reproduce', 'report', 'train', 'eval', 'infer', 'cache', 'convert',
@@ -283,12 +284,23 @@ def test_convert_then_inspect(checkpoint, tmp_path, run):
   assert 'from 6 key/value heads by mean' in out
 
 
-def test_vocabulary_gives_the_ids_of_seqio():
+@pytest.mark.parametrize('blank', [None, '\u2581', ''])
+def test_vocabulary_gives_the_ids_of_seqio(tmp_path, blank):
+  """Sentinels after the pieces, or in the file, as those of T5.1.1 and mT5."""
   seqio = pytest.importorskip('seqio')
-  ours = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
-  theirs = seqio.SentencePieceVocabulary(
-      pretrained.VOCABULARY_PATH, extra_ids=100
-  )
+  path, extra_ids = pretrained.VOCABULARY_PATH, 100
+  if blank is not None:
+    from sentencepiece import sentencepiece_model_pb2 as model_pb2
+
+    model = model_pb2.ModelProto.FromString(pathlib.Path(path).read_bytes())
+    for i in reversed(range(100)):
+      piece = model.pieces.add(piece=f'{blank}<extra_id_{i}>', score=0.0)
+      piece.type = model_pb2.ModelProto.SentencePiece.USER_DEFINED
+    path, extra_ids = str(tmp_path / 'with_sentinels.model'), 0
+    pathlib.Path(path).write_bytes(model.SerializeToString())
+  ours = text_generation.Vocabulary(path)
+  theirs = seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
+  assert common.default_vocabulary(path) == theirs
   assert ours.size == theirs.vocab_size
   for text in (
       'translate English to German: 5 May 2021',

@@ -4,6 +4,9 @@
 theory says that, and measured against errors worked out from scratch."""
 
 import dataclasses
+import errno
+import os
+import tempfile
 
 from flax import traverse_util
 import jax.numpy as jnp
@@ -375,3 +378,13 @@ def test_a_model_that_has_diverged_gives_no_covariances():
   params['encoder']['layers_0']['mlp']['wo']['kernel'] = kernel * np.nan
   with pytest.raises(UserError, match='finite activations on the calibration'):
     _covariances(params)
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
+def test_a_full_disk_is_told_as_such(monkeypatch):
+  monkeypatch.setattr(
+      tempfile, 'TemporaryFile', lambda: open('/dev/full', 'w+b', buffering=0)
+  )
+  with pytest.raises(OSError) as error:
+    calibration._Arrays((4, 4)).append(np.ones((4, 4)))  # pylint: disable=protected-access
+  assert error.value.errno == errno.ENOSPC

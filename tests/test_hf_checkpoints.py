@@ -335,6 +335,18 @@ def test_other_parameters_have_no_place(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_other_activations_have_no_name(tmp_path):
+  config = dataclasses.replace(CONFIG, mlp_activations=('silu', 'linear'))
+  with pytest.raises(UserError, match=r"got \('silu', 'linear'\); choose"):
+    checkpoints.save_checkpoint(
+        str(tmp_path / 'x'),
+        hf_reference.random_params(config, 0),
+        format='hf',
+        metadata=METADATA | {'config': config.to_dict()},
+    )
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('num_kv_heads', [4, 2, 1])
 @pytest.mark.parametrize('name', ['t5_1_0', 't5_1_1'])
 def test_transformers_runs_what_we_export(

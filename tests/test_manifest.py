@@ -130,6 +130,11 @@ def test_files_too_few_too_short_too_many(checkpoint):
   with pytest.raises(UserError, match='a file x that its manifest does not'):
     checkpoints.load_checkpoint(str(checkpoint))
   (checkpoint / 'x').unlink()
+  # What docs/your_checkpoint.md and the Hugging Face Hub add.
+  for name in ('spiece.model', 'README.md'):
+    (checkpoint / name).write_bytes(b'')
+    checkpoints.load_checkpoint(str(checkpoint))
+    (checkpoint / name).unlink()
   path = checkpoint / manifest.NAME
   path.rename(checkpoint.parent / 'moved')
   with pytest.raises(UserError, match='expected the file gqa_t5x_manifest'):

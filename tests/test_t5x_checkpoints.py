@@ -290,6 +290,14 @@ def test_folders_that_t5x_would_not_find(tmp_path, name, format, message):
 
 
 @pytest.mark.parametrize('format', FORMATS.values())
+def test_a_step_that_t5x_cannot_hold(tmp_path, format):
+  folder = f'{tmp_path}/checkpoint_'
+  checkpoints.check_target(f'{folder}{2**31 - 1}', format, None)
+  with pytest.raises(UserError, match=r'a step below 2\*\*31'):
+    checkpoints.check_target(f'{folder}{2**31}', format, None)
+
+
+@pytest.mark.parametrize('format', FORMATS.values())
 def test_formats_of_t5x_need_a_step(tmp_path, format):
   with pytest.raises(UserError, match="expected a 'step' in the metadata"):
     checkpoints.save_checkpoint(

@@ -282,7 +282,17 @@ def check_target(
         f'expected a folder named {name}, as t5x looks for, got {path}; write'
         f' to {better}{of_step}'
     )
+  if format in OF_T5X and int(folder.name.split('_')[1]) >= 2**31:
+    raise UserError(
+        f'expected a step below 2**31, as t5x holds it, got that of {path};'
+        ' choose a lower one'
+    )
 
 
 def _folder(path: str) -> pathlib.Path:
+  if not str(path):
+    raise UserError(
+        'expected the path of a checkpoint, got an empty one; look for a'
+        ' variable of the shell that is not set'
+    )
   return pathlib.Path(path).expanduser().absolute()

@@ -24,11 +24,6 @@ from gqa_t5x.network import T5Config
 SHARD_BYTES = 5 * 10**9
 _CONFIG = 'config.json'
 _WEIGHTS = 'model.safetensors'
-# What a Hugging Face folder may have besides, for its own programs.
-_BESIDE = (
-    'spiece.model', 'tokenizer.json', 'tokenizer_config.json',
-    'special_tokens_map.json', 'added_tokens.json', 'generation_config.json',
-)  # pyformat: disable
 # Of our metadata: the heads that were repeated, and are one again when read.
 _REPEATED_FROM = 'repeated_from_num_kv_heads'
 _INDEX = 'model.safetensors.index.json'
@@ -166,6 +161,8 @@ def write(
   """Writes as `checkpoints.save_checkpoint`."""
   del param_states
   config = T5Config(**metadata['config'])
+  dtype = lazy.of(params['token_embedder', 'embedding']).dtype.name
+  description = config_json(config, dtype)
   known = names.arrays(config)
   names.check_shapes(params, config, 'what is written')
   if rest := sorted(params.keys() - known.keys()):
@@ -190,8 +187,7 @@ def write(
     writing.write_json(
         _INDEX, {'metadata': {'total_size': total}, 'weight_map': files}
     )
-  dtype = leaves['shared.weight'].dtype.name
-  writing.write_json(_CONFIG, config_json(config, dtype))
+  writing.write_json(_CONFIG, description)
   # A multi-head model is what is in here, of `from_num_kv_heads` or so.
   stored = metadata | {'config': config.to_dict() | {
       'num_kv_heads': config.num_heads
@@ -203,7 +199,7 @@ def write(
 
 def copy_tokenizer(writing: folders.Writing, folder: pathlib.Path) -> None:
   """Takes along what lies beside another checkpoint and is not its weights."""
-  for name in _BESIDE:
+  for name in manifest.TOKENIZER_FILES:
     if (path := folder / name).is_file():
       writing.write(name, [path.read_bytes()])
 
@@ -257,12 +253,18 @@ def _split(leaves: dict[str, lazy.LazyArray]):
 
 
 def config_json(config: T5Config, dtype: str) -> dict[str, Any]:
-  """Returns what Hugging Face's config.json says of a model."""
-  (activation,) = (
-      name
-      for name, activations in _ACTIVATIONS.items()
-      if activations == config.mlp_activations
-  )
+  """Returns what Hugging Face's config.json says of a model.
+
+  Raises:
+    UserError: if the MLP has activations that it has no name for here.
+  """
+  names_of = {activations: name for name, activations in _ACTIVATIONS.items()}
+  if config.mlp_activations not in names_of:
+    raise UserError(
+        "expected mlp_activations of T5 for format='hf', "
+        + ' or '.join(map(str, names_of))
+        + f', got {config.mlp_activations}; choose another format'
+    )
   return {
       'architectures': ['T5ForConditionalGeneration'],
       'model_type': 't5',
@@ -274,7 +276,7 @@ def config_json(config: T5Config, dtype: str) -> dict[str, Any]:
       'num_layers': config.num_encoder_layers,
       'num_decoder_layers': config.num_decoder_layers,
       'num_heads': config.num_heads,
-      'feed_forward_proj': activation,
+      'feed_forward_proj': names_of[config.mlp_activations],
       'tie_word_embeddings': config.logits_via_embedding,
       'relative_attention_num_buckets': names.NUM_BUCKETS,
       'relative_attention_max_distance': 128,

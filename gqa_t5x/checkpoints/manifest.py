@@ -20,6 +20,13 @@ from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
 NAME = 'gqa_t5x_manifest.json'
+# What a Hugging Face folder may have besides weights, for its own programs.
+TOKENIZER_FILES = (
+    'spiece.model', 'tokenizer.json', 'tokenizer_config.json',
+    'special_tokens_map.json', 'added_tokens.json', 'generation_config.json',
+)  # pyformat: disable
+# No reader of parameters opens these, so they may come later.
+_MAY_BE_ADDED = {*TOKENIZER_FILES, 'README.md', 'LICENSE', '.gitattributes'}
 _PIECE_BYTES = 2**20
 
 
@@ -108,6 +115,8 @@ class Reading:
       if file not in found:
         raise self._damage(self._what(file), f'{file} is missing')
       if file not in self._entries:
+        if file in _MAY_BE_ADDED:
+          continue
         raise UserError(
             f'{self.folder} has a file {file} that its manifest does not list;'
             ' remove the file, or copy the checkpoint again'

@@ -61,11 +61,12 @@ def add_commands(add) -> None:
 def _generate(args) -> None:
   from gqa_t5x import text_generation
 
-  if args.text and args.input:
+  has_texts = bool(args.text) or args.input is not None
+  if args.text and args.input is not None:
     raise UserError(
         'expected texts or --input, got both; leave one of them out'
     )
-  if not (args.text or args.input or sys.stdin):
+  if not has_texts and not sys.stdin:
     raise UserError(
         'expected texts, --input or standard input, got none; give one of them'
     )
@@ -95,7 +96,7 @@ def _generate(args) -> None:
       **options,
   )
   lines = args.text or text_generation.read_lines(args.input)
-  is_typed = not (args.text or args.input) and sys.stdin.isatty()
+  is_typed = not has_texts and sys.stdin.isatty()
   if is_typed:
     print('Type a line as the model reads it; Ctrl-D ends.', file=sys.stderr)
   batch_size = 1 if is_typed else args.batch_size

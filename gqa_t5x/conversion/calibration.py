@@ -68,11 +68,15 @@ class _Arrays:
 
   def __getitem__(self, i: int) -> np.ndarray:
     self._seek(i)
-    return np.fromfile(self._file, np.float32, self._size).reshape(self._shape)
+    array = np.empty(self._shape, np.float32)
+    self._file.readinto(array)
+    return array
 
   def __setitem__(self, i: int, array: Any) -> None:
     self._seek(i)
-    np.asarray(array, np.float32).tofile(self._file)
+    # Unlike ndarray.tofile, this says why it fails.
+    self._file.write(np.ascontiguousarray(array, np.float32))
+    self._file.flush()
 
   def append(self, array: Any) -> int:
     """Returns the number it gets."""

@@ -295,11 +295,14 @@ def infer(
   ]
   with storage.locked(beside) as lines:
     done = _whole_lines(lines)
-    examples = (dataset.as_numpy_iterator() for dataset in datasets)
-    rows = itertools.islice(
-        itertools.chain.from_iterable(examples), done, max_examples
+    examples = (
+        itertools.islice(dataset.as_numpy_iterator(), max_examples)
+        for dataset in datasets
     )
-    for row, output in _predictions(
+    rows = itertools.islice(
+        itertools.chain.from_iterable(examples), done, None
+    )
+    predictions = _predictions(
         model,
         params,
         ((row, row['inputs']) for row in rows),
@@ -307,16 +310,22 @@ def infer(
         max_decode_len=feature_lengths['targets'],
         first_example=done,
         **options,
-    ):
-      line = {
-          'inputs': _text(row, 'inputs', vocabulary),
-          'prediction': vocabulary.decode(_unpadded(output).tolist()),
-          'targets': _text(row, 'targets', vocabulary),
-      }
-      text = json.dumps(line, ensure_ascii=False) + '\n'
-      lines.write(text.encode())
-      lines.flush()
-      done += 1
+    )
+    try:
+      for row, output in predictions:
+        line = {
+            'inputs': _text(row, 'inputs', vocabulary),
+            'prediction': vocabulary.decode(_unpadded(output).tolist()),
+            'targets': _text(row, 'targets', vocabulary),
+        }
+        text = json.dumps(line, ensure_ascii=False) + '\n'
+        lines.write(text.encode())
+        lines.flush()
+        done += 1
+    except UserError:
+      if not done:  # Of an option; nothing is there to go on with.
+        beside.unlink()
+      raise
     os.replace(beside, path)
   return done
 

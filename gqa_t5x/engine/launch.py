@@ -23,6 +23,7 @@ import jax
 
 from gqa_t5x import cache_folder
 from gqa_t5x import checkpoints
+from gqa_t5x import decoding
 from gqa_t5x import network
 from gqa_t5x import storage
 from gqa_t5x import vocabularies
@@ -33,6 +34,14 @@ from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
 from gqa_t5x.errors import UserError
 from gqa_t5x.errors import check_fields
+from gqa_t5x.errors import check_limits
+
+
+# Of the fields of jobs, where they have them.
+_LEAST = {
+    'batch_size': 1, 'max_examples': 1, 'dev_examples': 1, 'metric_examples': 0,
+    'num_epochs': 1, 'seed': 0, 'data_seed': 0,
+}  # pyformat: disable
 
 
 class _Job:
@@ -40,6 +49,19 @@ class _Job:
 
   def __post_init__(self):
     check_fields(self)
+    for name, least in _LEAST.items():
+      if hasattr(self, name):
+        check_limits(self, name, least=least)
+    decoding_options = getattr(self, 'decoding', {})
+    if not isinstance(decoding_options, Mapping) or (
+        'max_decode_len' in decoding_options
+    ):
+      raise UserError(
+          "expected decoding like {'method': 'beam', 'num_beams': 4}, without"
+          f' max_decode_len, got {decoding_options!r}; the longest output is'
+          " task_feature_lengths['targets']"
+      )
+    decoding.check_options(**decoding_options)
     lengths = getattr(self, 'task_feature_lengths', None)
     if lengths is None:
       return
@@ -116,7 +138,8 @@ class Train(_Job):
     batch_size: rows over all processes.
     pack: whether short examples share rows.
     data_seed: of the order of the data.
-    dev_examples: how many of each dev task the dev loss is measured on.
+    dev_examples: how many of each dev task the dev loss is measured on, in
+      whole batches.
     metric_examples: how many of each dev task are decoded to measure the
       task's own metrics; 0 is none, None all.
   """
@@ -147,11 +170,23 @@ class Train(_Job):
           f'expected best_metric to be {" or ".join(known)}, or TASK/METRIC of'
           f' what is decoded, got {best!r}'
       )
+    if best and '/' in best and self.metric_examples == 0:
+      raise UserError(
+          f'expected examples to be decoded for best_metric={best!r}, got none;'
+          ' set --gin.launch.Train.metric_examples'
+      )
+    if best and 'validation' not in self.source.splits:
+      raise UserError(
+          f'expected a validation split for best_metric={best!r}, got splits'
+          f' {tuple(self.source.splits)}; add it, or set best_metric to None'
+      )
     initial = self.config.initial_checkpoint
     teacher = self.config.teacher_checkpoint
     if cache.has_seqio() and not self.source.only_cached:
       # Before anything is tokenized for them.
       name = self.source.mixture_or_task_name
+      features = cache.provider_of(name).output_features
+      self._check_ids(features['targets'].vocabulary.vocab_size)
       if initial:
         train.check_step(check_fits(self.model, initial, name), self.config)
       if teacher:
@@ -166,6 +201,7 @@ class Train(_Job):
         seed=self.data_seed,
     )
     metas = [cache.read_meta(pathlib.Path(f)) for f in folders['train']]
+    self._check_ids(metas[0]['vocab_size'])
     hashes = {meta['vocabulary_sha256'] for meta in metas}
     if len(hashes) > 1:
       raise UserError(
@@ -173,13 +209,15 @@ class Train(_Job):
           f' {len(hashes)}; choose tasks that share one'
       )
 
+    process_index, process_count = partitioning.batch_share(mesh)
+
     def from_batch(start):
       return data.train_batches(
           folders['train'],
           batches,
           start_step=start,
-          process_index=jax.process_index(),
-          process_count=jax.process_count(),
+          process_index=process_index,
+          process_count=process_count,
       )
 
     # Where the tokens come from may differ when a run is continued; what they
@@ -202,6 +240,15 @@ class Train(_Job):
             'tokens_sha256': {meta['task']: meta['sha256'] for meta in metas},
         },
     )
+
+  def _check_ids(self, ids: int) -> None:
+    rows = self.model.config.vocab_size
+    if ids > rows:
+      raise UserError(
+          f'expected a vocabulary of at most {rows} ids, as the model has'
+          f' (vocab_size), got {ids} in {self.source.mixture_or_task_name};'
+          ' choose another model, or --gin.network.T5Config.vocab_size'
+      )
 
   def _dev_metrics(self, folders, batches, lengths):
     """Returns the function that `train.train` evaluates with."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from gqa_t5x.errors import UserError
 from gqa_t5x.errors import check_fields
+from gqa_t5x.errors import check_limits
 
 Array = jax.Array
 
@@ -56,13 +57,16 @@ class LossConfig:
           f'loss_normalizing_factor={factor!r} is unknown; choose a number,'
           f' None or one of {", ".join(_NORMALIZERS)}'
       )
+    if not isinstance(factor, str):
+      check_limits(self, 'loss_normalizing_factor', above=0)
+    check_limits(self, 'z_loss', least=0)
+    check_limits(self, 'label_smoothing', least=0, below=1)
+    check_limits(self, 'temperature', above=0)
     if not 0 <= self.distillation_weight <= 1:
       raise UserError(
           'expected distillation_weight from 0 to 1, got'
           f' {self.distillation_weight}'
       )
-    if not self.temperature > 0:
-      raise UserError(f'expected temperature above 0, got {self.temperature}')
 
 
 def token_losses(

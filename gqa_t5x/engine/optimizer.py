@@ -10,6 +10,7 @@ import optax
 
 from gqa_t5x.errors import UserError
 from gqa_t5x.errors import check_fields
+from gqa_t5x.errors import check_limits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Schedule:
       raise UserError(
           f"schedule {self.kind!r} is unknown; choose 'rsqrt' or 'constant'"
       )
+    check_limits(
+        self, 'base', 'linear_warmup_steps', 'linear_decay_steps', least=0
+    )
     if self.kind == 'rsqrt' and self.warmup_steps < 1:
       raise UserError(
           f'expected warmup_steps of 1 or more, got {self.warmup_steps}'

@@ -163,6 +163,29 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+  """Returns (index, count): which part of a batch's rows this process holds.
+
+  Processes whose devices share a model hold the same rows.
+
+  Raises:
+    UserError: if processes hold some rows together and others not.
+  """
+  held = {}
+  for row, devices in enumerate(mesh.devices):
+    for device in devices:
+      held.setdefault(device.process_index, set()).add(row)
+  ours = held[jax.process_index()]
+  size, count = len(ours), mesh.shape['data'] // len(ours)
+  parts = [set(range(i * size, (i + 1) * size)) for i in range(count)]
+  if any(rows not in parts for rows in held.values()):
+    raise UserError(
+        f"expected a model axis that divides a process's devices, or is a"
+        f' multiple of them, got {mesh.shape["model"]}; choose another'
+    )
+  return parts.index(ours), count
+
+
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
   """Puts this process's rows of a batch on its devices."""
   sharding = batch_sharding(mesh)

@@ -31,6 +31,7 @@ from gqa_t5x.engine import run_folder
 from gqa_t5x.errors import PeerLostError
 from gqa_t5x.errors import UserError
 from gqa_t5x.errors import check_fields
+from gqa_t5x.errors import check_limits
 
 _log = logging.getLogger(__name__)
 
@@ -122,11 +123,12 @@ class TrainConfig:
 
   def __post_init__(self):
     check_fields(self)
-    for name in (
-        'num_microbatches', 'log_every', 'eval_every', 'checkpoint_every',
-    ):  # pyformat: disable
-      if (value := getattr(self, name)) < 1:
-        raise UserError(f'expected {name} to be 1 or more, got {value}')
+    check_limits(
+        self, 'num_microbatches', 'log_every', 'eval_every', 'checkpoint_every',
+        'keep', least=1,
+    )  # pyformat: disable
+    check_limits(self, 'seed', least=0)
+    check_limits(self, 'clip_norm', 'max_loss', above=0)
     if (self.total_steps is None) == (self.relative_steps is None):
       raise UserError(
           'expected either total_steps or relative_steps, got'
@@ -548,14 +550,18 @@ def _loop(
         folder.write(step, {f'dev/{name}': x for name, x in dev.items()})
         progress.restart_clock()
       if is_saved:
-        if dev and config.best_metric and config.best_metric not in dev:
-          raise UserError(
-              f'best_metric={config.best_metric!r} is not measured; choose one'
-              f' of {", ".join(sorted(dev))}'
-          )
+        best = config.best_metric
+        is_unknown = dev is not None and best and best not in dev
         saved.save(
-            step, state.params, state.opt_state, metadata | {'step': step}, dev
-        )
+            step, state.params, state.opt_state, metadata | {'step': step},
+            None if is_unknown else dev,
+        )  # pyformat: disable
+        if is_unknown:
+          raise UserError(
+              f'expected best_metric to be one that is measured,'
+              f' {" or ".join(sorted(dev)) or "and there is none"}, got'
+              f' {best!r}; step {step} is saved'
+          )
         progress.restart_clock()
       if step == last:
         break

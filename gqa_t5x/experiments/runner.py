@@ -7,7 +7,6 @@ Nothing heavy is imported before the plan is shown.
 
 from collections.abc import Sequence
 import dataclasses
-import json
 import os
 import pathlib
 import sys
@@ -162,7 +161,8 @@ def _check_folder(folder: pathlib.Path, scale: str) -> None:
   """Raises UserError if the folder holds anything but a run of this scale."""
   path = folder / _RUN_FILE
   if path.exists():
-    other = json.loads(path.read_text(encoding='utf-8')).get('scale')
+    run = stages_lib.read_json(path, 'choose another --output_dir')
+    other = run.get('scale')
     if other != scale:
       raise UserError(
           f'{folder} holds another run: its scale is {other!r}, not {scale!r};'

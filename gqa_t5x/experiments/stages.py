@@ -21,6 +21,7 @@ from typing import Any
 
 from gqa_t5x import provenance
 from gqa_t5x import storage
+from gqa_t5x.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,12 +142,30 @@ def run(stages: Sequence[Stage], folder: pathlib.Path) -> dict[str, Done]:
   return {stage.name: kept(stage, folder) for stage in stages}
 
 
+def read_json(path: pathlib.Path, what_to_do: str) -> dict[str, Any]:
+  """Returns what `write_json` wrote.
+
+  Raises:
+    UserError: if the file is damaged; it ends with `what_to_do`.
+  """
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError:
+    found = None
+  if not isinstance(found, dict):
+    raise UserError(
+        f'expected what this program wrote in {path}, got something else; copy'
+        f' it again, or {what_to_do}'
+    )
+  return found
+
+
 def kept(stage: Stage, folder: pathlib.Path) -> Done | None:
   """Returns what is kept of a stage, None if it is not done."""
   path = _path(stage, folder)
   if not path.exists():
     return None
-  found = json.loads(path.read_text(encoding='utf-8'))
+  found = read_json(path, 'remove it to have it made again')
   return Done(found['result'], found['seconds'], found.get('commit'))
 
 

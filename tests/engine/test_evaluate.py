@@ -13,6 +13,7 @@ import pytest
 from gqa_t5x import decoding
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
+from gqa_t5x.errors import UserError
 from gqa_t5x.engine import train
 from gqa_t5x.experiments import scales
 from gqa_t5x.experiments import scoring
@@ -192,17 +193,45 @@ def test_inference_that_was_interrupted_goes_on(task, tmp_path, monkeypatch):
 
 
 def test_inference_of_a_mixture_ends(task, tmp_path):
+  """And takes the first of each task."""
   seqio = pytest.importorskip('seqio')
+  tf = pytest.importorskip('tensorflow')
   model = conftest.make_model(vocab_size=384)
-  seqio.MixtureRegistry.add('toy_mixture', [task], default_rate=1.0)
-  try:
+
+  def other(split, shuffle_files, seed=None):
+    del split, shuffle_files, seed
+    return tf.data.Dataset.from_tensor_slices(
+        {'inputs': ['a', 'b', 'c'], 'targets': ['a', 'b', 'c']}
+    )
+
+  add_task('toy_other', other)
+  seqio.MixtureRegistry.add('toy_mixture', [task, 'toy_other'], default_rate=1)
+
+  def infer(name, max_examples):
     count = evaluate.infer(
         model, make_params(model), 'toy_mixture', {'inputs': 16, 'targets': 6},
-        str(tmp_path / 'out'), batch_size=50,
+        str(tmp_path / name), batch_size=50, max_examples=max_examples,
     )  # pyformat: disable
+    lines = (tmp_path / name).read_text().splitlines()
+    assert len(lines) == count
+    return [json.loads(line)['targets'] for line in lines]
+
+  try:
+    assert len(infer('all', None)) == 53
+    assert infer('two', 2) == ['text 0', 'text x1', 'a', 'b']
   finally:
     seqio.MixtureRegistry.remove('toy_mixture')
-  assert count == 50
+    seqio.TaskRegistry.remove('toy_other')
+
+
+def test_a_wrong_option_leaves_no_file(task, tmp_path):
+  model = conftest.make_model(vocab_size=384)
+  with pytest.raises(UserError, match='num_beams'):
+    evaluate.infer(
+        model, make_params(model), task, {'inputs': 16, 'targets': 6},
+        str(tmp_path / 'out'), batch_size=50, method='beam', num_beams=0,
+    )  # pyformat: disable
+  assert not list(tmp_path.iterdir())
 
 
 def test_a_split_that_cannot_be_read_leaves_no_file(

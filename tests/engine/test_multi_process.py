@@ -24,11 +24,12 @@ from tests.engine.test_train import read_metrics
 from tests.engine.test_train import same
 
 
-def _train(folder, arrays, index, count, port, steps, signals):
+def _train(folder, arrays, index, count, port, steps, signals, model_axis):
   """Trains as process `index`; at step n of `signals` it gets signal s."""
   import jax
 
   from gqa_t5x.engine import data
+  from gqa_t5x.engine import partitioning
   from gqa_t5x.engine import train
 
   jax.config.update('jax_num_cpu_devices', 2 // count)
@@ -40,6 +41,7 @@ def _train(folder, arrays, index, count, port, steps, signals):
     }
     engine.join_processes()
   config = data.BatchConfig(8, 11, 7, seed=5)
+  index, count = partitioning.batch_share(partitioning.make_mesh(model_axis))
 
   def batches(start):
     rows = data.train_batches(
@@ -56,12 +58,12 @@ def _train(folder, arrays, index, count, port, steps, signals):
 
   train.train(
       conftest.make_model(dropout_rate=0.1),
-      make_config(folder, total_steps=steps),
+      make_config(folder, total_steps=steps, model_axis=model_axis),
       batches,
   )
 
 
-def _start(folder, arrays, count, steps=7, signals=None):
+def _start(folder, arrays, count, steps=7, signals=None, model_axis=1):
   """Starts the processes; `signals` are those of the last one."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
@@ -72,7 +74,7 @@ def _start(folder, arrays, count, steps=7, signals=None):
               sys.executable, '-m', __name__,
               json.dumps([
                   str(folder), arrays, index, count, port, steps,
-                  signals or {} if index == count - 1 else {},
+                  signals or {} if index == count - 1 else {}, model_axis,
               ]),
           ],
           stderr=subprocess.PIPE,
@@ -115,6 +117,17 @@ def test_two_processes_train_save_and_restore_as_one(arrays, tmp_path):
       m for m in read_metrics(one) if m['step'] > 4
   ]
   same(_params(one, 7), _params(two, 7))
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_model(arrays, tmp_path):
+  """So both need the same rows of each batch."""
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  for folder, count in ((one, 1), (two, 2)):
+    ended = _end(_start(folder, arrays, count, 3, model_axis=2))
+    assert [status for status, _ in ended] == [0] * count, ended
+  assert read_metrics(two) == read_metrics(one)
+  same(_params(one, 3), _params(two, 3))
 
 
 @pytest.mark.slow
