@@ -33,6 +33,7 @@ def _train(folder, arrays, index, count, port, steps, signals, model_axis):
   from gqa_t5x.engine import train
 
   jax.config.update('jax_num_cpu_devices', 2 // count)
+  jax.config.update('jax_disable_most_optimizations', True)
   if count > 1:
     os.environ |= {
         'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
