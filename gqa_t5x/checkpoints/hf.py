@@ -161,10 +161,10 @@ def write(
   """Writes as `checkpoints.save_checkpoint`."""
   del param_states
   config = T5Config(**metadata['config'])
-  dtype = lazy.of(params['token_embedder', 'embedding']).dtype.name
-  description = config_json(config, dtype)
   known = names.arrays(config)
   names.check_shapes(params, config, 'what is written')
+  dtype = lazy.of(params['token_embedder', 'embedding']).dtype.name
+  description = config_json(config, dtype)
   if rest := sorted(params.keys() - known.keys()):
     raise UserError(
         "expected parameters of a T5 alone for format='hf', got"
