@@ -79,9 +79,13 @@ class T5Config:
 
     errors.check_fields(self)
     errors.check_limits(
-        self, 'vocab_size', 'emb_dim', 'num_heads', 'num_encoder_layers',
-        'num_decoder_layers', 'head_dim', 'mlp_dim', least=1,
+        self, 'vocab_size', 'emb_dim', 'num_heads', 'head_dim', 'mlp_dim',
+        least=1,
     )  # pyformat: disable
+    # A decoder may be timed without its encoder.
+    errors.check_limits(
+        self, 'num_encoder_layers', 'num_decoder_layers', least=0
+    )
     errors.check_limits(self, 'dropout_rate', least=0, below=1)
     try:
       put('dtype', jnp.dtype(self.dtype))
