@@ -168,7 +168,9 @@ def check_options(method: str = 'greedy', **options: Any) -> None:
           + (f'choose method {" or ".join(map(repr, others))}' if others else
              f'see gqa_t5x.decoding.{_METHODS[method].__name__}')
       )
-    if known[name].annotation is float and not isinstance(value, numbers.Real):
+    if known[name].annotation is float and not isinstance(
+        value, (numbers.Real, np.ndarray, jax.Array)
+    ):
       raise UserError(f'expected {name} to be a number, got {value!r}')
 
 

@@ -22,8 +22,6 @@ from gqa_t5x import vocabularies
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 
-_NUM_SENTINELS = 100
-
 
 class Vocabulary:
   """A SentencePiece model with T5's 100 sentinels, its own or after its pieces.
@@ -34,7 +32,6 @@ class Vocabulary:
 
   def __init__(self, path: str):
     """Reads a model; raises UserError if `path` is none."""
-    from google.protobuf import message
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
@@ -45,22 +42,15 @@ class Vocabulary:
           f'expected a SentencePiece model, but {path} is not a file; check'
           ' --vocabulary'
       ) from error
+    model = vocabularies.parse_model(data, path)
+    for i in reversed(range(vocabularies.missing_sentinels(model))):
+      model.pieces.add(
+          piece=vocabularies.SENTINEL.format(i),
+          score=0.0,
+          type=model_pb2.ModelProto.SentencePiece.USER_DEFINED,
+      )
     self._pieces = sentencepiece.SentencePieceProcessor()
-    try:
-      model = model_pb2.ModelProto.FromString(data)
-      missing = 0 if vocabularies.has_sentinels(model) else _NUM_SENTINELS
-      for i in reversed(range(missing)):
-        model.pieces.add(
-            piece=vocabularies.SENTINEL.format(i),
-            score=0.0,
-            type=model_pb2.ModelProto.SentencePiece.USER_DEFINED,
-        )
-      self._pieces.LoadFromSerializedProto(model.SerializeToString())
-    except (message.DecodeError, RuntimeError) as error:
-      raise UserError(
-          f'{path} is not a SentencePiece model; pass the .model file that the'
-          ' checkpoint was trained with'
-      ) from error
+    self._pieces.LoadFromSerializedProto(model.SerializeToString())
     self.sha256 = hashlib.sha256(data).hexdigest()
     self.size = self._pieces.GetPieceSize()
 
@@ -166,11 +156,11 @@ def read_lines(path: str | None) -> Iterator[str]:
     source = (
         contextlib.nullcontext(sys.stdin.buffer)
         if path is None
-        else open(path and pathlib.Path(path).expanduser(), 'rb')
+        else open(pathlib.Path(path).expanduser(), 'rb')
     )
   except FileNotFoundError as error:
     raise UserError(
-        f'expected a text file, but {path!r} does not exist; check --input'
+        f'expected a text file, but {path} does not exist; check --input'
     ) from error
   with source as lines:
     for number, line in enumerate(lines, 1):

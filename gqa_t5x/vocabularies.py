@@ -14,6 +14,7 @@ _LEAST_SHARE = 0.9
 
 _OF_HUGGING_FACE = 'spiece.model'
 
+NUM_SENTINELS = 100
 # In seqio the blank before a sentinel is part of it.
 SENTINEL = '\u2581<extra_id_{}>'
 
@@ -29,13 +30,35 @@ def path_for(checkpoint: str) -> str:
   return str(beside) if beside.is_file() else pretrained.VOCABULARY_PATH
 
 
-def has_sentinels(model: Any) -> bool:
-  """Returns whether a SentencePiece ModelProto holds T5's sentinels itself.
+def parse_model(data: bytes, path: str) -> Any:
+  """Returns the ModelProto of a SentencePiece model.
 
-  As those of the public t5x checkpoints of T5.1.1 and mT5 do.
+  Raises:
+    UserError: if the bytes of `path` are none.
+  """
+  from google.protobuf import message
+  import sentencepiece
+  from sentencepiece import sentencepiece_model_pb2 as model_pb2
+
+  try:
+    # Bytes that are no model may still be a ModelProto.
+    sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(data)
+    return model_pb2.ModelProto.FromString(data)
+  except (message.DecodeError, RuntimeError) as error:
+    raise UserError(
+        f'{path} is not a SentencePiece model; pass the .model file that the'
+        ' checkpoint was trained with'
+    ) from error
+
+
+def missing_sentinels(model: Any) -> int:
+  """Returns how many of T5's sentinels a ModelProto lacks: all, or none.
+
+  Those of the public t5x checkpoints of T5.1.1 and mT5 hold them.
   """
   first = SENTINEL.format(0)
-  return any(piece.piece in (first, first[1:]) for piece in model.pieces)
+  held = any(piece.piece in (first, first[1:]) for piece in model.pieces)
+  return 0 if held else NUM_SENTINELS
 
 
 def check(

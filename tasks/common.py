@@ -17,7 +17,6 @@ from gqa_t5x import errors
 from gqa_t5x import pretrained
 from gqa_t5x import vocabularies
 
-EXTRA_IDS = 100
 # What the public T5.1.1 checkpoints were trained with. The file holds its 100
 # sentinels among its 32,100 pieces; 100 more would lie beyond the embedding.
 T5_VOCABULARY_PATH = (
@@ -36,7 +35,7 @@ def default_vocabulary(path: str | None = None, extra_ids: int | None = None):
       holds them itself, as those of T5.1.1 and mT5 do, 100 otherwise.
 
   Raises:
-    UserError: where the file is missing.
+    UserError: where the file is missing, or is no such model.
   """
   path = path or pretrained.VOCABULARY_PATH
   return _load_vocabulary(path, extra_ids, 'default_vocabulary')
@@ -69,22 +68,16 @@ def _load_vocabulary(path, extra_ids, function):
         f'path of a .model file in {function}.path'
     )
   if extra_ids is None:
-    extra_ids = 0 if _has_sentinels(path) else EXTRA_IDS
+    extra_ids = _missing_sentinels(path)
   return seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
 
 
-def _has_sentinels(path: str) -> bool:
+def _missing_sentinels(path: str) -> int:
   if '://' in path:  # Not read before it is used; the public ones say it.
-    return '100extra' in path
-  from google.protobuf import message
-  from sentencepiece import sentencepiece_model_pb2 as model_pb2
-
-  try:
-    with open(path, 'rb') as file:
-      model = model_pb2.ModelProto.FromString(file.read())
-  except message.DecodeError:  # Seqio will say so.
-    return False
-  return vocabularies.has_sentinels(model)
+    return 0 if '100extra' in path else vocabularies.NUM_SENTINELS
+  with open(path, 'rb') as file:
+    model = vocabularies.parse_model(file.read(), path)
+  return vocabularies.missing_sentinels(model)
 
 
 def output_features(vocabulary=None) -> dict:
@@ -136,7 +129,7 @@ def add_task(
       # Only names and types count: the class gives the vocabulary. The one
       # that ships is on this disk, so nothing is fetched.
       output_features=output_features(
-          _load_vocabulary(pretrained.VOCABULARY_PATH, EXTRA_IDS, '')
+          _load_vocabulary(pretrained.VOCABULARY_PATH, None, '')
       ),
       **kwargs,
   )

@@ -163,6 +163,7 @@ def write(
   config = T5Config(**metadata['config'])
   known = names.arrays(config)
   names.check_shapes(params, config, 'what is written')
+  # Before anything is written: not every model has one.
   dtype = lazy.of(params['token_embedder', 'embedding']).dtype.name
   description = config_json(config, dtype)
   if rest := sorted(params.keys() - known.keys()):

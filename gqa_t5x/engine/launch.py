@@ -159,7 +159,7 @@ class Train(_Job):
         (mesh.shape['data'], 'the devices that share a batch'),
         (self.config.num_microbatches, 'num_microbatches'),
     ):
-      if self.batch_size < 1 or self.batch_size % parts:
+      if self.batch_size % parts:
         raise UserError(
             f'expected a batch size that {what} divide, {parts}, got'
             f' {self.batch_size}; choose a multiple of {parts}'

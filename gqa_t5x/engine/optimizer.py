@@ -43,10 +43,8 @@ class Schedule:
     check_limits(
         self, 'base', 'linear_warmup_steps', 'linear_decay_steps', least=0
     )
-    if self.kind == 'rsqrt' and self.warmup_steps < 1:
-      raise UserError(
-          f'expected warmup_steps of 1 or more, got {self.warmup_steps}'
-      )
+    if self.kind == 'rsqrt':
+      check_limits(self, 'warmup_steps', least=1)
     if self.linear_decay_steps and self.last_step is None:
       raise UserError(
           'expected the last_step of linear_decay_steps='

@@ -20,6 +20,7 @@ from typing import Any
 
 import gqa_t5x
 from gqa_t5x import pretrained
+from gqa_t5x import vocabularies
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import stages as stages_lib
@@ -74,9 +75,7 @@ class Pipeline:
     """The SentencePiece model; None is the one that ships."""
     if self._suite.checkpoint:
       return None
-    from gqa_t5x.tasks import common
-
-    pieces = self._suite.vocab_size - common.EXTRA_IDS
+    pieces = self._suite.vocab_size - vocabularies.NUM_SENTINELS
 
     def make(target):
       from gqa_t5x.tasks import train_vocabulary

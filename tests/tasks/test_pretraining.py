@@ -9,6 +9,7 @@ seqio = pytest.importorskip('seqio')
 tf = pytest.importorskip('tensorflow')
 
 from gqa_t5x import span_corruption
+from gqa_t5x import vocabularies
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import pretraining
 
@@ -74,7 +75,7 @@ def test_task_hides_and_keeps_every_token_once():
   documents = [f'The value of argument {i} is a tensor.' for i in range(200)]
   task = _task('test_spans', documents)
   vocabulary = task.output_features['inputs'].vocabulary
-  first_sentinel = vocabulary.vocab_size - common.EXTRA_IDS
+  first_sentinel = vocabulary.vocab_size - vocabularies.NUM_SENTINELS
   examples = _examples(task, seed=3)
   rebuilt = []
   for example in examples:
