@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import hashlib
 import itertools
+import os
 import pathlib
 import sys
 
@@ -156,11 +157,11 @@ def read_lines(path: str | None) -> Iterator[str]:
     source = (
         contextlib.nullcontext(sys.stdin.buffer)
         if path is None
-        else open(pathlib.Path(path).expanduser(), 'rb')
+        else open(os.path.expanduser(path), 'rb')
     )
   except FileNotFoundError as error:
     raise UserError(
-        f'expected a text file, but {path} does not exist; check --input'
+        f'expected a text file, but {path!r} does not exist; check --input'
     ) from error
   with source as lines:
     for number, line in enumerate(lines, 1):
