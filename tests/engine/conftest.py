@@ -42,7 +42,12 @@ def write_arrays(folder, count: int = 50, seed: int = 0) -> str:
     np.save(folder / f'{name}.npy', np.concatenate(examples).astype(np.uint16))
     offsets = np.cumsum([0, *map(len, examples)])
     np.save(folder / f'{name}_offsets.npy', offsets.astype(np.int64))
-  meta = {'task': 'toy', 'split': 'train', 'num_examples': count}
+  meta = {
+      'task': 'toy', 'split': 'train', 'num_examples': count,
+      'feature_lengths': {'inputs': 11, 'targets': 7}, 'num_epochs': 1,
+      'seed': 0, 'max_examples': None, 'sha256': '',
+      'vocab_size': 40, 'vocabulary_sha256': '',
+  }  # pyformat: disable
   (folder / 'meta.json').write_text(json.dumps(meta))
   return str(folder)
 

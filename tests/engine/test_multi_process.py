@@ -24,13 +24,12 @@ from tests.engine.test_train import read_metrics
 from tests.engine.test_train import same
 
 
-def _train(folder, arrays, index, count, port, steps, signals, model_axis):
+def _train(folder, cache_dir, index, count, port, steps, signals, model_axis):
   """Trains as process `index`; at step n of `signals` it gets signal s."""
   import jax
 
   from gqa_t5x.engine import data
-  from gqa_t5x.engine import partitioning
-  from gqa_t5x.engine import train
+  from gqa_t5x.engine import launch
 
   jax.config.update('jax_num_cpu_devices', 2 // count)
   jax.config.update('jax_disable_most_optimizations', True)
@@ -41,27 +40,29 @@ def _train(folder, arrays, index, count, port, steps, signals, model_axis):
         'JAX_PROCESS_ID': str(index),
     }
     engine.join_processes()
-  config = data.BatchConfig(8, 11, 7, seed=5)
-  index, count = partitioning.batch_share(partitioning.make_mesh(model_axis))
+  train_batches = data.train_batches
 
-  def batches(start):
-    rows = data.train_batches(
-        {arrays: 1.0},
-        config,
-        start_step=start,
-        process_index=index,
-        process_count=count,
-    )
-    for n, batch in enumerate(rows, start):
+  def with_signals(*args, start_step, **options):
+    rows = train_batches(*args, start_step=start_step, **options)
+    for n, batch in enumerate(rows, start_step):
       if str(n) in signals:
         os.kill(os.getpid(), signals[str(n)])
       yield batch
 
-  train.train(
-      conftest.make_model(dropout_rate=0.1),
-      make_config(folder, total_steps=steps, model_axis=model_axis),
-      batches,
-  )
+  data.train_batches = with_signals
+  launch.Train(
+      model=conftest.make_model(dropout_rate=0.1),
+      config=make_config(folder, total_steps=steps, model_axis=model_axis),
+      source=launch.Cache(
+          mixture_or_task_name='toy',
+          task_feature_lengths={'inputs': 11, 'targets': 7},
+          splits=('train',),
+          cache_dir=cache_dir,
+          only_cached=True,
+      ),
+      batch_size=8,
+      data_seed=5,
+  ).run()
 
 
 def _start(folder, arrays, count, steps=7, signals=None, model_axis=1):
@@ -99,7 +100,9 @@ def _end(processes, timeout=120):
 @pytest.fixture(scope='module', name='arrays')
 def fixture_arrays(tmp_path_factory):
   folder = tmp_path_factory.mktemp('arrays')
-  return conftest.write_arrays(folder / 'toy' / 'train')
+  conftest.write_arrays(folder / 'toy' / 'train')
+  (folder / 'toy.train.json').write_text('{"toy/train": 1.0}')
+  return str(folder)
 
 
 def _params(run, step):
