@@ -36,7 +36,7 @@ from gqa_t5x import sizes
 from gqa_t5x.benchmark.devices import DEVICES
 from gqa_t5x.engine import optimizer as optimizers
 from gqa_t5x.engine import partitioning
-from gqa_t5x.engine import train
+from gqa_t5x.engine import train_step
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import paper
 from gqa_t5x.network import T5Config, Transformer
@@ -361,12 +361,12 @@ def _train_programs(job: Job, config: T5Config, mesh: Mesh):
   shardings, params = _params(model, mesh, jnp.float32)
   everywhere = NamedSharding(mesh, PartitionSpec())
   shapes = jax.eval_shape(
-      lambda params: train.TrainState(
+      lambda params: train_step.TrainState(
           jnp.int32(0), params, optimizer.init(params)
       ),
       params,
   )
-  shardings = train.TrainState(
+  shardings = train_step.TrainState(
       everywhere,
       shardings,
       partitioning.state_shardings(
@@ -384,11 +384,9 @@ def _train_programs(job: Job, config: T5Config, mesh: Mesh):
       'decoder_input_tokens': targets,
       'decoder_target_tokens': targets,
   }
-  run = train.TrainConfig(
-      '', total_steps=0, num_microbatches=job.num_microbatches
-  )
+  run = train_step.StepConfig(num_microbatches=job.num_microbatches)
   step = jax.jit(
-      train.make_train_step(model, optimizer, run),
+      train_step.make_train_step(model, optimizer, run),
       donate_argnums=0,
       out_shardings=(shardings, None),
   )

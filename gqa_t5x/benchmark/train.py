@@ -22,7 +22,7 @@ from gqa_t5x import network
 from gqa_t5x import sizes
 from gqa_t5x.benchmark import peers as peers_lib
 from gqa_t5x.checkpoints import names
-from gqa_t5x.engine import train
+from gqa_t5x.engine import train_step
 
 _Step = Callable[[Mapping[str, np.ndarray]], float]
 
@@ -184,8 +184,7 @@ def compare_train(
 
 def _step(model: Any, seed: int, params: Any = None) -> _Step:
   """Returns what takes a step from a batch to its loss, nats a token."""
-  config = train.TrainConfig(model_dir='', total_steps=0)
-  trainer = train.trainer_for(model, config)
+  trainer = train_step.trainer_for(model, train_step.StepConfig())
   if params is None:
     state = trainer.initial_state(seed)
   else:
@@ -208,10 +207,8 @@ def _peers(
     against: Sequence[str], config: network.T5Config, seed: int
 ) -> dict[str, _Step]:
   """Returns the peers' steps, from the parameters that ours starts with."""
-  trainer = train.trainer_for(
-      network.Transformer(config),
-      train.TrainConfig(model_dir='', total_steps=0),
-  )
+  model = network.Transformer(config)
+  trainer = train_step.trainer_for(model, train_step.StepConfig())
   params = jax.device_get(trainer.initial_state(seed).params)
   with tempfile.TemporaryDirectory() as folder:
     return peers_lib.load(_PEERS, against, config, params, folder)

@@ -32,6 +32,7 @@ from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train
+from gqa_t5x.engine import train_step
 from gqa_t5x.errors import UserError
 from gqa_t5x.errors import check_fields
 from gqa_t5x.errors import check_limits
@@ -190,7 +191,7 @@ class Train(_Job):
       if initial:
         train.check_step(check_fits(self.model, initial, name), self.config)
       if teacher:
-        check_fits(train.teacher_of(self.model), teacher, name)
+        check_fits(train_step.teacher_of(self.model), teacher, name)
     lengths = dict(self.source.task_feature_lengths)
     folders = self.source.run()
     batches = data.BatchConfig(

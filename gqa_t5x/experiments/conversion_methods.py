@@ -40,7 +40,7 @@ from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import launch
 from gqa_t5x.engine import partitioning
-from gqa_t5x.engine import train
+from gqa_t5x.engine import train_step
 from gqa_t5x.experiments import figures
 
 _DEV_TASK = 'docs_span_corruption'
@@ -159,7 +159,7 @@ class Comparison:
           teacher_checkpoint=self.checkpoint,
           loss=dataclasses.replace(recipe.loss, distillation_weight=0.5),
       )
-    trainer = train.trainer_for(model, recipe)
+    trainer = train_step.trainer_for(model, recipe)
     if recipe.teacher_checkpoint:
       teacher = trainer.place_teacher(self.params)
     state = trainer.state_from(

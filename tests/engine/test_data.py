@@ -12,7 +12,7 @@ from gqa_t5x import pretrained
 from gqa_t5x.engine import cache
 from gqa_t5x.engine import data
 from gqa_t5x.engine import losses
-from gqa_t5x.engine import train
+from gqa_t5x.engine import train_step
 from gqa_t5x.errors import UserError
 from tests.engine import conftest
 
@@ -108,14 +108,13 @@ def test_packing_does_not_change_the_loss(rates):
       datasets, [[e] for e in examples], data.BatchConfig(6, 24, 24)
   )
   model = conftest.make_model()
-  params = train.Trainer(
-      model, train.TrainConfig('unused', total_steps=1)
-  ).initial_state(0).params
+  trainer = train_step.Trainer(model, train_step.StepConfig())
+  params = trainer.initial_state(0).params
   config = losses.LossConfig()
 
   def loss(params, batch):
     _, weights = losses.normalizer_and_weights(batch, config)
-    return train.loss_fn(params, model, batch, weights, config, None)
+    return train_step.loss_fn(params, model, batch, weights, config, None)
 
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),

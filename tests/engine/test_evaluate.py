@@ -14,15 +14,15 @@ from gqa_t5x import decoding
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.errors import UserError
-from gqa_t5x.engine import train
+from gqa_t5x.engine import train_step
 from gqa_t5x.experiments import scales
 from gqa_t5x.experiments import scoring
 from tests.engine import conftest
 
 
 def make_params(model):
-  config = train.TrainConfig('unused', total_steps=1)
-  return train.Trainer(model, config).initial_state(0).params
+  trainer = train_step.Trainer(model, train_step.StepConfig())
+  return trainer.initial_state(0).params
 
 
 def test_predictions_come_in_the_order_of_the_inputs():

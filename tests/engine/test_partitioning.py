@@ -21,19 +21,16 @@ def losses(model_axis: int, num_kv_heads: int) -> list[float]:
   import jax
 
   from gqa_t5x.engine import optimizer
-  from gqa_t5x.engine import train
+  from gqa_t5x.engine import train_step
   from tests.engine import conftest
 
-  config = train.TrainConfig(
-      'unused',
-      total_steps=STEPS,
-      model_axis=model_axis,
-      schedule=optimizer.Schedule('constant', 0.05),
+  config = train_step.StepConfig(
+      model_axis=model_axis, schedule=optimizer.Schedule('constant', 0.05)
   )
   model = conftest.make_model(
       num_heads=8, num_kv_heads=num_kv_heads, dropout_rate=0.1
   )
-  trainer = train.Trainer(model, config)
+  trainer = train_step.Trainer(model, config)
   state, curve = trainer.initial_state(0), []
   kernel = state.params['decoder']['layers_0']['self_attention']['key'][
       'kernel'

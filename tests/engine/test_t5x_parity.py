@@ -141,16 +141,14 @@ def own_losses(num_kv_heads: int) -> list[float]:
   """The same by the embedded engine, on one device."""
   from gqa_t5x.engine import losses
   from gqa_t5x.engine import optimizer
-  from gqa_t5x.engine import train
+  from gqa_t5x.engine import train_step
   from gqa_t5x.network import Transformer
   from tests import hf_reference
 
   config = make_config(num_kv_heads)
-  trainer = train.Trainer(
+  trainer = train_step.Trainer(
       Transformer(config),
-      train.TrainConfig(
-          'unused',
-          total_steps=START + STEPS,
+      train_step.StepConfig(
           schedule=optimizer.Schedule('rsqrt', BASE, WARMUP),
           loss=losses.LossConfig(z_loss=1e-4),
       ),

@@ -16,6 +16,7 @@ from gqa_t5x.engine import checkpointing
 from gqa_t5x.engine import losses
 from gqa_t5x.engine import optimizer
 from gqa_t5x.engine import train
+from gqa_t5x.engine import train_step
 from gqa_t5x.errors import UserError
 from tests.engine import conftest
 
@@ -30,6 +31,10 @@ def make_config(model_dir, **changes) -> train.TrainConfig:
       checkpoint_every=3,
   )
   return train.TrainConfig(**(settings | changes))
+
+
+def trainer_of(model) -> train_step.Trainer:
+  return train_step.Trainer(model, train_step.StepConfig())
 
 
 def read_metrics(model_dir) -> list[dict]:
@@ -117,7 +122,7 @@ def test_microbatches_add_up_to_the_batch(tmp_path, batches, factor):
   results = []
   for parts in (1, 4):
     config = make_config(tmp_path, loss=loss, num_microbatches=parts)
-    trainer = train.Trainer(model, config)
+    trainer = train_step.Trainer(model, config)
     state, metrics = trainer.step(trainer.initial_state(0), batch)
     results.append((metrics, state.params))
   jax.tree.map(
@@ -133,7 +138,7 @@ def test_gradients_are_of_the_mean_loss_of_a_token(tmp_path, batches):
       z_loss=0.0, loss_normalizing_factor='NUM_REAL_TARGET_TOKENS'
   )
   config = make_config(tmp_path, loss=loss)
-  trainer = train.Trainer(model, config)
+  trainer = train_step.Trainer(model, config)
   start = trainer.initial_state(0)
   params = jax.tree.map(np.asarray, start.params)
   batch = next(batches(0))
@@ -154,7 +159,7 @@ def test_gradients_are_of_the_mean_loss_of_a_token(tmp_path, batches):
 
 def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
   model = conftest.make_model()
-  params = train.Trainer(model, make_config('unused')).initial_state(0).params
+  params = trainer_of(model).initial_state(0).params
   metadata = {'config': model.config.to_dict(), 'step': 1_000_000}
   checkpoints.save_checkpoint(tmp_path / 'init', params, metadata=metadata)
   config = make_config(
@@ -202,7 +207,7 @@ def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
 
 def test_initial_checkpoint_of_another_model_is_refused(tmp_path, batches):
   other = conftest.make_model(num_kv_heads=4)
-  params = train.Trainer(other, make_config('unused')).initial_state(0).params
+  params = trainer_of(other).initial_state(0).params
   metadata = {'config': other.config.to_dict(), 'step': 3}
   checkpoints.save_checkpoint(tmp_path / 'init', params, metadata=metadata)
   config = make_config(
@@ -258,16 +263,16 @@ def test_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path, batches):
 
 def test_runs_of_other_seeds_and_lengths_share_the_compiled_step(tmp_path):
   model = conftest.make_model(dropout_rate=0.2)
-  one = train.trainer_for(model, make_config(tmp_path / 'a', seed=1))
+  one = train_step.trainer_for(model, make_config(tmp_path / 'a', seed=1))
   other = make_config(tmp_path / 'b', seed=2, total_steps=99)
-  assert train.trainer_for(model, other) is one
+  assert train_step.trainer_for(model, other) is one
   another = dataclasses.replace(other, num_microbatches=2)
-  assert train.trainer_for(model, another) is not one
+  assert train_step.trainer_for(model, another) is not one
 
 
 def test_dropout_follows_the_key(tmp_path, batches):
   model = conftest.make_model(dropout_rate=0.5)
-  trainer = train.trainer_for(model, make_config(tmp_path))
+  trainer = train_step.trainer_for(model, make_config(tmp_path))
   batch = next(batches(0))
 
   def loss(seed):
@@ -287,7 +292,7 @@ DISTILLS = losses.LossConfig(
 def teacher(tmp_path):
   """Returns a multi-head model's parameters, and where they are."""
   model = conftest.make_model(num_kv_heads=4)
-  params = train.Trainer(model, make_config('unused')).initial_state(7).params
+  params = trainer_of(model).initial_state(7).params
   # Random logits are all but equal: these have something to teach.
   params['token_embedder']['embedding'] *= 3
   path = str(tmp_path / 'teacher')
@@ -301,7 +306,7 @@ def test_distillation_is_of_the_teachers_softened_distribution(
 ):
   """The loss of a step, by hand; the teacher has no dropout."""
   model = conftest.make_model(num_kv_heads=1, dropout_rate=0.5)
-  params = train.Trainer(model, make_config('unused')).initial_state(0).params
+  params = trainer_of(model).initial_state(0).params
   batch, key = next(batches(0)), jax.random.key(1)
   weights = batch['decoder_loss_weights']
   features = {k: v for k, v in batch.items() if k != 'decoder_loss_weights'}
@@ -320,7 +325,7 @@ def test_distillation_is_of_the_teachers_softened_distribution(
   chosen = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
   z_loss = 1e-3 * log_z**2
   expected = 0.25 * (log_z - chosen) + 0.75 * divergence + z_loss
-  loss, metrics = train.loss_fn(
+  loss, metrics = train_step.loss_fn(
       params, model, batch, weights, DISTILLS, key, teacher[0]
   )
   np.testing.assert_allclose(loss, (expected * weights).sum(), rtol=1e-5)
