@@ -29,7 +29,8 @@ reproduce: $(INSTALLED) ## Run the paper's pipeline and write its report.
 	  --output_dir $(OUTPUT_DIR)
 
 test: lint ## Lint, all tests, and the wheel from an empty directory.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nbmake tests notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbmake --nbmake-timeout=1800 \
+	  tests notebooks
 	$(MAKE) wheel-test
 
 fast-test: $(INSTALLED) ## The tests that are not marked slow.

@@ -87,7 +87,7 @@ def _start(folder, arrays, count, steps=7, signals=None, model_axis=1):
   ]  # pyformat: disable
 
 
-def _end(processes, timeout=120):
+def _end(processes, timeout=900):
   """Returns [(status, the end of standard error)]."""
   try:
     texts = [p.communicate(timeout=timeout)[1] for p in processes]
