@@ -36,6 +36,7 @@ _PREPARATION = ('vocabulary', 'data')
 _LOCAL = 'gqa_t5x/gin_configs/local/'
 _SPLITS = ('train', 'validation', 'test')
 _VOCABULARY, _VOCABULARY_PATH = 'sentencepiece.model', 'VOCABULARY_PATH'
+_CACHE_DIR = 'launch.Cache.cache_dir'
 _GIN_RUN = 'gin_run'  # In the recipes of runs that gin files describe.
 _OF_REPRODUCE = '(part of gqa-t5x reproduce)'
 
@@ -98,15 +99,22 @@ class Pipeline:
   def data(self, task: str | None = None) -> Stage:
     """Token arrays of the pre-training task, or of another one.
 
-    A suite with a checkpoint has one stage for all of them.
+    A suite with a checkpoint has one stage for all of them, and its arrays lie
+    in the user's cache. The others' lie in the run's folder, since files that a
+    user may change are what they are made from.
     """
-    if self._suite.checkpoint:
+    has_product = not self._suite.checkpoint
+    if task == self._suite.dev_task or not has_product:
       task = None
     scale = self._scale.of(task) if task else self._scale
     run = self._cached_by(task)
 
-    def make():
-      run(**self._vocabulary_path()).run()
+    def of(target=None):
+      folder = {_CACHE_DIR: str(target)} if target else {}
+      return run(**self._vocabulary_path(), **folder)
+
+    def make(target=None):
+      of(target).run()
       return self._suite.tasks().corpus_fingerprint()
 
     return self._stage(
@@ -115,8 +123,9 @@ class Pipeline:
         scale.seconds['data'],
         make,
         recipe=run().recipe() | {'version': gqa_t5x.__version__},
-        command=lambda _: run(**self._vocabulary_path()).command(),
+        command=lambda target: of(target).command(),
         needs=[self.vocabulary()],
+        has_product=has_product,
     )
 
   def base(self) -> Stage | None:
@@ -355,7 +364,7 @@ class Pipeline:
         test,
         recipe={'examples': scale.test_examples},
         command='(part of gqa-t5x reproduce; gqa-t5x eval decodes the same)',
-        needs=[finetuned],
+        needs=[finetuned, self.data(task)],
     )
 
   def baselines(self) -> Stage:
@@ -449,7 +458,7 @@ class Pipeline:
     files = [scale.model_gin, _LOCAL + gin_file, *self._suite_gin()]
 
     def of(target) -> GinRun:
-      paths = {'MODEL_DIR': str(target), **self._vocabulary_path()}
+      paths = {'MODEL_DIR': str(target), **self._data_paths(task)}
       if not from_scratch:
         paths['INITIAL_CHECKPOINT_PATH'] = self._checkpoint(start)
       return GinRun('train', files, shared | paths)
@@ -502,7 +511,7 @@ class Pipeline:
     """Returns the folder of a task's tokens; makes it where it is missing."""
     run = self._cache(task, (split,), scale)
     only_cached = {'launch.Cache.only_cached': not self._suite.checkpoint}
-    (folder,) = run(**self._vocabulary_path(), **only_cached).run()[split]
+    (folder,) = run(**self._data_paths(task), **only_cached).run()[split]
     return folder
 
   def _test(self, network, params, task: str, scale: Scale) -> dict[str, Any]:
@@ -539,6 +548,12 @@ class Pipeline:
     if vocabulary is None:
       return {}
     return {_VOCABULARY_PATH: str(vocabulary.product / _VOCABULARY)}
+
+  def _data_paths(self, task: str | None) -> dict[str, str]:
+    """Bindings of where a task's vocabulary and tokens are; see `data`."""
+    tokens = self.data(task).product
+    folder = {_CACHE_DIR: str(tokens)} if tokens else {}
+    return self._vocabulary_path() | folder
 
   def _checkpoint(
       self, stage: Stage | None, best_metric: str | None = None

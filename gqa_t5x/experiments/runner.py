@@ -49,7 +49,7 @@ def reproduce(
       takes.
     prepare: only makes what needs TensorFlow and seqio: the vocabulary and the
       token arrays. The rest may then run on a machine that has neither, with a
-      copy of the folder and of the cache folder.
+      copy of the folder.
 
   Raises:
     UserError: if an argument is unknown, or the folder holds another run or is

@@ -19,10 +19,12 @@ from gqa_t5x import network
 from gqa_t5x import pretrained
 from gqa_t5x import text_generation
 from gqa_t5x.engine import cache
+from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import launch
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
+from gqa_t5x.experiments import model as model_lib
 from gqa_t5x.experiments import pipeline
 from gqa_t5x.experiments import runner
 from gqa_t5x.experiments import scales
@@ -220,6 +222,41 @@ def test_a_run_goes_on_from_what_was_cached(tmp_path, captions):
   (tmp_path / 'multi30k.train.jsonl.gz').unlink()
   train(2, True)
   assert (tmp_path / 'run' / 'checkpoints' / '2').is_dir()
+
+
+def test_a_run_keeps_its_tokens_when_the_data_change(tmp_path, monkeypatch):
+  """Those of another run, on other data, are not taken for them."""
+  task, lines = 'gqa_multi30k', suites.__doc__.split('. ')
+  suite = dataclasses.replace(suites.benchmarks(task), vocab_size=320 + 100)
+  scale = dataclasses.replace(scales.SCALES['benchmarks_smoke'], suite=suite)
+  monkeypatch.setenv('GQA_T5X_DATA_DIR', str(tmp_path))
+  monkeypatch.setattr(suite.tasks(), 'vocabulary_lines', lambda: lines)
+  monkeypatch.setattr(pipeline, '_load', lambda path: (None, None, {'step': 0}))
+  monkeypatch.setattr(
+      scoring, 'test', lambda network, params, folder, *rest: {'read': folder}
+  )
+
+  def begin(name, animal):
+    row = json.dumps({'en': f'A {animal}.', 'de': 'Ein Tier.'}) + '\n'
+    for split in ('train', 'validation', 'test'):
+      (tmp_path / f'multi30k.{split}.jsonl').write_text(row)
+    run = pipeline.Pipeline(scale, tmp_path / name)
+    stages.run(stages.in_order([run.data(task)]), tmp_path / name)
+    return run, run.tested(model_lib.Model(8, None), 1, task)
+
+  (one, tested), _ = begin('one', 'dog'), begin('two', 'cat')
+  vocabulary = one.vocabulary().product / 'sentencepiece.model'
+  tokens = data.TokenDataset.open(tested.run()['read']).tokens('inputs', 0, 64)
+  text = text_generation.Vocabulary(str(vocabulary)).decode(tokens.tolist())
+  assert 'dog' in text
+  (tuned,) = (s for s in tested.needs if s.name.startswith('finetune'))
+  assert str(one.data(task).product) in tuned.command_line()
+
+  (tmp_path / 'cache').mkdir()
+  one.data(task).product.rename(tmp_path / 'cache' / 'emptied')
+  assert one.data(task) in stages.to_do(
+      stages.in_order([tested]), tmp_path / 'one'
+  )
 
 
 _ROWS = {
