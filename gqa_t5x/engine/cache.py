@@ -107,8 +107,8 @@ def cache_mixture(
   rates = {}
   for task in seqio.get_subtasks(provider):
     name = folder_name(task.name)
-    if fingerprint := getattr(task.source, 'fingerprint', None):
-      name += f'-{fingerprint(split)[:12]}'
+    if rows := fingerprint(task, split):
+      name += f'-{rows[:12]}'
     vocabulary = vocabulary_hash(task.output_features['targets'].vocabulary)
     if vocabulary:
       name += f'-{vocabulary[:8]}'
@@ -122,6 +122,12 @@ def cache_mixture(
   }
   storage.write_text(listed, json.dumps(relative, indent=1) + '\n')
   return rates
+
+
+def fingerprint(task, split: str) -> str:
+  """Returns the SHA-256 of a task's rows, '' if its source tells none."""
+  tell = getattr(task.source, 'fingerprint', None)
+  return tell(split) if tell else ''
 
 
 def _listed(path, mixture_or_task, split, options) -> dict[str, float]:

@@ -282,17 +282,20 @@ def infer(
   vocabulary = task.output_features['targets'].vocabulary
   path = pathlib.Path(output_path).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
+  # Before a file is made: a split may be missing.
+  parts = seqio.get_subtasks(task)
+  datasets = [
+      part.get_dataset(dict(feature_lengths), split=split, shuffle=False)
+      for part in parts
+  ]
   what = [
-      identity, mixture_or_task, sorted(feature_lengths.items()), split,
-      max_examples, sorted(options.items()),
+      identity, model.config.to_dict(), mixture_or_task,
+      sorted(feature_lengths.items()), split, max_examples,
+      sorted(options.items()), cache.vocabulary_hash(vocabulary),
+      [cache.fingerprint(part, split) for part in parts],
   ]  # pyformat: disable
   digest = hashlib.sha256(repr(what).encode()).hexdigest()[:12]
   beside = path.with_name(f'{path.name}.{digest}.part')
-  # Before a file is made: a split may be missing.
-  datasets = [
-      part.get_dataset(dict(feature_lengths), split=split, shuffle=False)
-      for part in seqio.get_subtasks(task)
-  ]
   with storage.locked(beside) as lines:
     done = _whole_lines(lines)
     examples = (

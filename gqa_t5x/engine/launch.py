@@ -309,8 +309,7 @@ class Evaluate(_Job):
     storage.check_absent(folder / 'metrics.json')
     check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
     params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
-    folder.mkdir(parents=True, exist_ok=True)  # seqio's logger needs it.
-    metrics = evaluate.task_evaluator(
+    measure = evaluate.task_evaluator(
         self.model,
         self.mixture_or_task_name,
         dict(self.task_feature_lengths),
@@ -319,7 +318,9 @@ class Evaluate(_Job):
         max_examples=self.max_examples,
         output_dir=str(folder),
         **self.decoding,
-    )(params, int(metadata.get('step') or 0))
+    )
+    folder.mkdir(parents=True, exist_ok=True)  # seqio's logger needs it.
+    metrics = measure(params, int(metadata.get('step') or 0))
     storage.write_text(
         folder / 'metrics.json', json.dumps(metrics, indent=2) + '\n'
     )
@@ -359,10 +360,17 @@ class Infer(_Job):
         batch_size=self.batch_size,
         split=self.split,
         max_examples=self.max_examples,
-        identity=f'{self.checkpoint_path} {metadata}',
+        identity=f'{_last_written(self.checkpoint_path)} {metadata}',
         **self.decoding,
     )
     return self.output_path
+
+
+def _last_written(checkpoint_path: str) -> str:
+  """Returns a checkpoint's path and when it was last written to."""
+  folder = pathlib.Path(checkpoint_path).expanduser().absolute()
+  times = (path.stat().st_mtime_ns for path in folder.rglob('*'))
+  return f'{folder} {max(times, default=0)}'
 
 
 MODES = {'train': Train, 'eval': Evaluate, 'infer': Infer, 'cache': Cache}

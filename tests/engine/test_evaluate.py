@@ -17,6 +17,7 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.engine import train_step
 from gqa_t5x.experiments import scales
 from gqa_t5x.experiments import scoring
+from gqa_t5x.tasks import common
 from tests.engine import conftest
 
 
@@ -249,6 +250,44 @@ def test_a_split_that_cannot_be_read_leaves_no_file(
         str(tmp_path / 'out'), batch_size=50, split='nowhere',
     )  # pyformat: disable
   assert not list(tmp_path.iterdir())
+
+
+def test_inference_of_other_rows_does_not_go_on(tmp_path, monkeypatch):
+  seqio = pytest.importorskip('seqio')
+  model = conftest.make_model(vocab_size=384)
+  predict, asked = evaluate.predict, []
+
+  def cut_off(model, params, inputs, **options):
+    if len(asked) == 1:
+      raise KeyboardInterrupt
+    asked.append(len(inputs))
+    return predict(model, params, inputs, **options)
+
+  def infer(word):
+    rows = [{'inputs': f'{word} {i}', 'targets': word} for i in range(40)]
+    source = common.rows_source(lambda split: rows, list(rows[0]), ['test'])
+    feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+    seqio.TaskRegistry.add(
+        'toy_rows',
+        source=source,
+        preprocessors=[seqio.preprocessors.tokenize],
+        output_features={'inputs': feature, 'targets': feature},
+    )
+    try:
+      evaluate.infer(
+          model, make_params(model), 'toy_rows', {'inputs': 9, 'targets': 6},
+          str(tmp_path / 'out'), batch_size=1, split='test',
+      )  # pyformat: disable
+    finally:
+      seqio.TaskRegistry.remove('toy_rows')
+
+  monkeypatch.setattr(evaluate, 'predict', cut_off)
+  with pytest.raises(KeyboardInterrupt):
+    infer('old')
+  monkeypatch.setattr(evaluate, 'predict', predict)
+  infer('new')
+  text = (tmp_path / 'out').read_text()
+  assert text.count('\n') == 40 and 'old' not in text
 
 
 def test_inference_of_other_parameters_does_not_go_on(task, tmp_path):
