@@ -192,6 +192,20 @@ def _user_message(error: BaseException) -> str | None:
           f'this needs the package {module}, which is not installed; '
           + extras.install_command(extras.extra_of(module))
       )
+    # XLA's, of a host or of a device.
+    if isinstance(link, MemoryError) or (
+        isinstance(link, RuntimeError)
+        and ('RESOURCE_EXHAUSTED' in str(link) or 'Out of memory' in str(link))
+    ):
+      return (
+          'out of memory; make the batch, the inputs (memory grows with their'
+          f' length squared) or the model smaller ({str(link)[:120]})'
+      ).replace('\n', ' ').replace(' ()', '')
+  if isinstance(error, UnicodeEncodeError):
+    return (
+        f'{error.object[error.start]!a} cannot be written as {error.encoding};'
+        ' set PYTHONIOENCODING=utf-8'
+    )
   if isinstance(error, UserError):
     return ' '.join(str(error).split())
   if isinstance(error, RuntimeError) and 'home directory' in str(error):

@@ -16,6 +16,7 @@ V vocabulary.
 
 import functools
 import inspect
+import math
 import numbers
 from typing import Any, Mapping, NamedTuple
 
@@ -234,7 +235,8 @@ def temperature_sample(
   """
   input_tokens = _check_inputs(model, input_tokens, max_decode_len)
   _check_int('top_k', top_k, 0, model.config.vocab_size)
-  if not 0.0 < temperature < float('inf'):
+  # Steps take it as float32, in which less is 0.
+  if not np.finfo(np.float32).tiny <= temperature < float('inf'):
     raise UserError(
         f'expected a temperature above 0, got {temperature}; for the limit of '
         "0 use method='greedy'"
@@ -314,6 +316,13 @@ def beam_search(
   if not 0.0 <= length_penalty < float('inf'):
     raise UserError(
         f'expected a length_penalty of 0 or more, got {length_penalty}'
+    )
+  # Steps compute in float32, in which more is infinite: no order is left.
+  most = math.log(np.finfo(np.float32).max)
+  if length_penalty * math.log((5 + max_decode_len) / 6) > most:
+    raise UserError(
+        f'expected a length_penalty that {max_decode_len} tokens may be raised'
+        f' to, got {length_penalty}; choose a smaller one'
     )
   decoded = beam_loop(
       model,

@@ -174,6 +174,12 @@ def _tsv_lines(path, lines) -> Iterator[tuple[int, dict]]:
     if not line.strip():
       continue
     cells = line.rstrip('\r\n').split('\t')
+    for cell in cells:
+      if cell[:1] == cell[-1:] == '"' and '""' in cell[1:-1]:
+        raise errors.UserError(
+            f'expected cells as they are, got one quoted as in CSV, {cell[:40]}'
+            f' at {path} line {number}; write it plain, or JSON lines'
+        )
     if header is None:
       header = cells
     elif len(cells) != len(header):
@@ -214,6 +220,13 @@ def _pick(place, record, names) -> dict:
           f'expected text in the field {name!r}, got '
           f'{json.dumps(value)[:40]} at {place}; correct the line'
       )
+    try:
+      ''.join(values).encode()
+    except UnicodeEncodeError as error:
+      raise errors.UserError(
+          f'expected text in the field {name!r}, got half of a character, '
+          f'{error.object[error.start]!a}, at {place}; correct the line'
+      ) from None
     row[field] = values if field == 'answers' else value
   return row
 

@@ -533,6 +533,8 @@ def test_seed_and_example_decide_a_sample():
         (dict(input_tokens=[[3, 23]]), 'from 0 to 22, got 23; use the vocab'),
         (dict(input_tokens=[[-1, 3]]), 'from 0 to 22, got -1'),
         (dict(method='sample', temperature=0.0), "above 0.*method='greedy'"),
+        (dict(method='sample', temperature=1e-46), 'temperature above 0'),
+        (dict(method='beam', length_penalty=1e3), 'choose a smaller one'),
         (dict(method='sample', temperature=float('nan')), 'temperature above'),
         (dict(method='sample', top_k=24), 'top_k from 0 to 23, got 24'),
         (dict(method='sample', top_p=0.0), 'top_p above 0 and at most 1'),

@@ -314,35 +314,36 @@ def table(cases: Sequence[Mapping[str, Any]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
   from gqa_t5x.benchmark import tpu_compile
   from gqa_t5x import provenance
+  from gqa_t5x.commands import arguments
 
   argv = sys.argv[1:] if argv is None else argv
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--output', required=True, metavar='JSON')
   parser.add_argument('--model', default='small', help='a size of T5.1.1')
-  parser.add_argument('--batch_size', type=int, default=8)
-  parser.add_argument('--output_length', type=int, default=32)
-  parser.add_argument('--num_repeats', type=int, default=5)
-  lists = {'num_kv_heads': '6,2,1', 'input_length': '512,2048'}
-  for name, default in lists.items():
+  for name, default in (
+      ('batch_size', 8), ('output_length', 32), ('num_repeats', 5),
+  ):  # pyformat: disable
+    parser.add_argument(f'--{name}', type=arguments.positive, default=default)
+  for name, default in (
+      ('num_kv_heads', [6, 2, 1]), ('input_length', [512, 2048]),
+  ):  # pyformat: disable
     parser.add_argument(
-        f'--{name}', default=default, metavar='N,N', help='default: %(default)s'
-    )
+        f'--{name}', type=arguments.integers, default=default, metavar='N,N',
+        help='default: %(default)s',
+    )  # pyformat: disable
   args = parser.parse_args(argv)
   if args.output_length < 4:
     parser.error(
         'expected --output_length 4 or more, of which a short run takes a'
         f' quarter, got {args.output_length}'
     )
-  numbers = {
-      name: [int(part) for part in getattr(args, name).split(',')]
-      for name in lists
-  }
+  path = pathlib.Path(args.output)
   try:
+    path.parent.mkdir(parents=True, exist_ok=True)
     configs = [
-        tpu_compile.t5_1_1_config(args.model, k)
-        for k in numbers['num_kv_heads']
+        tpu_compile.t5_1_1_config(args.model, k) for k in args.num_kv_heads
     ]
-  except UserError as error:
+  except (UserError, OSError) as error:
     parser.error(str(error))
   report = {
       'command': 'python -m gqa_t5x.benchmark.cross_cache '
@@ -352,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       'dtype': 'float32',
       'cases': [],
   }
-  for input_length in numbers['input_length']:
+  for input_length in args.input_length:
     for config in configs:
       case = measure(
           dataclasses.replace(config, dtype=jnp.float32),
@@ -361,7 +362,6 @@ def main(argv: Sequence[str] | None = None) -> None:
       )
       report['cases'].append(case)
       print(table([case]), flush=True)
-  path = pathlib.Path(args.output)
   storage.write_text(path, json.dumps(report, indent=1) + '\n')
 
 

@@ -135,12 +135,18 @@ def _convert(args) -> None:
   print(f'{args.output}: {heads}, {step}{optimizer}{verified}')
   _print_errors(metadata['errors'], conversion.get('calibration'))
   if checkpoints.detect_format(args.output) == 'hf':
-    heads = metadata['config']['num_heads']
+    config = metadata['config']
+    heads = config['num_heads']
     print(
         f'in this form the key/value heads are repeated to {heads}, as Hugging'
         ' Face needs them: the same outputs, but no memory saved there; read'
         ' here, they are as few as wanted (--format orbax is ours)'
     )
+    if config['num_decoder_layers'] > config['num_encoder_layers']:
+      print(
+          'its decoder has more layers than its encoder: transformers 5 makes'
+          ' its cache for the encoder\'s, so give `use_cache=False` there'
+      )
 
 
 def _print_errors(errors, calibration) -> None:

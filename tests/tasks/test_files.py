@@ -161,6 +161,14 @@ GOOD = '{"document": "a", "summary": "b"}\n'
         ('a.tsv', 'document\tsummary\na\tb\tc\n', '2 columns.*3.*line 2'),
         ('a.tsv', 'document\tabstract\na\tb\n', "'summary'.*'abstract'"),
         ('a.jsonl', GOOD.encode() + b'\xff\xfe\n', 'UTF-8'),
+        (
+            'a.jsonl', '{"document": "a \\ud83d b", "summary": "b"}\n',
+            r"half of a character, '\\ud83d', at .* line 1",
+        ),
+        (
+            'a.tsv', 'document\tsummary\n"a ""b"" c"\td\n',
+            'quoted as in CSV.* line 2',
+        ),
         ('a.csv', GOOD, r'expected a \.jsonl, \.tsv or \.txt file'),
     ],
 )
