@@ -31,7 +31,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
   Its folder is made if there is none.
   """
-  path = pathlib.Path(path)
+  path = pathlib.Path(path).expanduser()
   path.parent.mkdir(parents=True, exist_ok=True)
   beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:

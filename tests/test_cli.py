@@ -145,6 +145,8 @@ def test_wrong_arguments_are_one_line(words, line, run):
     ),
     (ValueError('RESOURCE_EXHAUSTED: No space left on device'), 'free some'),
     (PermissionError(errno.EACCES, 'Permission denied', '/x'), '/x: Perm'),
+    (RuntimeError('RESOURCE_EXHAUSTED: Out of\nmemory'), 'make the batch'),
+    (UnicodeEncodeError('ascii', 'a ü', 2, 3, 'x'), "'\\xfc' cannot be wri"),
     (ModuleNotFoundError('No seqio', name='seqio'), "'gqa-t5x[data]'"),
     (ModuleNotFoundError('No tqdm', name='tqdm.auto'), "'gqa-t5x[train]'"),
     (ModuleNotFoundError('No t5x', name='t5x'), 'google-research/t5x'),
@@ -464,15 +466,15 @@ def test_figure_of_a_benchmark(run, tmp_path):
   code, out, _ = run('figure', str(path))
   assert code == 0
   drawing = xml.etree.ElementTree.fromstring(out)
-  bars = [e for e in drawing if e.tag.endswith('rect')]
+  bars = [e for e in drawing.iter() if e.tag.endswith('rect')]
   assert [b.get('class') for b in bars] == ['mha', 'mqa', 'peer']
   heights = [float(b.get('height')) for b in bars]
   np.testing.assert_allclose(heights[2] / heights[1], 4.0, rtol=0.01)
   assert 'batch 8, input 512, output 64' in out
   text = path.read_text()
   path.write_text(text.replace('"batch_size": 8', '"batch_size": 9', 1))
-  assert 'input 512, output 64' in (out := run('figure', str(path))[1])
-  assert 'batch' not in out  # The names of the rows have it.
+  out = run('figure', str(path))[1]
+  assert '>batch 9, input 512' in out and '>batch 8, input 512' in out
   # The most heads that were timed need not be those of MHA.
   path.write_text(text.replace('"num_heads": 4', '"num_heads": 8'))
   assert 'class="mha"' not in run('figure', str(path))[1]

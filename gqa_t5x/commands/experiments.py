@@ -3,6 +3,7 @@
 """`reproduce`, `report` and `figure`."""
 
 import json
+import pathlib
 import sys
 
 from gqa_t5x import storage
@@ -41,7 +42,7 @@ def add_commands(add) -> None:
       type=lambda text: text.split(','),
       default=(),
       metavar='T,T',
-      help='of those of the scale (default: all); more may be added later',
+      help='of those of the scale (default: all)',
   )
   command.add_argument(
       '--dry_run',
@@ -57,8 +58,8 @@ def add_commands(add) -> None:
   command.add_argument(
       '--output_dir',
       metavar='DIR',
-      help='of stages and report; a run that is there is continued (default:'
-      ' ./reproduce_SCALE)',
+      help='of stages and report; a run that is there is continued, and its'
+      ' report is of what the command names (default: ./reproduce_SCALE)',
   )
   command = add(
       'report',
@@ -112,8 +113,8 @@ def _figure(args) -> None:
         ' name'
     )
   try:
-    with open(args.benchmark, encoding='utf-8') as file:
-      svg = figures.of_benchmark(json.load(file))
+    text = pathlib.Path(args.benchmark).expanduser().read_text('utf-8')
+    svg = figures.of_benchmark(json.loads(text))
   except OSError as error:
     raise UserError(
         f'{args.benchmark} cannot be read: {error.strerror}; check the path'

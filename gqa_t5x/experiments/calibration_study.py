@@ -33,6 +33,7 @@ from gqa_t5x.conversion import calibration_text
 from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import partitioning
+from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import conversion_methods
 
 SEQUENCES = (8, 32, 128, 512, 1024)
@@ -114,6 +115,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--checkpoint', default=pretrained.CHECKPOINT_PATH)
   parser.add_argument(
       '--text',
+      type=_named_file,
       action='append',
       default=[],
       metavar='NAME=FILE',
@@ -129,6 +131,20 @@ def main(argv: list[str] | None = None) -> None:
         metavar='N,N',
     )
   args = parser.parse_args(argv)
+  try:
+    _run(args, sys.argv[1:] if argv is None else argv)
+  except (UserError, OSError) as error:
+    parser.error(str(error))
+
+
+def _named_file(text: str) -> str:
+  name, _, path = text.partition('=')
+  if not (name and path):
+    raise argparse.ArgumentTypeError(f'expected NAME=FILE, got {text!r}')
+  return text
+
+
+def _run(args, words: list[str]) -> None:
   partitioning.use_cpu_cores()
   study = Study(args.checkpoint, 128)
   original = study.loss(study.params, study.config.num_heads)
@@ -171,13 +187,12 @@ def main(argv: list[str] | None = None) -> None:
   # Where somebody's texts lie is of no use to others.
   words = [
       f'{word.partition("=")[0]}=FILE' if word in args.text else word
-      for word in (sys.argv[1:] if argv is None else argv)
+      for word in words
   ]
   report = {
       'command': 'python -m gqa_t5x.experiments.calibration_study '
       + shlex.join(words),
-      'checkpoint': pathlib.Path(args.checkpoint).name,
-      'loss': conversion_methods.LOSS,
+      **study.made_from,
       'original_loss': original,
       'cells': cells,
   } | provenance.environment()

@@ -31,6 +31,7 @@ import numpy as np
 
 from gqa_t5x import checkpoints
 from gqa_t5x import conversion
+from gqa_t5x import grouping
 from gqa_t5x import network
 from gqa_t5x import pretrained
 from gqa_t5x import provenance
@@ -41,7 +42,9 @@ from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import launch
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train_step
+from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import figures
+from gqa_t5x.tasks import corpus
 
 _DEV_TASK = 'docs_span_corruption'
 LOSS = f'{_DEV_TASK} validation, nats a token'
@@ -96,6 +99,12 @@ class Comparison:
     self.config = dataclasses.replace(self.config, dropout_rate=0.0)
     self.step = int(metadata['step'])
     self.calibration_sequences = calibration_sequences
+    self.made_from = {
+        'checkpoint': pathlib.Path(checkpoint).name,
+        'calibration_sequences': calibration_sequences,
+        'loss': LOSS,
+        'corpus_sha256': corpus.corpus_fingerprint()['sha256'],
+    }
     self.uptraining = _uptraining(checkpoint)
     self.dev = self._eval_batches('validation', _EVAL_BATCHES)
 
@@ -196,6 +205,7 @@ def summary(cells: list[dict]) -> str:
   for cell in cells:
     rows.setdefault((cell['num_kv_heads'], cell['method']), []).append(cell)
     alphas += [a for a in cell['losses'] if a not in alphas]
+  alphas.sort(key=float)
   lines = [f'{"K":>2} {"method":<26} seeds  ' + '  '.join(
       f'alpha {a:<8}' for a in alphas
   )]  # pyformat: disable
@@ -219,29 +229,37 @@ def summary(cells: list[dict]) -> str:
 
 
 def figure(cells: list[dict]) -> str:
-  """Returns an SVG of mean losses along alpha; a curve a method and K."""
+  """Returns an SVG of mean losses along alpha; a drawing a K, a curve a method.
+
+  Each has the multi-head model too.
+  """
   means = {}
   for cell in cells:
     curve = means.setdefault((cell['num_kv_heads'], cell['method']), {})
     for alpha, loss in cell['losses'].items():
       curve.setdefault(float(alpha), []).append(loss)
-  most = max(k for k, _ in means)
-  curves = [
-      figures.Line(
-          'MHA' if method == 'none' else f'K={k} {method}',
-          {most: 'mha', 1: 'mqa'}.get(k, 'gqa'),
-          tuple((a, float(np.mean(x))) for a, x in sorted(curve.items())),
-      )
-      for (k, method), curve in sorted(means.items(), reverse=True)
-  ]
-  return figures.standalone(
+  kinds = dict(zip(
+      sorted({m for _, m in means if 'method' in METHODS[m]}),
+      itertools.cycle(figures.SERIES),
+  ))  # pyformat: disable
+  curves = {}
+  for (k, method), curve in sorted(means.items()):
+    points = tuple((a, float(np.mean(x))) for a, x in sorted(curve.items()))
+    label = 'MHA' + method.removeprefix('none').replace('_', ', ')
+    line = figures.Line(method, kinds.get(method, 'mha'), points)
+    if method not in kinds:
+      k, line = None, dataclasses.replace(line, label=label)
+    curves.setdefault(k, []).append(line)
+  multi_head = curves.pop(None, [])
+  return figures.standalone([
       figures.lines(
-          curves,
-          title='Loss along alpha, for each conversion',
-          x_label='alpha, share of pre-training',
+          [*multi_head, *of_k],
+          title=f'Loss along alpha of each conversion to K={k}',
+          x_label=f'alpha, share of pre-training; K={k}',
           y_label='loss, nats a token',
       )
-  )
+      for k, of_k in sorted(curves.items(), reverse=True)
+  ])
 
 
 def numbers(kind):
@@ -281,24 +299,30 @@ def main(argv: list[str] | None = None) -> None:
       '--figure', metavar='SVG', help='draw what OUTPUT holds, run nothing'
   )
   args = parser.parse_args(argv)
-  path = pathlib.Path(args.output)
-  if args.figure:
-    svg = figure(json.loads(path.read_text())['cells'])
-    storage.write_text(args.figure, svg)
-    return
+  try:
+    if args.figure:
+      cells = json.loads(pathlib.Path(args.output).read_text())['cells']
+      storage.write_text(args.figure, figure(cells))
+    else:
+      _run(args, sys.argv[1:] if argv is None else argv)
+  except (UserError, OSError) as error:
+    parser.error(str(error))
+
+
+def _run(args, words: list[str]) -> None:
+  """Adds the cells that are missing to a report."""
   partitioning.use_cpu_cores()
-  made_from = {
-      'checkpoint': pathlib.Path(args.checkpoint).name,
-      'calibration_sequences': args.calibration_sequences,
-      'loss': LOSS,
-  }
-  report = made_from | {'cells': []}
+  comparison = Comparison(args.checkpoint, args.calibration_sequences)
+  for k in args.num_kv_heads:
+    grouping.group_size(comparison.config.num_heads, k)
+  path = pathlib.Path(args.output)
+  report = comparison.made_from | {'cells': []}
   if path.exists():
     report = json.loads(path.read_text())
-    for name, value in made_from.items():
-      if report[name] != value:
-        parser.error(
-            f'{path} has cells of {name} {report[name]!r}, not {value!r};'
+    for name, value in comparison.made_from.items():
+      if report.get(name) != value:
+        raise UserError(
+            f'{path} has cells of {name} {report.get(name)!r}, not {value!r};'
             ' choose another file'
         )
   if 'command' in report:
@@ -307,9 +331,8 @@ def main(argv: list[str] | None = None) -> None:
     ]  # pyformat: disable
   report |= {
       'command': 'python -m gqa_t5x.experiments.conversion_methods '
-      + shlex.join(argv if argv is not None else sys.argv[1:]),
+      + shlex.join(words),
   } | provenance.environment()
-  comparison = Comparison(args.checkpoint, args.calibration_sequences)
   alphas = sorted(set(args.alphas))
   for seed in args.seeds:
     for method in args.methods:

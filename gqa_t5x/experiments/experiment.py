@@ -71,7 +71,8 @@ def collect(
     return done[stage.name].result
 
   models, config = {}, pipeline.base_config(done)
-  times = result(pipeline.timing()) if 'timing' in done else {}
+  timing = result(pipeline.timing()) if 'timing' in done else {}
+  times = timing.get('times', {})
   for experiment in experiments:
     for model in pipeline.made((*experiment.scored, *experiment.measured)):
       entry = models.setdefault(model.name, {})
@@ -92,6 +93,7 @@ def collect(
       'baselines': baselines or {},
       'models': models,
       'times': times,
+      **({'timed_on': timing['environment']} if timing else {}),
   }
 
 

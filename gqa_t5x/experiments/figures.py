@@ -10,11 +10,18 @@ that they differ in print, on a dark screen and to a colour-blind reader.
 import dataclasses
 import html
 import math
+import re
 from collections.abc import Sequence
 
 WIDTH, HEIGHT = 360, 250  # About a phone's width: text is never scaled down.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 348, 18, 206  # The plot's area.
 _MARKED = 12  # Curves of more points have no marks.
+# What is no kind of attention, such as methods, in a file of its own.
+SERIES = tuple(f'series{i}' for i in range(7))
+_SHAPES = {'mha': 0, 'gqa': 1, 'mqa': 2} | {
+    name: i % 3 for i, name in enumerate(SERIES)}
+_STEP = 15  # Between the lines of a legend.
+_MOST_INSIDE = 4  # Curves whose legend has room among them.
 # Widths at the page's 12 px figure font, roughly; no letter but W is wider.
 _LETTER, _CAPITAL = 6.7, 10.4
 
@@ -35,7 +42,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """A curve through points (x, y); kind as for a Point."""
+  """A curve through points (x, y); kind as for a Point, or of `SERIES`."""
 
   label: str
   kind: str
@@ -64,16 +71,17 @@ def _text(x, y, text, anchor='middle', extra='') -> str:
 
 def _mark(kind: str, x: float, y: float) -> str:
   """A circle for MHA, a square for GQA, a triangle for MQA."""
-  if kind == 'mha':
+  shape = _SHAPES[kind]
+  if shape == 0:
     return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
-  if kind == 'gqa':
+  if shape == 1:
     return (f'<rect class="{kind}" x="{x - 5.5:.1f}" y="{y - 5.5:.1f}" '
             'width="11" height="11"/>')
   return (f'<path class="{kind}" d="M{x:.1f} {y - 7:.1f}l7 12h-14z"/>')
 
 
-def _svg(title: str, parts: Sequence[str]) -> str:
-  return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+def _svg(title: str, parts: Sequence[str], height: int = HEIGHT) -> str:
+  return (f'<svg viewBox="0 0 {WIDTH} {height}" role="img" '
           f'aria-label="{html.escape(title)}">' + ''.join(parts) + '</svg>')
 
 
@@ -171,7 +179,8 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str,
   """Returns an SVG of curves; a curve of one point is a level all through.
 
   Marks tell the kinds of few points apart; the legend stands on the right,
-  above or below the curves, where there is more room.
+  above or below the curves, where there is more room, or, where it is long,
+  below the drawing.
   """
   xs = [x for curve in curves for x, _ in curve.points]
   ys = [y for curve in curves for _, y in curve.points]
@@ -194,10 +203,12 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str,
   late = [place(x, y)[1] for curve in curves for x, y in curve.points
           if len(curve.points) == 1 or x >= (x_ticks[0] + max(xs)) / 2]
   is_above = min(late) - _TOP > _BOTTOM - max(late)
-  step = 15
-  first = _TOP + 12 if is_above else _BOTTOM - step * (len(curves) - 1) - 8
+  first = _TOP + 12 if is_above else _BOTTOM - _STEP * (len(curves) - 1) - 8
   letters = max(len(curve.label) for curve in curves)
-  left = _RIGHT - _LETTER * letters
+  left, height = _RIGHT - _LETTER * letters, HEIGHT
+  if len(curves) > _MOST_INSIDE:
+    first, left = HEIGHT + 12, _LEFT + 32
+    height += _STEP * len(curves) + 12
   for i, curve in enumerate(curves):
     points = curve.points
     if len(points) == 1:
@@ -209,13 +220,13 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str,
                  f'stroke-dasharray="{dash or "none"}"/>')
     if 1 < len(curve.points) <= _MARKED:
       parts += [_mark(curve.kind, x, y) for x, y in placed]
-    y = first + i * step
+    y = first + i * _STEP
     parts.append(f'<path class="curve {curve.kind}" d="M{left - 32:.1f} '
                  f'{y:.1f}h26" stroke-dasharray="{dash or "none"}"/>')
     if 1 < len(curve.points) <= _MARKED:
       parts.append(_mark(curve.kind, left - 19, y))
     parts.append(_text(left, y + 4, curve.label, 'start'))
-  return _svg(title, parts)
+  return _svg(title, parts, height)
 
 
 def panels(draw, data, x_label: str, y_label: str) -> tuple:
@@ -226,28 +237,51 @@ def panels(draw, data, x_label: str, y_label: str) -> tuple:
       for title, points in data if points)
 
 
-# Colours for a drawing that is on no page; as the report's.
-_STYLE = """
-path.curve { fill: none; stroke-width: 2; } .curve.mha { stroke: #0072b2; }
-.curve.gqa { stroke: #b85c00; } .curve.mqa { stroke: #007a5a; }
-text { fill: #1a1a1a; font: 12px system-ui, sans-serif; }
-.tick { fill: #555; } .grid { stroke: #d5d5d5; } .mha { fill: #0072b2; }
-.gqa { fill: #b85c00; } .mqa { fill: #007a5a; } .peer { fill: #8a8f98; }
-@media (prefers-color-scheme: dark) { text { fill: #e8e8e8; }
-  .tick { fill: #a9b0b8; } .grid { stroke: #3a4048; } .mha { fill: #5ab4e6; }
-  .gqa { fill: #f0a030; } .mqa { fill: #35c79a; } }
-"""
+# Colours of a drawing that is on no page, on white and on black; of series they
+# are near those of Okabe and Ito, which the colour-blind tell apart too.
+_COLOURS = {
+    'mha': ('#0072b2', '#5ab4e6'), 'gqa': ('#b85c00', '#f0a030'),
+    'mqa': ('#007a5a', '#35c79a'), 'peer': ('#8a8f98', '#8a8f98'),
+} | dict(zip(SERIES, (
+    ('#d55e00', '#ff8a3c'), ('#009e73', '#35c79a'), ('#cc79a7', '#e79ac4'),
+    ('#b08a00', '#f0e442'), ('#3a9fd0', '#56b4e9'), ('#777777', '#b0b0b0'),
+    ('#8a4fbf', '#b98af0'),
+)))  # pyformat: disable
 
 
-def standalone(svg: str) -> str:
-  """Returns a drawing as a file of its own."""
-  head, rest = svg.split('>', 1)
-  return (f'{head} xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}">'
-          f'<style>{_STYLE}</style>{rest}\n')
+def _style() -> str:
+  def rules(text, tick, grid, of):
+    marks = ''.join(
+        f'.{kind} {{ fill: {colours[of]}; }} '
+        f'.curve.{kind} {{ fill: none; stroke: {colours[of]}; }} '
+        for kind, colours in _COLOURS.items())
+    return (f'text {{ fill: {text}; }} .tick {{ fill: {tick}; }} '
+            f'.grid {{ stroke: {grid}; }} {marks}')
+
+  return (
+      'text { font: 12px system-ui, sans-serif; } .curve { stroke-width: 2; } '
+      + rules('#1a1a1a', '#555', '#d5d5d5', 0)
+      + '@media (prefers-color-scheme: dark) { '
+      + rules('#e8e8e8', '#a9b0b8', '#3a4048', 1) + '}')
+
+
+def standalone(drawings: Sequence[str]) -> str:
+  """Returns drawings, one below the other, as a file of its own."""
+  placed, top = [], 0
+  for drawing in drawings:
+    height = int(re.match(r'<svg viewBox="0 0 \d+ (\d+)"', drawing)[1])
+    placed.append(drawing.replace(
+        '<svg ', f'<svg y="{top}" width="{WIDTH}" height="{height}" ', 1))
+    top += height
+  return (f'<svg viewBox="0 0 {WIDTH} {top}" width="{2 * WIDTH}" '
+          'xmlns="http://www.w3.org/2000/svg">'
+          f'<style>{_style()}</style>{"".join(placed)}</svg>\n')
 
 
 def of_benchmark(found: dict) -> str:
   """Returns a figure like the paper's Figure 6, as a file of its own.
+
+  Each shape has a drawing.
 
   Args:
     found: what `gqa-t5x benchmark decode --json` printed.
@@ -255,19 +289,19 @@ def of_benchmark(found: dict) -> str:
   Raises:
     KeyError: if it is something else.
   """
-  rows = found['rows']
   most = found['config']['num_heads']
-  points = []
-  for name, row in rows.items():
+  by_shape = {}
+  for name, row in found['rows'].items():
     heads, seconds = row['num_kv_heads'], row['seconds_per_sample']
     kind = {most: 'mha', 1: 'mqa'}.get(heads, 'gqa')
-    points.append(Point(name, kind if name.startswith('K=') else 'peer', 0,
-                        seconds, f'{seconds:.3g}'))
-  shape = []
-  for name in ('batch_size', 'input_length', 'output_length'):
-    values = {row[name] for row in rows.values()}
-    if len(values) == 1:  # Else the names of the rows say it.
-      shape.append(f'{name.split("_")[0]} {values.pop()}')
-  return standalone(bars(
-      points, title='Time per sample of each number of key/value heads',
-      x_label=', '.join(shape), y_label='seconds per sample'))
+    shape = ', '.join(
+        f'{part} {row[f"{part}_{unit}"]}' for part, unit in (
+            ('batch', 'size'), ('input', 'length'), ('output', 'length')))
+    # Where there are several shapes, names end in theirs.
+    by_shape.setdefault(shape, []).append(Point(
+        name.split(', ')[0], kind if name.startswith('K=') else 'peer', 0,
+        seconds, f'{seconds:.3g}'))
+  return standalone([
+      bars(points, title='Time per sample of each number of key/value heads',
+           x_label=shape, y_label='seconds per sample')
+      for shape, points in by_shape.items()])

@@ -20,6 +20,7 @@ from typing import Any
 
 import gqa_t5x
 from gqa_t5x import pretrained
+from gqa_t5x import provenance
 from gqa_t5x import vocabularies
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import results as results_lib
@@ -412,7 +413,11 @@ class Pipeline:
         models[str(k)] = config, conversion.convert_params(
             params, num_heads=NUM_HEADS, num_kv_heads=k
         )
-      return decode.compare_decode(models, **self._scale.timing)
+      # A run may go on elsewhere, and its times stay those of this machine.
+      return {
+          'times': decode.compare_decode(models, **self._scale.timing),
+          'environment': provenance.environment(),
+      }
 
     words = ['gqa-t5x', 'benchmark', 'decode']
     words += [f'--{k}={v}' for k, v in self._scale.timing.items()]
@@ -423,7 +428,7 @@ class Pipeline:
         'Time decoding for each number of key/value heads',
         self._scale.seconds['timing'],
         measure,
-        recipe=dict(self._scale.timing),
+        recipe={**self._scale.timing, 'result': ('times', 'environment')},
         command=shlex.join(words),
         needs=[self.base()],
     )

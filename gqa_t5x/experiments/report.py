@@ -5,6 +5,7 @@
 import pathlib
 
 from gqa_t5x import storage
+from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import rendering
@@ -37,18 +38,29 @@ def _interval(finding: claims.Finding) -> str:
 
 
 def _headline(results: dict) -> rendering.Paragraph:
-  model = results['model']
+  model, entries = results['model'], results['models'].values()
+  deeds = [text for text, is_done in (
+      ('converted to grouped-query (GQA) and multi-query (MQA) attention',
+       True),
+      (f'uptrained for {results["uptrain_fraction"]:.3g} of its '
+       f'{results["pretrain_steps"]:,} pre-training steps',
+       any(entry.get('alpha') for entry in entries)),
+      ('fine-tuned and scored', any(entry.get('tasks') for entry in entries)),
+      ('timed', _is_timed(results)),
+  ) if is_done]
   return rendering.Paragraph(
-      'A multi-head (MHA) T5 checkpoint was converted to grouped-query (GQA) '
-      'and multi-query (MQA) attention, uptrained for '
-      f'{results["uptrain_fraction"]:.3g} of its {results["pretrain_steps"]:,} '
-      'pre-training steps, fine-tuned, scored and timed, as in the paper '
-      '(Ainslie et al. 2023, arXiv 2305.13245), here with '
+      f'A multi-head (MHA) T5 checkpoint was {"; ".join(deeds)}; as in the '
+      'paper (Ainslie et al. 2023, arXiv 2305.13245), here with '
       f'{model.get("num_encoder_layers", DASH)}+'
       f'{model.get("num_decoder_layers", DASH)} layers of width '
       f'{model.get("emb_dim", DASH)} and {model.get("num_heads", DASH)} query '
       f'heads at scale `{results["scale"]}`. K is the number of key/value '
       'heads, the paper\'s groups.')
+
+
+def _is_timed(results: dict) -> bool:
+  return bool(results['times']) or any(
+      entry.get('decode') for entry in results['models'].values())
 
 
 def _claims(results: dict) -> list:
@@ -87,6 +99,8 @@ def _claims(results: dict) -> list:
 
 
 def _losses(results: dict) -> list:
+  if not results['models']:
+    return []
   rows = []
   for name, entry in sorted(
       results['models'].items(),
@@ -148,12 +162,17 @@ def _limits(results: dict) -> rendering.Bullets:
        'scores of the two tables cannot be compared with each other.'),
       *['CLDR translation is templates, not language: its BLEU says that a '
         'model learned the formats.'] * ('cldr_translate_en_de' in tasks),
-      (f'Times are from {_device(results["device"])}, not '
-       'from TPUs. All models are timed at one batch; the paper used the '
-       'largest batch that fits, which favours a small cache more.'),
-      ('A dev split chose the best checkpoints, and scores are on the test '
-       'split; those of the paper\'s Table 1 are on the dev sets.'),
   ]
+  if _is_timed(results):
+    timed_on = results.get('timed_on', results)
+    items.append(
+        f'Times are from {_device(timed_on["device"])}, not '
+        'from TPUs. All models are timed at one batch; the paper used the '
+        'largest batch that fits, which favours a small cache more.')
+  if any(entry.get('tasks') for entry in results['models'].values()):
+    items.append(
+        'A dev split chose the best checkpoints, and scores are on the test '
+        'split; those of the paper\'s Table 1 are on the dev sets.')
   return rendering.Bullets(tuple(items))
 
 
@@ -179,10 +198,15 @@ def _run_facts(results: dict) -> list:
 
   def listed(values):
     return ', '.join(f'{key} {value}' for key, value in values.items())
+
   facts = (
       ('Command', f'`{results["command"]}`'),
+      *([('But for', results['differences'])]
+        if results.get('differences') else []),
       ('Made', results['created']), ('Duration', _duration(total)),
       ('Device', listed(device)),
+      *([('Timed on', listed(results['timed_on']['device']))]
+        if results.get('timed_on') else []),
       ('Commit', ', '.join(f'`{commit}`' for commit in commits)),
       ('Seeds', ', '.join(map(str, results['seeds']))),
       ('Corpus', listed(results['corpus'])),
@@ -225,10 +249,19 @@ def write_report(output_dir) -> tuple[pathlib.Path, pathlib.Path]:
   Raises:
     UserError: results.json is missing or not such a file.
   """
+  output_dir = pathlib.Path(output_dir).expanduser()
+  if output_dir.name == results_lib.FILE_NAME:
+    output_dir = output_dir.parent
   results = results_lib.load_results(output_dir)
-  blocks = _blocks(results)
+  try:
+    blocks = _blocks(results)
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
+    raise UserError(
+        f'expected what `gqa-t5x reproduce` wrote in {output_dir}/'
+        f'{results_lib.FILE_NAME}, got something else '
+        f'({type(error).__name__}: {error}); run it again to write it'
+    ) from error
   title = 'Grouped-query attention from a multi-head checkpoint'
-  output_dir = pathlib.Path(output_dir)
   markdown, page = output_dir / 'report.md', output_dir / 'report.html'
   storage.write_text(markdown, rendering.to_markdown(title, blocks))
   storage.write_text(page, rendering.to_html(title, blocks))

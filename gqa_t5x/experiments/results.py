@@ -20,7 +20,10 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
                            those of the embedded suite
     baselines              {task: {'untrained': score, 'lead'|...: score}},
                            'untrained' on the first UNTRAINED_EXAMPLES
+    [differences]          what was done otherwise than by `command`, in words
     times                  {K: what `benchmark.compare_decode` returns}
+    [timed_on]             {device, versions, commit} of `times`; without it
+                           those of the file
     models                 {'MHA' | 'GQA-<K>' | 'MQA' | 'MQA, svd' | ...: {
       num_kv_heads, num_params, cache_bytes_per_token, step,
       method               of conversion; null is none
@@ -162,7 +165,7 @@ def load_results(output_dir) -> dict:
   Raises:
     UserError: it is missing, is not JSON, or is not such a file.
   """
-  path = pathlib.Path(output_dir) / FILE_NAME
+  path = pathlib.Path(output_dir).expanduser() / FILE_NAME
   try:
     results = json.loads(path.read_text(encoding='utf-8'))
   except OSError as error:

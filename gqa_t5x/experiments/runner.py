@@ -41,8 +41,9 @@ def reproduce(
     scale: one of `scales.SCALES`; 'paper' only shows the commands for a pod.
     experiment: name of one, several with commas, or 'all'.
     output_dir: where stages, results.json, report.md and report.html go; None
-      is ./reproduce_SCALE. A run of the same scale that is there is continued:
-      experiments and seeds may be added to it.
+      is ./reproduce_SCALE. A run of the same scale that is there is continued;
+      experiments and seeds are added to it by naming them beside the earlier
+      ones, since results.json and the report have what is named.
     seeds: of the order of data, dropout, and parameters drawn at random.
     tasks: those of the scale to tune and test on; none are all of them.
     dry_run: only shows the stages, their commands and about how long each
@@ -72,7 +73,8 @@ def reproduce(
     )
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'expected seeds that differ, got {list(seeds)}')
-  folder = pathlib.Path(output_dir or f'reproduce_{scale}').absolute()
+  folder = pathlib.Path(output_dir or f'reproduce_{scale}')
+  folder = folder.expanduser().absolute()
   settings = scales.SCALES[scale]
   if tasks:
     settings = dataclasses.replace(settings, suite=settings.suite.only(tasks))

@@ -15,6 +15,8 @@ from gqa_t5x.experiments.model import Model
 
 
 def blocks(results: dict) -> list:
+  if not results['models']:
+    return []
   return [
       rendering.Heading('Quality and time'),
       rendering.Table(
@@ -75,7 +77,9 @@ def _decode_note(results: dict) -> str:
              for entry in results['models'].values()]
   shapes = {(d.get('batch_size'), d.get('input_length'),
              d.get('output_length'), d.get('dtype')) for d in decodes}
-  if len(shapes) != 1 or not decodes[0]:
+  if not any(decodes):
+    return 'Decoding was not timed.'
+  if len(shapes) != 1:
     return 'The models were timed at different shapes, or not all were timed.'
   batch, inputs, outputs, dtype = shapes.pop()
   return (f'T_infer: median seconds per sample at batch {batch}, {inputs} '

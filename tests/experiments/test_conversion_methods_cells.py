@@ -13,9 +13,13 @@ from gqa_t5x.experiments import conversion_methods
 class _Comparison:
   config = types.SimpleNamespace(num_heads=4)
   asked = []
+  corpus = 'of these packages'
 
-  def __init__(self, *unused):
-    pass
+  def __init__(self, checkpoint, calibration_sequences):
+    self.made_from = {
+        'calibration_sequences': calibration_sequences,
+        'corpus_sha256': self.corpus,
+    }
 
   def losses(self, label, num_kv_heads, seed, alphas):
     self.asked.append((label, num_kv_heads, seed, tuple(alphas)))
@@ -90,3 +94,36 @@ def test_cells_of_another_kind_are_refused(run, capsys):
   with pytest.raises(SystemExit):
     run('second', '0.1', '--calibration_sequences', '8')
   assert 'choose another file' in capsys.readouterr().err
+
+
+def test_cells_on_another_corpus_are_refused(run, capsys, monkeypatch):
+  run('first', '0')
+  monkeypatch.setattr(_Comparison, 'corpus', 'of newer packages')
+  with pytest.raises(SystemExit):
+    run('second', '0.1')
+  assert "corpus_sha256 'of these packages', not" in capsys.readouterr().err
+
+
+def test_heads_that_do_not_divide_are_refused_before_any_cell(run, capsys):
+  with pytest.raises(SystemExit):
+    run('first', '0', '--num_kv_heads', '2,3')
+  assert 'num_kv_heads=3; choose' in capsys.readouterr().err
+  assert not _Comparison.asked
+
+
+def test_a_figure_of_nothing_is_one_line(tmp_path, capsys):
+  with pytest.raises(SystemExit) as end:
+    conversion_methods.main(
+        ['--output', str(tmp_path / 'none.json'), '--figure', 'a.svg']
+    )
+  assert end.value.code == 2
+  assert 'none.json' in capsys.readouterr().err
+
+
+def test_columns_are_in_the_order_of_alpha():
+  cells = [
+      {'method': 'svd', 'num_kv_heads': 2, 'losses': losses}
+      for losses in ({'0.0': 4.0, '0.05': 3.0}, {'0.01': 3.5})
+  ]
+  head = conversion_methods.summary(cells).splitlines()[0].split('alpha ')
+  assert [part.strip() for part in head[1:]] == ['0.0', '0.01', '0.05']

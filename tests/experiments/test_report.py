@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import conversion_methods
 from gqa_t5x.experiments import figures
 from gqa_t5x.experiments import report
 from gqa_t5x.experiments import results as results_lib
@@ -167,6 +168,41 @@ def test_no_model_at_all(results, tmp_path):
   _parse(report.write_report(tmp_path)[1].read_text('utf-8'))
 
 
+def test_says_only_what_was_done(results, tmp_path):
+  results['models'] = {}
+  results['timed_on'] = {'device': {'backend': 'cpu', 'cpu': 'Older CPU'}}
+  results_lib.save_results(tmp_path, results)
+  timed = report.write_report(tmp_path)[0].read_text('utf-8')
+  assert 'attention; timed; as in' in timed
+  assert 'Times are from Older CPU, not' in timed
+  assert 'scored' not in timed.split('##')[0] and 'dev split' not in timed
+  assert "The paper's Table 1" not in timed
+
+
+def test_a_run_that_timed_nothing_says_so(results, tmp_path):
+  results['times'], results['differences'] = {}, 'Half of the steps.'
+  for entry in results['models'].values():
+    del entry['decode']
+  results_lib.save_results(tmp_path, results)
+  text = report.write_report(str(tmp_path / 'results.json'))[0].read_text()
+  assert 'scored; as in' in text and 'Times are from' not in text
+  assert 'Decoding was not timed.' in text
+  assert '| But for | Half of the steps. |' in text
+
+
+@pytest.mark.parametrize('broken', [
+    {'models': []},
+    {'model': None},
+    {'models': {'MHA': {'num_kv_heads': 8}}},
+    {'times': {'8': {'seconds_per_sample': None}}},
+])
+def test_a_damaged_file_is_one_line(results, tmp_path, broken):
+  results_lib.save_results(tmp_path, results | broken)
+  with pytest.raises(UserError, match='run it again to write it'):
+    report.write_report(tmp_path)
+  assert [p.name for p in tmp_path.iterdir()] == ['results.json']
+
+
 def test_smoke_says_that_it_shows_nothing(results, tmp_path):
   results['scale'] = 'smoke'
   results_lib.save_results(tmp_path, results)
@@ -217,3 +253,50 @@ def test_a_label_ends_within_the_drawing():
     x, anchor = found.groups()
     share = {'start': 1.0, 'middle': 0.5, 'end': 0.0}[anchor]
     assert float(x) + share * 12 * (0.863 + 0.752 + 0.684) <= figures.WIDTH
+
+
+def _texts(svg):
+  """[(drawing, height, x, y, text)] of a file's drawings."""
+  found = []
+  for i, drawing in enumerate(svg.split('<svg y=')[1:]):
+    height = int(re.search(r'viewBox="0 0 \d+ (\d+)"', drawing)[1])
+    for x, y, text in re.findall(
+        r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)<', drawing
+    ):
+      found.append((i, height, float(x), float(y), text))
+  return found
+
+
+def test_conversions_are_told_apart_within_their_drawings():
+  methods = 'mean', 'first', 'random', 'aligned', 'svd'
+  losses = {'0.0': 4.0, '0.1': 3.9}
+  cells = [
+      {'method': method, 'num_kv_heads': k, 'losses': losses}
+      for k in (4, 1) for method in methods
+  ] + [{'method': 'none', 'num_kv_heads': 8, 'losses': losses}]
+  svg = conversion_methods.figure(cells)
+  texts = _texts(svg)
+  assert {i for i, *_ in texts} == {0, 1}
+  assert all(0 < y < height for _, height, _, y, _ in texts)
+  assert [text for *_, text in texts].count('svd') == 2
+  for drawing in svg.split('<svg y=')[1:]:
+    kinds = re.findall(r'<path class="curve (\w+)" d="[^"]*L', drawing)
+    assert len(kinds) == len(set(kinds)) == 6
+  # Each has its colour, on dark screens too.
+  for kind in set(kinds):
+    assert svg.count(f'.curve.{kind} {{') == 2
+
+
+def test_each_shape_of_a_benchmark_has_its_drawing():
+  shapes = {'input_length': 512, 'output_length': 64}
+  rows = {
+      f'{name}, batch {size}': {
+          'num_kv_heads': 6, 'seconds_per_sample': 0.5, 'batch_size': size,
+      } | shapes
+      for size in (1, 8) for name in ('K=6', 'K=2', 'K=1', 'hf', 'ctranslate2')
+  }
+  svg = figures.of_benchmark({'config': {'num_heads': 6}, 'rows': rows})
+  texts = [(i, text) for i, *_, text in _texts(svg)]
+  assert (0, 'batch 1, input 512, output 64') in texts
+  assert (1, 'batch 8, input 512, output 64') in texts
+  assert texts.count((1, 'K=2')) == texts.count((0, 'hf')) == 1
