@@ -173,6 +173,11 @@ class RMSNorm(nn.Module):
     return x * scale.astype(self.dtype)
 
 
+# Pairs of a query and a key, those of 2,048 and 2,048, whose one-hot rows take
+# half a GiB; of more they would take most of a model's memory.
+_MOST_ONE_HOT = 2**22
+
+
 def relative_position_buckets(
     bidirectional: bool, num_buckets: int, max_distance: int
 ) -> np.ndarray:
@@ -232,7 +237,10 @@ class RelativePositionBias(nn.Module):
             self.bidirectional, self.num_buckets, self.max_distance
         )
     )[relative + self.max_distance]
+    table = table.astype(self.dtype)
+    if query_positions.shape[-1] * key_positions.shape[-1] > _MOST_ONE_HOT:
+      return jnp.moveaxis(jnp.take(table, buckets, axis=1), 0, -3)
     # A product with one-hot rows: its gradient is a matmul, where that of a
     # gather would be a slow scatter.
     one_hot = jax.nn.one_hot(buckets, self.num_buckets, dtype=self.dtype)
-    return jnp.einsum('nb,...tsb->...nts', table.astype(self.dtype), one_hot)
+    return jnp.einsum('nb,...tsb->...nts', table, one_hot)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gqa_t5x import layers
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 from tests import hf_reference
@@ -312,6 +313,29 @@ def test_dropout_needs_its_rng_and_changes_the_logits():
   ]
   np.testing.assert_array_equal(first, again)
   assert np.abs(first - other).max() > 0.1
+
+
+@pytest.mark.parametrize('bidirectional', [True, False])
+def test_biases_of_long_inputs_are_those_of_short_ones(bidirectional):
+  """And take no memory for each bucket."""
+  bias = layers.RelativePositionBias(2, jnp.float32, bidirectional)
+  positions = np.arange(2300)
+  variables = bias.init(jax.random.key(0), positions[:2], positions)
+  apply = jax.jit(bias.apply)
+  compiled = apply.lower(variables, positions, positions).compile()
+  found = compiled(variables, positions, positions)
+  assert found.shape == (2, 2300, 2300)
+  assert compiled.memory_analysis().temp_size_in_bytes < 30 * 2300**2
+  for some in (slice(8), slice(1100, 1400), slice(-8, None)):
+    np.testing.assert_array_equal(
+        found[:, some], bias.apply(variables, positions[some], positions)
+    )
+  rows = np.stack([positions, positions + 7])
+  of_rows = apply(variables, rows, positions)
+  np.testing.assert_array_equal(of_rows[0], found)
+  np.testing.assert_array_equal(
+      of_rows[1, :, :9], bias.apply(variables, rows[1, :9], positions)
+  )
 
 
 def test_packed_rows_cannot_be_decoded():
