@@ -338,6 +338,22 @@ def test_biases_of_long_inputs_are_those_of_short_ones(bidirectional):
   )
 
 
+def test_gradient_of_biases_is_the_sum_over_each_bucket():
+  bias = layers.RelativePositionBias(3, jnp.float32, bidirectional=True)
+  queries, keys = np.arange(9), np.arange(200)
+  variables = bias.init(jax.random.key(0), queries, keys)
+  weights = np.random.default_rng(0).normal(size=(3, 9, 200))
+  found = jax.grad(
+      lambda x: jnp.sum(bias.apply(x, queries, keys) * weights)
+  )(variables)['params']['rel_embedding']
+  buckets = layers.relative_position_buckets(True, 32, 128)
+  expected = np.zeros((32, 3))
+  for query, key in np.ndindex(9, 200):
+    bucket = buckets[min(key - query, 128) + 128]
+    expected[bucket] += weights[:, query, key]
+  np.testing.assert_allclose(found, expected.T, rtol=1e-5, atol=1e-5)
+
+
 def test_packed_rows_cannot_be_decoded():
   config = golden.configs()['t5_1_1']
   with pytest.raises(ValueError, match='packed rows; decode without segment'):
