@@ -117,7 +117,7 @@ CASES = [
     (f'train {MODEL} {PRETRAIN} --gin.MODEL_DIR={{new}}', 'quotes'),
     (
         f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.train.TrainConfig.x=3',
-        'there are model_dir,',
+        'there are schedule, loss, clip_norm,',
     ),
     (
         f'train {MODEL} {PRETRAIN} {MODEL_DIR} --gin.BATCH_SIZE=3'

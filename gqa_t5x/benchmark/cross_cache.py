@@ -311,10 +311,15 @@ def table(cases: Sequence[Mapping[str, Any]]) -> str:
   return '\n'.join(lines)
 
 
+def _positive(text: str) -> int:
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'expected a number from 1, got {text!r}')
+  return int(text)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
   from gqa_t5x.benchmark import tpu_compile
   from gqa_t5x import provenance
-  from gqa_t5x.commands import arguments
 
   argv = sys.argv[1:] if argv is None else argv
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -323,13 +328,13 @@ def main(argv: Sequence[str] | None = None) -> None:
   for name, default in (
       ('batch_size', 8), ('output_length', 32), ('num_repeats', 5),
   ):  # pyformat: disable
-    parser.add_argument(f'--{name}', type=arguments.positive, default=default)
+    parser.add_argument(f'--{name}', type=_positive, default=default)
   for name, default in (
       ('num_kv_heads', [6, 2, 1]), ('input_length', [512, 2048]),
   ):  # pyformat: disable
     parser.add_argument(
-        f'--{name}', type=arguments.integers, default=default, metavar='N,N',
-        help='default: %(default)s',
+        f'--{name}', type=lambda text: [*map(_positive, text.split(','))],
+        default=default, metavar='N,N', help='default: %(default)s',
     )  # pyformat: disable
   args = parser.parse_args(argv)
   if args.output_length < 4:
