@@ -165,7 +165,7 @@ def load_results(output_dir) -> dict:
   Raises:
     UserError: it is missing, is not JSON, or is not such a file.
   """
-  path = pathlib.Path(output_dir).expanduser() / FILE_NAME
+  path = pathlib.Path(output_dir) / FILE_NAME
   try:
     results = json.loads(path.read_text(encoding='utf-8'))
   except OSError as error:

@@ -148,6 +148,19 @@ def fixture_task():
   seqio.TaskRegistry.remove('toy_echo')
 
 
+def _interrupt_after(calls, monkeypatch):
+  """Has `predict` interrupted as it is called once more."""
+  predict, made = evaluate.predict, []
+
+  def interrupted(*args, **options):
+    if len(made) == calls:
+      raise KeyboardInterrupt
+    made.append(None)
+    return predict(*args, **options)
+
+  monkeypatch.setattr(evaluate, 'predict', interrupted)
+
+
 def test_inference_that_was_interrupted_goes_on(task, tmp_path, monkeypatch):
   model = conftest.make_model(vocab_size=384)
   params = make_params(model)
@@ -166,14 +179,7 @@ def test_inference_that_was_interrupted_goes_on(task, tmp_path, monkeypatch):
   assert all(x['inputs'] == x['targets'] for x in lines)
 
   predict, sizes = evaluate.predict, []
-
-  def interrupted(model, params, inputs, **options):
-    if len(sizes) == 2:
-      raise KeyboardInterrupt
-    sizes.append(len(inputs))
-    return predict(model, params, inputs, **options)
-
-  monkeypatch.setattr(evaluate, 'predict', interrupted)
+  _interrupt_after(2, monkeypatch)
   with pytest.raises(KeyboardInterrupt):
     infer('part')
   assert not (tmp_path / 'part').exists()
@@ -181,7 +187,6 @@ def test_inference_that_was_interrupted_goes_on(task, tmp_path, monkeypatch):
   assert len(kept.read_bytes().splitlines()) == 32
   with kept.open('ab') as file:
     file.write(b'{"inputs": "cut o')
-  sizes.clear()
   monkeypatch.setattr(
       evaluate,
       'predict',
@@ -255,13 +260,7 @@ def test_a_split_that_cannot_be_read_leaves_no_file(
 def test_inference_of_other_rows_does_not_go_on(tmp_path, monkeypatch):
   seqio = pytest.importorskip('seqio')
   model = conftest.make_model(vocab_size=384)
-  predict, asked = evaluate.predict, []
-
-  def cut_off(model, params, inputs, **options):
-    if len(asked) == 1:
-      raise KeyboardInterrupt
-    asked.append(len(inputs))
-    return predict(model, params, inputs, **options)
+  predict = evaluate.predict
 
   def infer(word):
     rows = [{'inputs': f'{word} {i}', 'targets': word} for i in range(40)]
@@ -281,9 +280,11 @@ def test_inference_of_other_rows_does_not_go_on(tmp_path, monkeypatch):
     finally:
       seqio.TaskRegistry.remove('toy_rows')
 
-  monkeypatch.setattr(evaluate, 'predict', cut_off)
+  _interrupt_after(1, monkeypatch)
   with pytest.raises(KeyboardInterrupt):
     infer('old')
+  (kept,) = tmp_path.glob('out.*')
+  assert 'old' in kept.read_text()
   monkeypatch.setattr(evaluate, 'predict', predict)
   infer('new')
   text = (tmp_path / 'out').read_text()

@@ -89,19 +89,19 @@ def test_unknown_methods_are_refused_at_once(run, capsys):
   assert not _Comparison.asked
 
 
-def test_cells_of_another_kind_are_refused(run, capsys):
+@pytest.mark.parametrize('words, corpus, message', [
+    (['--calibration_sequences', '8'], _Comparison.corpus, '128, not 8'),
+    ([], 'of newer packages', "corpus_sha256 'of these packages', not"),
+])
+def test_cells_of_another_kind_are_refused(
+    words, corpus, message, run, capsys, monkeypatch
+):
   run('first', '0')
+  monkeypatch.setattr(_Comparison, 'corpus', corpus)
   with pytest.raises(SystemExit):
-    run('second', '0.1', '--calibration_sequences', '8')
-  assert 'choose another file' in capsys.readouterr().err
-
-
-def test_cells_on_another_corpus_are_refused(run, capsys, monkeypatch):
-  run('first', '0')
-  monkeypatch.setattr(_Comparison, 'corpus', 'of newer packages')
-  with pytest.raises(SystemExit):
-    run('second', '0.1')
-  assert "corpus_sha256 'of these packages', not" in capsys.readouterr().err
+    run('second', '0.1', *words)
+  error = capsys.readouterr().err
+  assert message in error and 'choose another file' in error
 
 
 def test_heads_that_do_not_divide_are_refused_before_any_cell(run, capsys):
