@@ -39,6 +39,7 @@ import numpy as np
 
 from gqa_t5x import decoding
 from gqa_t5x import network
+from gqa_t5x import number_flags
 from gqa_t5x import storage
 from gqa_t5x.benchmark import decode
 from gqa_t5x.errors import UserError
@@ -311,12 +312,6 @@ def table(cases: Sequence[Mapping[str, Any]]) -> str:
   return '\n'.join(lines)
 
 
-def _positive(text: str) -> int:
-  if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'expected a number from 1, got {text!r}')
-  return int(text)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
   from gqa_t5x.benchmark import tpu_compile
   from gqa_t5x import provenance
@@ -328,13 +323,15 @@ def main(argv: Sequence[str] | None = None) -> None:
   for name, default in (
       ('batch_size', 8), ('output_length', 32), ('num_repeats', 5),
   ):  # pyformat: disable
-    parser.add_argument(f'--{name}', type=_positive, default=default)
+    parser.add_argument(
+        f'--{name}', type=number_flags.positive, default=default
+    )
   for name, default in (
       ('num_kv_heads', [6, 2, 1]), ('input_length', [512, 2048]),
   ):  # pyformat: disable
     parser.add_argument(
-        f'--{name}', type=lambda text: [*map(_positive, text.split(','))],
-        default=default, metavar='N,N', help='default: %(default)s',
+        f'--{name}', type=number_flags.integers, default=default, metavar='N,N',
+        help='default: %(default)s',
     )  # pyformat: disable
   args = parser.parse_args(argv)
   if args.output_length < 4:

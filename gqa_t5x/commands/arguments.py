@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import json
 
+from gqa_t5x import number_flags
+
 
 class Commands:
   """Makes commands of one level; calling it adds one.
@@ -40,50 +42,12 @@ class Commands:
     return command
 
 
-def _number(text: str, low: int) -> int:
-  if not text.isascii() or not text.isdigit() or not low <= int(text) < 2**31:
-    raise argparse.ArgumentTypeError(
-        f'expected a number from {low} to {2**31 - 1}, got {text[:40]!r}'
-    )
-  return int(text)
-
-
-def positive(text: str) -> int:
-  """A number from 1 that fits in 31 bits, for `type=`."""
-  return _number(text, 1)
-
-
-def seed(text: str) -> int:
-  """A number from 0 that fits in 31 bits, for `type=`."""
-  return _number(text, 0)
-
-
-def integers(text: str) -> list[int]:
-  """Numbers from 1 with commas between them."""
-  if len(text.split()) > 1 and ',' not in text:
-    raise argparse.ArgumentTypeError(
-        f'expected commas between numbers, got {text[:40]!r}'
-    )
-  return [positive(part.strip()) for part in text.split(',')]
-
-
-def amount(text: str) -> float:
-  """A finite number above 0."""
-  try:
-    number = float(text)
-  except ValueError:
-    number = 0.0
-  if not 0 < number < float('inf'):
-    raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
-  return number
-
-
 def add_numbers(command, *numbers: tuple[str, int, str]) -> None:
   """Adds flags for numbers from 1: (flag, default, meaning) each."""
   for flag, default, meaning in numbers:
     command.add_argument(
         f'--{flag}',
-        type=positive,
+        type=number_flags.positive,
         default=default,
         metavar='N',
         help=f'{meaning} (default: {default})',
@@ -107,7 +71,7 @@ def add_shapes(command, dtype: str) -> None:
   )
   command.add_argument(
       '--num_kv_heads',
-      type=integers,
+      type=number_flags.integers,
       metavar='K,K',
       help='(default: all divisors of the query heads)',
   )
@@ -137,7 +101,7 @@ def config_of(args):
 def add_num_layers(command) -> None:
   command.add_argument(
       '--num_layers',
-      type=positive,
+      type=number_flags.positive,
       metavar='N',
       help="layers of each stack (default: the model's)",
   )

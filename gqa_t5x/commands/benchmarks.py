@@ -5,6 +5,7 @@
 import dataclasses
 import shlex
 
+from gqa_t5x import number_flags
 from gqa_t5x.commands import arguments
 
 
@@ -37,7 +38,7 @@ def _add_decode(add) -> None:
   arguments.add_num_layers(command)
   command.add_argument(
       '--batch_size',
-      type=arguments.integers,
+      type=number_flags.integers,
       default=[8],
       metavar='B,B',
       help='samples decoded together; several are timed one after another'
@@ -54,7 +55,7 @@ def _add_decode(add) -> None:
   )
   command.add_argument(
       '--largest_batch_in',
-      type=arguments.amount,
+      type=number_flags.amount,
       metavar='GIB',
       help='time for each K also the largest batch that so much memory holds',
   )
@@ -109,7 +110,7 @@ def _add_convert(add) -> None:
   arguments.add_num_layers(command)
   command.add_argument(
       '--num_kv_heads',
-      type=arguments.positive,
+      type=number_flags.positive,
       metavar='K',
       help='(default: an eighth of the query heads)',
   )
@@ -119,7 +120,7 @@ def _add_convert(add) -> None:
   )
   command.add_argument(
       '--calibration_sequences',
-      type=arguments.positive,
+      type=number_flags.positive,
       metavar='N',
       help='text that the method is given (default: none)',
   )
@@ -165,7 +166,7 @@ def _add_plan(add) -> None:
   ):
     command.add_argument(
         f'--{flag}',
-        type=arguments.amount,
+        type=number_flags.amount,
         metavar='X',
         help=f"{meaning}, in place of the device's",
     )
@@ -185,7 +186,7 @@ def _add_compile(add) -> None:
   )
   command.add_argument(
       '--num_kv_heads',
-      type=arguments.positive,
+      type=number_flags.positive,
       metavar='K',
       help="of the decoder (default: the model's query heads)",
   )
@@ -196,7 +197,7 @@ def _add_compile(add) -> None:
   )
   command.add_argument(
       '--model_axis',
-      type=arguments.positive,
+      type=number_flags.positive,
       metavar='N',
       help='chips that share a model (default: all)',
   )

@@ -5,6 +5,7 @@
 import functools
 import sys
 
+from gqa_t5x import number_flags
 from gqa_t5x.commands import arguments
 
 _FEW_SEQUENCES = 16
@@ -55,7 +56,7 @@ def add_commands(add) -> None:
       command, ('calibration_sequences', 128, 'of 256 tokens each')
   )
   command.add_argument(
-      '--seed', type=arguments.seed, help='of random heads'
+      '--seed', type=number_flags.seed, help='of random heads'
   )
   command.add_argument(
       '--format',

@@ -6,8 +6,8 @@ import json
 import pathlib
 import sys
 
+from gqa_t5x import number_flags
 from gqa_t5x import storage
-from gqa_t5x.commands import arguments
 from gqa_t5x.errors import UserError
 
 
@@ -32,7 +32,7 @@ def add_commands(add) -> None:
   )
   command.add_argument(
       '--seeds',
-      type=arguments.integers,
+      type=number_flags.integers,
       default=[1],
       metavar='N,N',
       help='of data order, dropout and random heads (default: 1)',

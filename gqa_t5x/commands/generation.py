@@ -4,6 +4,7 @@
 
 import sys
 
+from gqa_t5x import number_flags
 from gqa_t5x.commands import arguments
 from gqa_t5x.errors import UserError
 
@@ -14,7 +15,7 @@ _DECODING_OPTIONS = {
     'temperature': float,
     'top_k': int,
     'top_p': float,
-    'seed': arguments.seed,
+    'seed': number_flags.seed,
     'num_beams': int,
     'length_penalty': float,
 }

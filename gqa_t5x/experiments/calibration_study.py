@@ -24,6 +24,7 @@ import numpy as np
 
 from gqa_t5x import conversion
 from gqa_t5x import network
+from gqa_t5x import number_flags
 from gqa_t5x import pretrained
 from gqa_t5x import provenance
 from gqa_t5x import storage
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
   ):  # pyformat: disable
     parser.add_argument(
         f'--{name}',
-        type=conversion_methods.numbers(int),
+        type=number_flags.integers,
         default=default,
         metavar='N,N',
     )

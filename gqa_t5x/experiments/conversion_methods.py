@@ -33,6 +33,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x import conversion
 from gqa_t5x import grouping
 from gqa_t5x import network
+from gqa_t5x import number_flags
 from gqa_t5x import pretrained
 from gqa_t5x import provenance
 from gqa_t5x import storage
@@ -245,10 +246,10 @@ def figure(cells: list[dict]) -> str:
   curves = {}
   for (k, method), curve in sorted(means.items()):
     points = tuple((a, float(np.mean(x))) for a, x in sorted(curve.items()))
-    label = 'MHA' + method.removeprefix('none').replace('_', ', ')
-    line = figures.Line(method, kinds.get(method, 'mha'), points)
+    label = method
     if method not in kinds:
-      k, line = None, dataclasses.replace(line, label=label)
+      k, label = None, 'MHA' + method.removeprefix('none').replace('_', ', ')
+    line = figures.Line(label, kinds.get(method, 'mha'), points)
     curves.setdefault(k, []).append(line)
   multi_head = curves.pop(None, [])
   return figures.standalone([
@@ -262,9 +263,8 @@ def figure(cells: list[dict]) -> str:
   ])
 
 
-def numbers(kind):
-  """Returns a parser of numbers with commas between them."""
-  return lambda text: [kind(part) for part in text.split(',')]
+def _alphas(text: str) -> list[float]:
+  return [float(part) for part in text.split(',')]
 
 
 def _methods(text: str) -> list[str]:
@@ -285,13 +285,15 @@ def main(argv: list[str] | None = None) -> None:
       '--methods', type=_methods, default=list(METHODS), metavar='M,M'
   )
   parser.add_argument(
-      '--num_kv_heads', type=numbers(int), default=[4, 2, 1], metavar='K,K'
+      '--num_kv_heads', type=number_flags.integers, default=[4, 2, 1],
+      metavar='K,K',
   )
   parser.add_argument(
-      '--seeds', type=numbers(int), default=[1, 2, 3, 4, 5], metavar='N,N'
+      '--seeds', type=number_flags.integers, default=[1, 2, 3, 4, 5],
+      metavar='N,N',
   )
   parser.add_argument(
-      '--alphas', type=numbers(float), default=[0.0, 0.01, 0.02, 0.05, 0.1],
+      '--alphas', type=_alphas, default=[0.0, 0.01, 0.02, 0.05, 0.1],
       metavar='A,A',
   )  # pyformat: disable
   parser.add_argument('--calibration_sequences', type=int, default=128)

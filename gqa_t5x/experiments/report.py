@@ -164,9 +164,8 @@ def _limits(results: dict) -> rendering.Bullets:
         'model learned the formats.'] * ('cldr_translate_en_de' in tasks),
   ]
   if _is_timed(results):
-    timed_on = results.get('timed_on', results)
     items.append(
-        f'Times are from {_device(timed_on["device"])}, not '
+        f'Times are from {_device(results_lib.timed_on(results))}, not '
         'from TPUs. All models are timed at one batch; the paper used the '
         'largest batch that fits, which favours a small cache more.')
   if any(entry.get('tasks') for entry in results['models'].values()):

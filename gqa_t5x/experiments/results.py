@@ -113,6 +113,11 @@ def average_score(results: dict, entry: dict) -> float | None:
   return None if None in scores else sum(scores) / len(scores)
 
 
+def timed_on(results: dict) -> dict:
+  """Returns the device on which decoding was timed."""
+  return results.get('timed_on', results)['device']
+
+
 def is_rehearsal(results: dict) -> bool:
   """Returns whether the models of a run were hardly trained at all."""
   return results['scale'].endswith('smoke')

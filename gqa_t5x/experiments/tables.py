@@ -139,7 +139,7 @@ def format_table(results: dict) -> str:
       'Paper, Table 1 (dev sets; R1, BLEU, F1; s per sample on TPU v4)',
       *_aligned(short, paper_rows()),
       '', (f'This run, scale {results["scale"]} (s per sample on '
-           f'{results["device"].get("backend", "this machine")})'),
+           f'{results_lib.timed_on(results).get("backend", "this machine")})'),
       *_aligned(ours, our_rows(results))])
 
 

@@ -127,8 +127,8 @@ def test_command(tmp_path, monkeypatch, capsys):
     (['--output_length', '3'], 'expected --output_length 4 or more'),
     (['--model', 'huge'], "got 'huge'; choose one"),
     (['--num_kv_heads', '6,4'], 'num_heads=6 cannot be split'),
-    (['--num_kv_heads', '6,a'], "expected a number from 1, got 'a'"),
-    (['--batch_size', '0'], "expected a number from 1, got '0'"),
+    (['--num_kv_heads', '6,a'], "from 1 to 2147483647, got 'a'"),
+    (['--batch_size', '0'], "from 1 to 2147483647, got '0'"),
 ])  # pyformat: disable
 def test_what_cannot_be_measured_is_refused_at_once(
     words, message, tmp_path, capsys

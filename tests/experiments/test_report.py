@@ -171,6 +171,8 @@ def test_no_model_at_all(results, tmp_path):
 def test_says_only_what_was_done(results, tmp_path):
   results['models'] = {}
   results['timed_on'] = {'device': {'backend': 'cpu', 'cpu': 'Older CPU'}}
+  results['device'] = {'backend': 'gpu'}
+  assert '(s per sample on cpu)' in report.format_table(results)
   results_lib.save_results(tmp_path, results)
   timed = report.write_report(tmp_path)[0].read_text('utf-8')
   assert 'attention; timed; as in' in timed
