@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gin files parse, overrides win, and each mistake gives one line."""
 
+import os
 import pathlib
 import re
+import shutil
 
 import pytest
 
 from gqa_t5x import pretrained
 from gqa_t5x.commands import engine
+from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import launch
 from gqa_t5x.errors import UserError
 
@@ -189,6 +192,37 @@ def test_what_does_not_fit_is_found_before_tokenizing(
             *(binding.format(other=other) for binding in bindings),
         ],
     )
+
+
+def test_inference_knows_a_checkpoint_that_was_written_anew(
+    monkeypatch, tmp_path
+):
+  checkpoint = tmp_path / 'c'
+  shutil.copytree(pretrained.CHECKPOINT_PATH, checkpoint)
+  seen = []
+  monkeypatch.setattr(
+      evaluate, 'infer', lambda *_, identity, **__: seen.append(identity)
+  )
+
+  def infer():
+    launch.run(
+        'infer',
+        [MODEL, LOCAL + 'infer.gin'],
+        [
+            'MIXTURE_OR_TASK_NAME = "docs_summarize"',
+            'TASK_FEATURE_LENGTHS = {"inputs": 16, "targets": 8}',
+            f'CHECKPOINT_PATH = "{checkpoint}"',
+            f'INFER_OUTPUT_PATH = "{tmp_path / "out.jsonl"}"',
+        ],
+    )
+
+  infer()
+  infer()
+  files = [path for path in checkpoint.rglob('*') if path.is_file()]
+  later = max(path.stat().st_mtime_ns for path in files) + 1
+  os.utime(files[0], ns=(later, later))
+  infer()
+  assert seen[0] == seen[1] != seen[2]
 
 
 @pytest.mark.parametrize(
