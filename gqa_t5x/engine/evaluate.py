@@ -136,14 +136,13 @@ def predict(
   if not inputs:
     return []
   lengths = np.asarray([len(tokens) for tokens in inputs])
-  longest = lengths.max()
   order = np.argsort(lengths, kind='stable')
   outputs: list[np.ndarray] = [np.zeros(0, np.int32)] * len(inputs)
   for start in range(0, len(order), batch_size):
     chosen = order[start : start + batch_size]
     length = -(-lengths[chosen[-1]] // _BUCKET) * _BUCKET
     # Rows of padding fill the last batch up.
-    tokens = np.zeros((batch_size, min(length, longest)), np.int32)
+    tokens = np.zeros((batch_size, length), np.int32)
     for row, i in enumerate(chosen):
       tokens[row, : lengths[i]] = inputs[i]
     decoded = np.asarray(

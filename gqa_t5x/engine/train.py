@@ -50,7 +50,8 @@ class TrainConfig(train_step.StepConfig):
       tells none, as those of Hugging Face.
     reset_step: whether the step starts at 0, not at the checkpoint's.
     seed: of parameters and dropout.
-    log_every: steps between lines of metrics.
+    log_every: steps between lines of metrics; these three are counted from the
+      step that the run starts at.
     eval_every: steps between evaluations.
     checkpoint_every: steps between checkpoints.
     keep: how many of the latest checkpoints are kept; None keeps all.
@@ -226,11 +227,12 @@ def _loop(
         # Keeps the host two steps ahead of the device, and no further.
         jax.block_until_ready(window[-3])
       is_stopping = watch.is_noted(step)
+      made = step - start
       is_saved = (
-          step % config.checkpoint_every == 0 or step == last or is_stopping
+          made % config.checkpoint_every == 0 or step == last or is_stopping
       )
-      is_evaluated = step % config.eval_every == 0 or step == last
-      if step % config.log_every == 0 or is_saved or is_evaluated:
+      is_evaluated = made % config.eval_every == 0 or step == last
+      if made % config.log_every == 0 or is_saved or is_evaluated:
         summary = _summarize(window, step, config, saved.latest_step())
         progress.update(len(window), summary)
         folder.write(step, summary)

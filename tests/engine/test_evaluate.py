@@ -50,6 +50,21 @@ def test_predictions_come_in_the_order_of_the_inputs():
   ) == []
 
 
+def test_few_lengths_are_compiled(monkeypatch):
+  widths = set()
+
+  def generate(unused_model, unused_params, tokens, *, max_decode_len, **_):
+    widths.add(tokens.shape[1])
+    return np.zeros((len(tokens), max_decode_len), np.int32)
+
+  monkeypatch.setattr(decoding, 'generate', generate)
+  for longest in (50, 90, 100, 101):
+    lengths = np.arange(longest - 40, longest + 1)
+    inputs = [np.ones(length, np.int32) for length in lengths]
+    evaluate.predict(None, None, inputs, batch_size=8, max_decode_len=1)
+  assert widths == {64, 128}
+
+
 def test_samples_depend_on_examples_and_not_on_batches():
   model = conftest.make_model()
   params = make_params(model)

@@ -251,6 +251,32 @@ def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches):
   assert os.path.basename(checkpointing.best_or_latest(str(tmp_path))) == '4'
 
 
+@pytest.mark.parametrize('start', [100, 101])
+def test_runs_are_measured_after_as_many_steps_wherever_they_start(
+    tmp_path, batches, start
+):
+  model = conftest.make_model()
+  params = trainer_of(model).initial_state(0).params
+  checkpoints.save_checkpoint(
+      tmp_path / 'init',
+      params,
+      metadata={'config': model.config.to_dict(), 'step': start},
+  )
+  config = make_config(
+      tmp_path / 'run',
+      total_steps=None,
+      relative_steps=7,
+      initial_checkpoint=str(tmp_path / 'init'),
+      keep=None,
+  )
+  measured = []
+  train.train(
+      model, config, batches, lambda _, step: measured.append(step) or {'x': 1}
+  )
+  saved = sorted(int(x) for x in os.listdir(tmp_path / 'run' / 'checkpoints'))
+  assert measured == saved == [start + n for n in (3, 6, 7)]
+
+
 def test_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path, batches):
   config = make_config(
       tmp_path, schedule=optimizer.Schedule('constant', float('inf')),
