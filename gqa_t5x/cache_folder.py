@@ -5,6 +5,8 @@
 import os
 import pathlib
 
+from gqa_t5x import storage
+
 
 def cache_folder() -> pathlib.Path:
   """Returns the user's cache folder for gqa_t5x; it may not exist yet.
@@ -13,6 +15,6 @@ def cache_folder() -> pathlib.Path:
   `~/.cache/gqa_t5x`.
   """
   if explicit := os.environ.get('GQA_T5X_CACHE_DIR'):
-    return pathlib.Path(explicit).expanduser()
+    return storage.local_path(explicit)
   base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(base).expanduser() / 'gqa_t5x'
+  return storage.local_path(base) / 'gqa_t5x'

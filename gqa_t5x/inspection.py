@@ -6,6 +6,7 @@ import collections
 import dataclasses
 from typing import Any
 
+from flax import traverse_util
 import numpy as np
 
 from gqa_t5x import checkpoints
@@ -45,7 +46,12 @@ def inspect_checkpoint(path: str, verify: bool = False) -> dict[str, Any]:
     source.check_all()
   config = T5Config(**metadata['config'])
   parts, dtypes = collections.Counter(), collections.Counter()
-  for name, leaf in opened.params.items():
+  leaves = {
+      path: leaf
+      for path, leaf in opened.params.items()
+      if leaf is not traverse_util.empty_node
+  }
+  for name, leaf in leaves.items():
     parts[name[0]] += leaf.size
     dtypes[np.dtype(leaf.dtype).name] += leaf.size
   return {
@@ -58,7 +64,7 @@ def inspect_checkpoint(path: str, verify: bool = False) -> dict[str, Any]:
           **{name: int(size) for name, size in sorted(parts.items())},
           'total': int(sum(parts.values())),
       },
-      'bytes': sum(int(leaf.nbytes) for leaf in opened.params.values()),
+      'bytes': sum(int(leaf.nbytes) for leaf in leaves.values()),
       'dtypes': {name: int(size) for name, size in dtypes.items()},
       'manifest': source.about,
       'is_verified': verify or None,

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import re
 import shutil
 from typing import IO
 
@@ -18,9 +19,23 @@ from gqa_t5x.errors import UserError
 LOCK = '.lock'
 
 
+def local_path(path: str | os.PathLike) -> pathlib.Path:
+  """Returns where a path of a user's is, whose ~ is the home folder.
+
+  Raises:
+    UserError: if it is a URL, as of a bucket.
+  """
+  if re.match(r'[A-Za-z][\w+.-]+:/', str(path)):
+    raise UserError(
+        f'expected a path of this machine, got {path}; copy what is there, with'
+        ' `gcloud storage cp -r` for a gs:// one, or mount it'
+    )
+  return pathlib.Path(path).expanduser()
+
+
 def check_absent(path: str | os.PathLike) -> None:
   """Raises UserError if there is something where an output is to go."""
-  if os.path.lexists(pathlib.Path(path).expanduser()):
+  if os.path.lexists(local_path(path)):
     raise UserError(
         f'{path} exists already; remove it or choose another output'
     )
@@ -31,7 +46,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
   Its folder is made if there is none.
   """
-  path = pathlib.Path(path).expanduser()
+  path = local_path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:

@@ -200,7 +200,7 @@ def convert_on_restore(
   )
   changed = {('target', *path): wanted.leaf(path) for path in wanted.shapes}
   states = stored.get('state', {}).get('param_states')
-  if states:
+  if states and changed:
     states = traverse_util.flatten_dict(states, keep_empty_nodes=True)
     for path, slot in states.items():
       if conversion.is_converted(path[:-1]):

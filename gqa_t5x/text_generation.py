@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import hashlib
 import itertools
-import os
-import pathlib
 import sys
 
 import numpy as np
@@ -19,6 +17,7 @@ import numpy as np
 from gqa_t5x import checkpoints
 from gqa_t5x import decoding
 from gqa_t5x import pretrained
+from gqa_t5x import storage
 from gqa_t5x import vocabularies
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
@@ -37,7 +36,7 @@ class Vocabulary:
     from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
     try:
-      data = pathlib.Path(path).expanduser().read_bytes()
+      data = storage.local_path(path).read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
       raise UserError(
           f'expected a SentencePiece model, but {path} is not a file; check'
@@ -157,7 +156,7 @@ def read_lines(path: str | None) -> Iterator[str]:
     source = (
         contextlib.nullcontext(sys.stdin.buffer)
         if path is None
-        else open(os.path.expanduser(path), 'rb')
+        else open(path and storage.local_path(path), 'rb')
     )
   except FileNotFoundError as error:
     raise UserError(

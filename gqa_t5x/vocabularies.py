@@ -3,10 +3,10 @@
 """Which vocabulary is a checkpoint's, and whether one is."""
 
 from collections.abc import Mapping
-import pathlib
 from typing import Any
 
 from gqa_t5x import pretrained
+from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 
 # T5 pads its embedding to a multiple of 128 rows; others may to more.
@@ -26,7 +26,7 @@ HOW_IN_GIN = (
 
 def path_for(checkpoint: str) -> str:
   """Returns the SentencePiece model in a checkpoint's folder, else ours."""
-  beside = pathlib.Path(checkpoint).expanduser() / _OF_HUGGING_FACE
+  beside = storage.local_path(checkpoint) / _OF_HUGGING_FACE
   return str(beside) if beside.is_file() else pretrained.VOCABULARY_PATH
 
 

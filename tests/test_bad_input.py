@@ -50,6 +50,9 @@ CASES = [
         'output_length of 2 or more',
     ),
     ('benchmark convert --model small --folder {new}', 'is none'),
+    ('convert --input gs://b/c --output {new} --num_kv_heads 2', 'gcloud'),
+    ('convert --input {ckpt} --output gs://b/c --num_kv_heads 2', 'gcloud'),
+    (f"train {MODEL} {PRETRAIN} --gin.MODEL_DIR='gs://b/c'", 'gcloud'),
     # Methods and formats.
     (
         'convert --input {ckpt} --output {new} --num_kv_heads 2'

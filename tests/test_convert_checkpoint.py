@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -308,6 +309,19 @@ def test_nothing_is_measured_for_a_conversion_that_is_refused(tmp_path):
           calibrate=measure,
           **{'method': 'svd', **options},
       )
+  _save(tmp_path / 'source')
+  options = dict(
+      num_kv_heads=CONFIG.num_kv_heads, method='svd', calibrate=measure
+  )
+  with pytest.raises(UserError, match='nothing would change'):
+    conversion.convert_checkpoint(
+        str(tmp_path / 'source'), str(tmp_path / 'out'), **options
+    )
+  conversion.convert_checkpoint(
+      str(tmp_path / 'source'), str(tmp_path / 'hf'), format='hf', **options
+  )
+  for name in ('source', 'hf'):
+    shutil.rmtree(tmp_path / name)
   with pytest.raises(AssertionError, match='measured'):
     conversion.convert_checkpoint(
         pretrained.CHECKPOINT_PATH,
@@ -342,6 +356,37 @@ def test_what_a_killed_writer_left_is_not_in_the_next_ones(tmp_path):
     writing.write('new', [b'new'])
   found = {p.name for p in (tmp_path / 'c').rglob('*')}
   assert found == {'new', manifest.NAME}
+
+
+def test_a_source_that_a_killed_writer_left_is_not_removed(tmp_path):
+  source = tmp_path / 'c.gqa_t5x-incomplete'
+  _save(source)
+  before = _bytes(source)
+  with pytest.raises(UserError, match='what an interrupted command has left'):
+    conversion.convert_checkpoint(
+        str(source), str(tmp_path / 'c'), num_kv_heads=1
+    )
+  assert _bytes(source) == before
+
+
+def test_a_target_that_another_program_made_meanwhile(tmp_path):
+  target = tmp_path / 'c'
+  with pytest.raises(UserError, match='exists already'):
+    with folders.new_folder(target, {}) as writing:
+      writing.write('one', [b'1'])
+      (target / 'theirs').mkdir(parents=True)
+  assert [p.name for p in tmp_path.rglob('*')] == ['c', 'theirs']
+
+
+def test_parameters_with_an_empty_node(tmp_path, capsys):
+  _save(tmp_path / 'a', params=hf_reference.random_params(CONFIG, 0) | {'x': {}})
+  assert cli.main(['inspect', str(tmp_path / 'a')]) == 0
+  assert 'parameters' in capsys.readouterr().out
+  conversion.convert_checkpoint(
+      str(tmp_path / 'a'), str(tmp_path / 'b'), num_kv_heads=1
+  )
+  params, _ = checkpoints.load_checkpoint(str(tmp_path / 'b'))
+  assert params['x'] == {}
 
 
 def test_a_target_with_a_slash_behind_it_tells_its_step(tmp_path):

@@ -84,8 +84,11 @@ def _padded(tokens):
   return [row + [0] * (length - len(row)) for row in tokens]
 
 
-def test_reads_float16_and_old_copies_by_hand(tmp_path):
-  """A file as older versions wrote it, by the safetensors library."""
+@pytest.mark.parametrize(
+    'left_out', [(), ('shared',), ('shared', 'encoder.embed_tokens')]
+)
+def test_reads_float16_and_old_copies_by_hand(tmp_path, left_out):
+  """As older versions wrote it, and others, with fewer names of one array."""
   numpy_io = pytest.importorskip('safetensors.numpy')
   params = jax.tree.map(
       lambda x: np.asarray(x, np.float16), golden.random_params('t5_1_1')
@@ -98,6 +101,8 @@ def test_reads_float16_and_old_copies_by_hand(tmp_path):
     state[f'{stack}.embed_tokens.weight'] = state['shared.weight']
   layer = 'decoder.block.0.layer.1.EncDecAttention'
   state[f'{layer}.relative_attention_bias.weight'] = np.ones((32, 4))
+  for name in left_out:
+    del state[f'{name}.weight']
   numpy_io.save_file(state, str(tmp_path / 'model.safetensors'))
   (tmp_path / 'config.json').write_text(
       json.dumps({
@@ -217,6 +222,10 @@ def test_a_tokenizer_comes_along(tmp_path, stored):
   (target / 'spiece.model').write_text('Spiece.model')
   with pytest.raises(UserError, match='spiece.model is damaged'):
     checkpoints.open_checkpoint(str(target)).source.check_all()
+  with pytest.raises(UserError, match='spiece.model is damaged'):
+    conversion.convert_checkpoint(
+        str(target), str(tmp_path / 'x'), num_kv_heads=1, method='random'
+    )
 
 
 def _edit(file, **values):

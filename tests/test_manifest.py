@@ -18,10 +18,11 @@ from gqa_t5x import conversion
 from gqa_t5x import pretrained
 from gqa_t5x.checkpoints import folders
 from gqa_t5x.checkpoints import manifest
+from gqa_t5x.engine import checkpointing
 from gqa_t5x.errors import UserError
 from tests import hf_reference
 from tests.golden import make_t5x_checkpoints as golden
-from tests.test_t5x_checkpoints import full_slots
+from tests.test_t5x_checkpoints import assert_same, full_slots
 
 CONFIG = dataclasses.replace(golden.CONFIG, num_kv_heads=2)
 FORMATS = ('orbax', 't5x', 't5x-orbax', 'hf')
@@ -135,6 +136,11 @@ def test_files_too_few_too_short_too_many(checkpoint):
     (checkpoint / name).write_bytes(b'')
     checkpoints.load_checkpoint(str(checkpoint))
     (checkpoint / name).unlink()
+  for name in ('.cache/huggingface/.gitignore', '.git/HEAD'):
+    (checkpoint / name).parent.mkdir(parents=True)
+    (checkpoint / name).write_bytes(b'')
+    checkpoints.load_checkpoint(str(checkpoint))
+    shutil.rmtree(checkpoint / name.split('/')[0])
   path = checkpoint / manifest.NAME
   path.rename(checkpoint.parent / 'moved')
   with pytest.raises(UserError, match='expected the file gqa_t5x_manifest'):
@@ -153,6 +159,39 @@ def test_converting_checks_what_it_copies(checkpoint, tmp_path):
     )
   assert not list((tmp_path / 'x').iterdir())
   path.write_bytes(good)
+
+
+def _save_step(run):
+  """Writes a step as the embedded engine does, in Orbax's database."""
+  params = hf_reference.random_params(CONFIG, 0)
+  saved = checkpointing.Checkpoints(str(run), keep=None)
+  metadata = {'config': CONFIG.to_dict(), 'step': 3, 'conversion': None}
+  saved.save(3, params, {'slot': np.zeros(2)}, metadata, None)
+  saved.close()
+  return run / 'checkpoints' / '3', params
+
+
+def test_converting_a_step_of_a_run_checks_its_database(tmp_path):
+  step, _ = _save_step(tmp_path / 'run')
+  largest = max(_files(step / 'params'), key=lambda p: p.stat().st_size)
+  good = largest.read_bytes()
+  for at in random.Random(0).sample(range(len(good)), 5):
+    _flip(largest, at)
+    with pytest.raises(UserError, match='is damaged'):
+      conversion.convert_checkpoint(
+          str(step), str(tmp_path / 'out'), num_kv_heads=1, measure=True
+      )
+    largest.write_bytes(good)
+  conversion.convert_checkpoint(
+      str(step), str(tmp_path / 'out'), num_kv_heads=1
+  )
+
+
+def test_a_database_in_a_folder_that_a_url_would_misread(tmp_path):
+  other, _ = _save_step(tmp_path / 'a b')
+  step, params = _save_step(tmp_path / 'a%20b#1?')
+  shutil.copytree(other, tmp_path / 'a b#1?' / 'checkpoints' / '3')
+  assert_same(checkpoints.load_checkpoint(str(step))[0], params)
 
 
 def test_inspect_verifies_where_asked(checkpoint, capsys):

@@ -72,6 +72,8 @@ def detect_format(path: str) -> str:
     if module.is_checkpoint(folder):
       return name
   of_run = [*folder.glob('checkpoints/*'), *folder.glob('checkpoint_*')]
+  if folder.name == 'checkpoints':
+    of_run += folder.iterdir()
   steps = {int(n): p for p in of_run if (n := p.name.split('_')[-1]).isdigit()}
   if steps:
     raise UserError(
@@ -79,6 +81,11 @@ def detect_format(path: str) -> str:
         f' its steps, such as the last, {steps[max(steps)]}'
     )
   if any(folder.glob('*.safetensors')):
+    if hf.has_config(folder):
+      raise UserError(
+          f'expected {hf.WEIGHTS} in {path}, or {hf.INDEX} beside its parts, as'
+          ' Hugging Face has them, got other names; copy what is missing too'
+      )
     raise UserError(
         f'expected config.json beside the safetensors of {path}, as Hugging'
         ' Face has it, got none; copy it too'
@@ -252,7 +259,7 @@ def write_checkpoint(
         writing, params, param_states, metadata | {_HAS_MANIFEST: True}
     )
     if source is not None and format == 'hf':
-      hf.copy_tokenizer(writing, source.folder)
+      hf.copy_tokenizer(writing, source)
     if source is not None:
       writing.about['source'] = {
           'path': str(source.folder),
@@ -277,6 +284,8 @@ def check_target(
     name = f'checkpoint_{"STEP" if step is None else step}'
     is_other = re.fullmatch(r'checkpoint_\d+', folder.name)
     better = folder.with_name(name) if is_other else folder / name
+    if better.exists():
+      better = folder / name
     of_step = ', with the number of its step' if step is None else ''
     raise UserError(
         f'expected a folder named {name}, as t5x looks for, got {path}; write'
@@ -295,4 +304,4 @@ def _folder(path: str) -> pathlib.Path:
         'expected the path of a checkpoint, got an empty one; look for a'
         ' variable of the shell that is not set'
     )
-  return pathlib.Path(path).expanduser().absolute()
+  return storage.local_path(path).absolute()

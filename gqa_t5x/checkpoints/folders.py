@@ -145,6 +145,11 @@ def _sync(path: pathlib.Path) -> None:
     os.close(descriptor)
 
 
+def beside(folder: pathlib.Path) -> pathlib.Path:
+  """Returns where a folder is written before it has its name."""
+  return folder.with_name(f'{folder.name}.gqa_t5x-incomplete')
+
+
 @contextlib.contextmanager
 def new_folder(
     folder: pathlib.Path, about: Mapping[str, Any], *, verify: bool = False
@@ -160,23 +165,25 @@ def new_folder(
     verify: whether all bytes are read back from the disk before the renaming.
 
   Raises:
-    UserError: if another program writes there.
+    UserError: if another program writes there, or has done so by the end.
   """
-  beside = folder.with_name(f'{folder.name}.gqa_t5x-incomplete')
-  with storage.empty_folder(beside):
+  new = beside(folder)
+  with storage.empty_folder(new):
     try:
-      writing = Writing(beside, about)
+      storage.check_absent(folder)  # Another may have had the lock before.
+      writing = Writing(new, about)
       yield writing
       writing.finish()
       if verify:
-        for path in beside.rglob('*'):
+        for path in new.rglob('*'):
           if path.is_file():
             manifest.drop_cache(path)
-        manifest.Reading(beside).check_all()
-      beside.rename(folder)
+        manifest.Reading(new).check_all()
+      storage.check_absent(folder)
+      new.rename(folder)
       _sync(folder.parent)
     except BaseException:
-      shutil.rmtree(beside, ignore_errors=True)
+      shutil.rmtree(new, ignore_errors=True)
       raise
 
 

@@ -23,10 +23,10 @@ from gqa_t5x.network import T5Config
 
 SHARD_BYTES = 5 * 10**9
 _CONFIG = 'config.json'
-_WEIGHTS = 'model.safetensors'
+WEIGHTS = 'model.safetensors'
 # Of our metadata: the heads that were repeated, and are one again when read.
 _REPEATED_FROM = 'repeated_from_num_kv_heads'
-_INDEX = 'model.safetensors.index.json'
+INDEX = 'model.safetensors.index.json'
 _PICKLES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
 _ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
 # Keys of config.json that have one value in every T5, and it if it is missing.
@@ -38,6 +38,7 @@ _FIXED = {
     'feed_forward_proj': (tuple(_ACTIVATIONS), 'relu'),
 }
 _OURS = ('dtype', 'float32_attention_logits')
+_EMBEDDING = 'shared.weight'
 # Copies of the embedding, and a table of T5 1.0 that nothing uses.
 _IGNORED = (
     'encoder.embed_tokens.weight',
@@ -46,9 +47,13 @@ _IGNORED = (
 )
 
 
+def has_config(folder: pathlib.Path) -> bool:
+  return (folder / _CONFIG).is_file()
+
+
 def is_checkpoint(folder: pathlib.Path) -> bool:
-  return (folder / _CONFIG).is_file() and any(
-      (folder / name).is_file() for name in (_WEIGHTS, _INDEX, *_PICKLES)
+  return has_config(folder) and any(
+      (folder / name).is_file() for name in (WEIGHTS, INDEX, *_PICKLES)
   )
 
 
@@ -58,9 +63,13 @@ def open_params(source: manifest.Reading):
   found = json.loads((source.folder / _CONFIG).read_text())
   config = _read_config(found, source.folder)
   tensors = _open_tensors(source)
+  if _EMBEDDING not in tensors:  # Some writers keep but a copy.
+    copies = [tensors[name] for name in _IGNORED[:2] if name in tensors]
+    if copies:
+      tensors[_EMBEDDING] = copies[-1]
   if _may_lack_logits(found) and 'lm_head.weight' not in tensors:
     # Tied without T5 1.0's scale, which we have no name for.
-    tensors['lm_head.weight'] = tensors.get('shared.weight')
+    tensors['lm_head.weight'] = tensors.get(_EMBEDDING)
   flat = {}
   for path, array in names.arrays(config).items():
     # A tensor that is missing is told of by `names.check_shapes`.
@@ -131,17 +140,17 @@ def _may_lack_logits(found: dict[str, Any]) -> bool:
 
 def _open_tensors(source: manifest.Reading) -> dict[str, lazy.LazyArray]:
   folder = source.folder
-  if (folder / _WEIGHTS).is_file():
-    return safetensors.open_file(source, _WEIGHTS)
-  if not (folder / _INDEX).is_file():
+  if (folder / WEIGHTS).is_file():
+    return safetensors.open_file(source, WEIGHTS)
+  if not (folder / INDEX).is_file():
     raise UserError(
-        f'expected {_WEIGHTS} in {folder}, got pytorch_model.bin, a pickle,'
+        f'expected {WEIGHTS} in {folder}, got pytorch_model.bin, a pickle,'
         ' which can run any code and is not opened; save it with transformers'
         ' as T5ForConditionalGeneration.from_pretrained(IN).save_pretrained('
         'OUT)'
     )
-  source.check(_INDEX)
-  files = json.loads((folder / _INDEX).read_text())['weight_map']
+  source.check(INDEX)
+  files = json.loads((folder / INDEX).read_text())['weight_map']
   found = {}
   for file in sorted(set(files.values())):
     if pathlib.PurePath(file).name != file:
@@ -186,7 +195,7 @@ def write(
     total = sum(leaf.nbytes for leaf in leaves.values())
     files = {name: file for file, shard in shards.items() for name in shard}
     writing.write_json(
-        _INDEX, {'metadata': {'total_size': total}, 'weight_map': files}
+        INDEX, {'metadata': {'total_size': total}, 'weight_map': files}
     )
   writing.write_json(_CONFIG, description)
   # A multi-head model is what is in here, of `from_num_kv_heads` or so.
@@ -198,10 +207,11 @@ def write(
   t5x_metadata.write(writing, stored)
 
 
-def copy_tokenizer(writing: folders.Writing, folder: pathlib.Path) -> None:
+def copy_tokenizer(writing: folders.Writing, source: manifest.Reading) -> None:
   """Takes along what lies beside another checkpoint and is not its weights."""
   for name in manifest.TOKENIZER_FILES:
-    if (path := folder / name).is_file():
+    if (path := source.folder / name).is_file():
+      source.check(name)
       writing.write(name, [path.read_bytes()])
 
 
@@ -246,7 +256,7 @@ def _split(leaves: dict[str, lazy.LazyArray]):
     shards[-1][name] = leaf
     size += leaf.nbytes
   if len(shards) == 1:
-    return {_WEIGHTS: shards[0]}
+    return {WEIGHTS: shards[0]}
   return {
       f'model-{i:05}-of-{len(shards):05}.safetensors': shard
       for i, shard in enumerate(shards, 1)

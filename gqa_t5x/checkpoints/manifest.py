@@ -52,15 +52,29 @@ def write_for_files(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
   entries = [
       {
           'array': '',
-          'file': path.relative_to(folder).as_posix(),
+          'file': file,
           'begin': 0,
           'end': path.stat().st_size,
           'sha256': hash_range(path),
       }
-      for path in folder.rglob('*')
-      if path.is_file() and path.name != NAME
+      for file, path in _files(folder).items()
+      if path.name != NAME
   ]
   write(folder, entries, about)
+
+
+def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns the files of a checkpoint by relative path.
+
+  What lies in a hidden folder of it, such as .git, is somebody else's.
+  """
+  paths = (path for path in folder.rglob('*') if path.is_file())
+  found = {path.relative_to(folder).as_posix(): path for path in paths}
+  return {
+      file: path
+      for file, path in sorted(found.items())
+      if not (file.startswith('.') and '/' in file)
+  }
 
 
 def _text(body: dict[str, Any]) -> str:
@@ -106,11 +120,7 @@ class Reading:
         self._entries.setdefault(entry['file'], []).append(entry)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
       raise self._damage(NAME, 'the manifest has other bytes') from error
-    found = {
-        p.relative_to(self.folder).as_posix()
-        for p in self.folder.rglob('*')
-        if p.is_file() and p != path
-    }
+    found = _files(self.folder).keys() - {NAME}
     for file in sorted(self._entries.keys() | found):
       if file not in found:
         raise self._damage(self._what(file), f'{file} is missing')
@@ -168,19 +178,18 @@ class Reading:
       raise self._damage(self._what(file), f'bytes of {file}')
     self._checked.update((file, e['begin']) for e in entries[:1])
 
-  def check_all(self) -> None:
-    """Checks whatever was not checked yet."""
+  def check_all(self, under: str = '') -> None:
+    """Checks whatever was not checked yet of files whose path begins so."""
     for file in self._entries:
-      self.check(file)
+      if file.startswith(under):
+        self.check(file)
 
   def source_hash(self) -> str:
     """Returns a hash of all files: the manifest's, or one worked out now."""
     if self.digest is not None:
       return self.digest
     total = hashlib.sha256()
-    files = sorted(p for p in self.folder.rglob('*') if p.is_file())
-    for path in files:
-      file = path.relative_to(self.folder).as_posix()
+    for file, path in _files(self.folder).items():
       digest = self.hashes.get(file) or hash_range(path)
       total.update(f'{digest}  {file}\n'.encode())
     return total.hexdigest()

@@ -9,6 +9,7 @@ t5x passes over.
 import json
 from typing import Any
 
+from flax import traverse_util
 import numpy as np
 
 from gqa_t5x.checkpoints import folders
@@ -33,7 +34,11 @@ def derive_config(params: dict[Path, Any]) -> T5Config:
   Raises:
     UserError: if `params` is not a T5 encoder-decoder's tree.
   """
-  shapes = {'/'.join(path): tuple(leaf.shape) for path, leaf in params.items()}
+  shapes = {
+      '/'.join(path): tuple(leaf.shape)
+      for path, leaf in params.items()
+      if leaf is not traverse_util.empty_node
+  }
   attention = 'decoder/layers_0/self_attention'
   gated = 'decoder/layers_0/mlp/wi_0/kernel' in shapes
   mlp = f'decoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel'

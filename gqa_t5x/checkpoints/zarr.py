@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import itertools
 import json
 import math
+import threading
 from typing import Any
+import urllib.parse
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,7 @@ from gqa_t5x.checkpoints import manifest
 
 CHUNK_BYTES = 64 * 2**20
 _PIECE_BYTES = 2**20
+_DESCRIPTION = '/.zarray'
 
 
 class Files:
@@ -68,13 +71,26 @@ class Files:
     """Is told the hash of `pieces` when they were read to the end."""
     self.source.check_copied(self._file(key), sha256)
 
+  def check_array(self, name: str) -> None:
+    """Checks whatever an array is made of."""
+    self.source.check_all(f'{self._file(name)}/')
+
 
 class Database:
-  """Keys are those of an OCDBT database, which has checksums of its own."""
+  """Keys are those of an OCDBT database.
+
+  Which of its bytes a value is made of is not known, so all are checked before
+  the first value is read. Descriptions of arrays are read before that.
+  """
 
   def __init__(self, source: manifest.Reading, inside: str):
+    """Opens the database of a folder, with a slash at its end, or ''."""
     self.source = source
-    self._base = f'file://{source.folder / inside}/'
+    self._inside = inside
+    self._lock = threading.Lock()
+    # Of a URL, where % and # would mean something else.
+    folder = urllib.parse.quote(str(source.folder / inside))
+    self._base = f'file://{folder}/'
     self._store = tensorstore.KvStore.open(self.spec()).result()
 
   def spec(self, name: str = '') -> dict[str, Any]:
@@ -88,16 +104,22 @@ class Database:
     return found.value
 
   def check(self, key: str) -> None:
-    del key
+    if not key.endswith(_DESCRIPTION):
+      with self._lock:
+        self.source.check_all(self._inside)
+
+  check_array = check
 
   def read_into(self, key: str, begin: int, buffer: memoryview) -> None:
     """As `Files.read_into`."""
+    self.check(key)
     for at in range(0, len(buffer), _PIECE_BYTES):
       end = min(at + _PIECE_BYTES, len(buffer))
       buffer[at:end] = self._read(key, begin + at, begin + end)
 
   def pieces(self, key: str) -> Iterator[bytes]:
     """As `Files.pieces`."""
+    self.check(key)
     for begin in itertools.count(0, _PIECE_BYTES):
       try:
         yield self._read(key, begin, begin + _PIECE_BYTES)
@@ -124,7 +146,7 @@ class ZarrArray(lazy.LazyArray):
     self.name = name
     self._store = store
     with self._reading():
-      key = f'{name}/.zarray'
+      key = f'{name}{_DESCRIPTION}'
       store.check(key)
       self.description = json.loads(b''.join(map(bytes, store.pieces(key))))
       stored = self.description['dtype']
@@ -198,7 +220,7 @@ class ZarrArray(lazy.LazyArray):
 
   def copy(self, writing: folders.Writing, inside: str, name: str) -> None:
     """Writes the array, unread, as `name` in a folder of a new checkpoint."""
-    keys = [f'{self.name}/.zarray', *self.keys()]
+    keys = [f'{self.name}{_DESCRIPTION}', *self.keys()]
     with self._reading():
       for key in keys:
         file = f'{inside}{name}/{key.removeprefix(f"{self.name}/")}'
@@ -220,6 +242,7 @@ def open_other(
 
   def rows(start, stop):
     with folders.reading(store.source.folder):
+      store.check_array(name)
       array = opened()
       return (array[start:stop] if array.rank else array).read().result()
 

@@ -165,7 +165,7 @@ def _print_errors(errors, calibration) -> None:
           f' {_FEW_SEQUENCES} sequences of 256 tokens or more',
           file=sys.stderr,
       )
-  print(f'error relative to the multi-head attention, on {on}, no training:')
+  print(f'error relative to the attention before, on {on}, no training:')
   width = max(map(len, errors))
   print(f'{"":<{width}}  logits  outputs')
   for name, row in sorted(errors.items()):

@@ -3,7 +3,6 @@
 """`reproduce`, `report` and `figure`."""
 
 import json
-import pathlib
 import sys
 
 from gqa_t5x import number_flags
@@ -113,7 +112,7 @@ def _figure(args) -> None:
         ' name'
     )
   try:
-    text = pathlib.Path(args.benchmark).expanduser().read_text('utf-8')
+    text = storage.local_path(args.benchmark).read_text('utf-8')
     svg = figures.of_benchmark(json.loads(text))
   except OSError as error:
     raise UserError(

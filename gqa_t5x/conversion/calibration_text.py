@@ -21,6 +21,7 @@ from gqa_t5x import decoding
 from gqa_t5x import network
 from gqa_t5x import pretrained
 from gqa_t5x import span_corruption
+from gqa_t5x import storage
 from gqa_t5x import text_generation
 from gqa_t5x import vocabularies
 from gqa_t5x.conversion import calibration
@@ -164,7 +165,7 @@ def _read(path: str | None) -> str:
   if path is None:
     return default_text()
   try:
-    return pathlib.Path(path).expanduser().read_text(encoding='utf-8')
+    return storage.local_path(path).read_text(encoding='utf-8')
   except (FileNotFoundError, IsADirectoryError) as error:
     raise UserError(
         f'expected a text file to calibrate with, but {path} is not one; check'

@@ -11,6 +11,8 @@ import numpy as np
 
 import gqa_t5x
 from gqa_t5x import checkpoints
+from gqa_t5x import storage
+from gqa_t5x.checkpoints import folders
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.conversion import optimizer_slots
 from gqa_t5x.conversion import params as params_lib
@@ -45,8 +47,8 @@ def convert_checkpoint(
     seed: as in `convert_params`.
     group_by: as in `convert_params`.
     calibrate: measures the covariances of `convert_params`, and returns them
-      and what they were measured on, for the metadata. It is called when all
-      else is checked, since it runs the whole model.
+      and what they were measured on, for the metadata. It runs the whole
+      model, so it is called late, and not where only the format changes.
     measure: whether errors are worked out; they are in what is returned.
     format: of the target, as `checkpoints.save_checkpoint` names them; None is
       the source's. Formats of t5x keep t5x's optimizer state, others none.
@@ -72,23 +74,18 @@ def convert_checkpoint(
   checkpoints.check_target(target, format, metadata.get('step'))
   config = metadata['config']
   heads = {'num_heads': config['num_heads'], 'num_kv_heads': num_kv_heads}
-  checked = {p: _finite(p, x, source) for p, x in opened.params.items()}
-  covariances = calibration = None
-  if calibrate is not None:
-    # Grouping by similarity would already read the kernels.
-    by = 'order' if group_by == 'similarity' else group_by
-    params_lib.Conversion(checked, **heads, method=method, group_by=by)
-    covariances, calibration = calibrate()
-  conversion = params_lib.Conversion(
-      checked,
-      **heads,
-      method=method,
-      seed=seed,
-      group_by=group_by,
-      covariances=covariances,
-      measure=measure,
-  )
-  if not conversion.shapes and format == source_format:
+  checked = {
+      path: _finite(path, leaf, source)
+      for path, leaf in opened.params.items()
+      if leaf is not traverse_util.empty_node
+  }
+  # What can be refused is, before the whole model runs over text. Grouping by
+  # similarity would already read the kernels.
+  by = 'order' if group_by == 'similarity' else group_by
+  changing = params_lib.Conversion(
+      checked, **heads, method=method, group_by=by
+  ).shapes
+  if not changing and format == source_format:
     raise UserError(
         f'{source} has {num_kv_heads} key/value heads already, and nothing'
         f' would change with num_kv_heads={num_kv_heads}; choose fewer heads'
@@ -103,12 +100,26 @@ def convert_checkpoint(
       # Nothing tells but the name that the user gives.
       _, _, step = pathlib.Path(target).name.rpartition('_')
       metadata = metadata | {'step': int(step)}
-  if param_states is not None and conversion.shapes:
+  old_states = param_states
+  if old_states is not None and changing:
+    param_states = _convert_slots(old_states, checked, **heads, slots=slots)
+  covariances = calibration = None
+  if calibrate is not None and changing:
+    covariances, calibration = calibrate()
+  conversion = params_lib.Conversion(
+      checked,
+      **heads,
+      method=method,
+      seed=seed,
+      group_by=group_by,
+      covariances=covariances,
+      measure=measure,
+  )
+  if old_states is not None and conversion.orders:
     param_states = _convert_slots(
-        param_states, opened.params, **heads, slots=slots,
-        orders=conversion.orders,
-    )  # pyformat: disable
-  if conversion.shapes:
+        old_states, checked, **heads, slots=slots, orders=conversion.orders
+    )
+  if changing:
     metadata = metadata | {
         'config': config | {'num_kv_heads': num_kv_heads},
         'conversion': {
@@ -144,8 +155,14 @@ def convert_checkpoint(
 def _check_apart(source: str, target: str) -> None:
   """Raises UserError if the target is the source or lies in it."""
   source_path, target_path = (
-      pathlib.Path(path).expanduser().resolve() for path in (source, target)
+      storage.local_path(path).resolve() for path in (source, target)
   )
+  beside = folders.beside(target_path)
+  if beside in (source_path, *source_path.parents):
+    raise UserError(
+        f'the source {source} is what an interrupted command has left of the'
+        f' target {target}, and would be removed; choose another target'
+    )
   if target_path == source_path or source_path in target_path.parents:
     where = 'is' if target_path == source_path else 'lies in'
     raise UserError(

@@ -165,7 +165,7 @@ def convert_kernel_slots(
 
   Returns:
     The slots of the kernel [D, k * H], in float32, 'm' in its own dtype;
-    the same objects if k = K.
+    the same objects if k = K and they are pooled.
 
   Raises:
     UserError: if these are not the slots of such a kernel.
@@ -176,7 +176,7 @@ def convert_kernel_slots(
         f' value kernel, got {", ".join(sorted(kernel_slots)) or "none"};'
         " convert to format 'orbax', which leaves the optimizer state out"
     )
-  if num_kv_heads == from_num_kv_heads:
+  if num_kv_heads == from_num_kv_heads and slots == 'pool':
     return dict(kernel_slots)
   old = {name: np.asarray(slot) for name, slot in kernel_slots.items()}
   before = (emb_dim, from_num_kv_heads * head_dim)

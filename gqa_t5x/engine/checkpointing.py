@@ -10,7 +10,6 @@ files. A step that is damaged is set aside in MODEL_DIR/damaged.
 import errno
 import logging
 import os
-import pathlib
 import shutil
 from typing import Any
 
@@ -20,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 import gqa_t5x
+from gqa_t5x import storage
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.errors import UserError
 
@@ -62,7 +62,7 @@ class Checkpoints:
               keep_checkpoints_without_metrics=False,
           )
       )
-    self._folder = pathlib.Path(model_dir).expanduser().absolute()
+    self._folder = storage.local_path(model_dir).absolute()
     self._manager = ocp.CheckpointManager(
         self._folder / 'checkpoints',
         options=ocp.CheckpointManagerOptions(
@@ -214,7 +214,7 @@ def best_or_latest(
     best_metric: None means the latest step.
     best_mode: 'min' or 'max'.
   """
-  folder = pathlib.Path(model_dir).expanduser().absolute() / 'checkpoints'
+  folder = storage.local_path(model_dir).absolute() / 'checkpoints'
   if not folder.is_dir():
     return None
   steps = Checkpoints(model_dir, None, best_metric, best_mode)

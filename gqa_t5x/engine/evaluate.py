@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -279,7 +278,7 @@ def infer(
 
   task = cache.provider_of(mixture_or_task)
   vocabulary = task.output_features['targets'].vocabulary
-  path = pathlib.Path(output_path).expanduser()
+  path = storage.local_path(output_path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # Before a file is made: a split may be missing.
   parts = seqio.get_subtasks(task)

@@ -109,7 +109,7 @@ class Cache(_Job):
     if self.max_examples is not None:
       name += f'_{self.max_examples}'
     root = str(
-        pathlib.Path(self.cache_dir).expanduser()
+        storage.local_path(self.cache_dir)
         if self.cache_dir
         else cache_folder.cache_folder() / 'token_arrays' / name
     )
@@ -305,7 +305,7 @@ class Evaluate(_Job):
 
   def run(self) -> dict[str, float]:
     """Returns {'task/metric': value}; refuses a folder that has metrics."""
-    folder = pathlib.Path(self.output_dir).expanduser().absolute()
+    folder = storage.local_path(self.output_dir).absolute()
     storage.check_absent(folder / 'metrics.json')
     check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
     params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
@@ -343,7 +343,7 @@ class Infer(_Job):
 
   def run(self) -> str:
     """Returns the file's path; refuses one that exists."""
-    if pathlib.Path(self.output_path).expanduser().is_dir():
+    if storage.local_path(self.output_path).is_dir():
       raise UserError(
           f'expected the name of a file to write, got the folder'
           f' {self.output_path}; add a name, such as outputs.jsonl'
@@ -368,7 +368,7 @@ class Infer(_Job):
 
 def _last_written(checkpoint_path: str) -> str:
   """Returns a checkpoint's path and when it was last written to."""
-  folder = pathlib.Path(checkpoint_path).expanduser().absolute()
+  folder = storage.local_path(checkpoint_path).absolute()
   times = (path.stat().st_mtime_ns for path in folder.rglob('*'))
   return f'{folder} {max(times, default=0)}'
 

@@ -51,7 +51,7 @@ class RunFolder:
   """The folder of one run; only the first process writes."""
 
   def __init__(self, model_dir: str, tensorboard: bool = False):
-    self.path = pathlib.Path(model_dir).expanduser().absolute()
+    self.path = storage.local_path(model_dir).absolute()
     self._is_writer = jax.process_index() == 0
     self._use_tensorboard = tensorboard
     self._config = None

@@ -248,7 +248,7 @@ def write_report(output_dir) -> tuple[pathlib.Path, pathlib.Path]:
   Raises:
     UserError: results.json is missing or not such a file.
   """
-  output_dir = pathlib.Path(output_dir).expanduser()
+  output_dir = storage.local_path(output_dir)
   if output_dir.name == results_lib.FILE_NAME:
     output_dir = output_dir.parent
   results = results_lib.load_results(output_dir)
