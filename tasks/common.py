@@ -13,6 +13,7 @@ import os
 
 import gin
 
+import gqa_t5x
 from gqa_t5x import errors
 from gqa_t5x import pretrained
 from gqa_t5x import vocabularies
@@ -163,16 +164,18 @@ def rows_source(
     read_rows: Callable[[str], Sequence[dict]],
     fields: Sequence[str],
     splits: Sequence[str],
+    made_by: Sequence[str] = (),
 ):
   """Returns a seqio source of rows in memory, in their order.
 
   Its `fingerprint(split)` is a hash of the rows: what is cached of them is
-  found again only while they are the same.
+  found again only while they, and what is made of them, are the same.
 
   Args:
     read_rows: gives the rows of a split, when they are first needed.
     fields: of a row, to keep; a value is a text or a list of texts.
     splits: names of the splits.
+    made_by: what else of the task decides what is made of a row.
   """
   import seqio
 
@@ -200,7 +203,8 @@ def rows_source(
   @functools.cache
   def fingerprint(split):
     values = [[row[field] for field in fields] for row in rows_of(split)]
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    what = [gqa_t5x.__version__, *made_by, values]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
   source = seqio.FunctionDataSource(dataset, splits=tuple(splits))
   source.fingerprint = fingerprint

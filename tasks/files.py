@@ -237,7 +237,12 @@ def _add_task(name, kind, rows, source_language, target_language) -> None:
   from gqa_t5x.tasks import question_answering
   from gqa_t5x.tasks import summarization
   from gqa_t5x.tasks import translation
-  source = common.rows_source(rows.__getitem__, FIELDS[kind], tuple(rows))
+  source = common.rows_source(
+      rows.__getitem__,
+      FIELDS[kind],
+      tuple(rows),
+      made_by=(kind, source_language, target_language),
+  )
   if kind == 'span_corruption':
     seqio.TaskRegistry.add(
         name,

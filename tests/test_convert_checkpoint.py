@@ -379,7 +379,8 @@ def test_a_target_that_another_program_made_meanwhile(tmp_path):
 
 
 def test_parameters_with_an_empty_node(tmp_path, capsys):
-  _save(tmp_path / 'a', params=hf_reference.random_params(CONFIG, 0) | {'x': {}})
+  params = hf_reference.random_params(CONFIG, 0) | {'x': {}}
+  _save(tmp_path / 'a', params=params)
   assert cli.main(['inspect', str(tmp_path / 'a')]) == 0
   assert 'parameters' in capsys.readouterr().out
   conversion.convert_checkpoint(

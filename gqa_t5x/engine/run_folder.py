@@ -65,22 +65,32 @@ class RunFolder:
     # To the others the folder is, or is about to be, that of this very run.
     if not self._is_writer:
       return
-    path = self.path / 'config.json'
+    other = self._read_config()
+    if other is None:
+      for pattern in ('config.json', 'metrics.jsonl', 'checkpoints/[0-9]*'):
+        if any(self.path.glob(pattern)):
+          raise UserError(
+              f'{self.path} has {pattern.split("/")[0]} of another program;'
+              ' choose another MODEL_DIR'
+          )
+      return
     # A run that ended before its first checkpoint leaves nothing to lose.
     if not any((self.path / 'checkpoints').glob('[0-9]*')):
       return
-    if not path.exists():
-      raise UserError(
-          f'{self.path} has checkpoints of another program (no config.json);'
-          ' choose another MODEL_DIR'
-      )
-    other = json.loads(path.read_text(encoding='utf-8'))
     if found := _difference(other, self._config):
       name, theirs, ours = found
       raise UserError(
           f'{self.path} holds another run: {name} was {theirs!r}, is now'
           f' {ours!r}; choose another MODEL_DIR or remove that run'
       )
+
+  def _read_config(self) -> dict[str, Any] | None:
+    """Returns the configuration of the folder's run, None if it has none."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+      found = json.loads((self.path / 'config.json').read_text('utf-8'))
+      if isinstance(found, dict) and found.keys() == self._config.keys():
+        return found
+    return None
 
   def lock(self) -> None:
     """Makes the folder; raises UserError if another program writes to it."""

@@ -166,6 +166,26 @@ def test_only_an_empty_folder_of_checkpoints_is_a_run_just_begun(
     train.train(model, make_config(tmp_path / 'other'), batches)
 
 
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [
+        ('config.json', '{"model_type": "t5"}'),  # Of Hugging Face.
+        ('config.json', '{"mod'),
+        ('metrics.jsonl', '{"step": 3}\n'),
+    ],
+)
+def test_files_of_another_program_are_not_written_over(
+    tmp_path, batches, name, text
+):
+  run = tmp_path / 'run'
+  run.mkdir()
+  (run / name).write_text(text)
+  with pytest.raises(UserError, match=f'has {name} of another program'):
+    train.train(conftest.make_model(), make_config(run), batches)
+  assert (run / name).read_text() == text
+  assert [path.name for path in run.iterdir()] == [name]
+
+
 def test_a_second_program_in_the_folder_is_refused(tmp_path, batches):
   code = (
       'import pathlib, sys; from gqa_t5x import storage\n'

@@ -10,6 +10,8 @@ import pytest
 seqio = pytest.importorskip('seqio')
 
 from gqa_t5x import errors
+from gqa_t5x.engine import cache
+from gqa_t5x.engine import data
 from gqa_t5x.tasks import files
 
 
@@ -127,6 +129,23 @@ def test_question_answering_keeps_all_answers(tmp_path):
   assert answers == [['Ada', 'Al'], ['cat']]
   (metric,) = task.metric_fns
   assert metric(answers, ['Al', 'dog']) == {'em': 50.0, 'f1': 50.0}
+
+
+def test_tokens_of_another_prompt_are_not_taken_from_the_cache(tmp_path):
+  path = _write(tmp_path, 'a.jsonl', '{"source": "a", "target": "b"}\n')
+  lengths = {'inputs': 16, 'targets': 8}
+  found = []
+  for language in ('German', 'French', 'German'):
+    name = files.file_task(
+        'files_test_prompt', 'translation', {'train': path},
+        target_language=language,
+    )  # pyformat: disable
+    ((folder, _),) = cache.cache_mixture(
+        name, 'train', lengths, str(tmp_path / 'cache')
+    ).items()
+    (batch,) = data.eval_batches(folder, data.BatchConfig(1, 16, 8))
+    found.append(batch['encoder_input_tokens'].tolist())
+  assert found[0] == found[2] != found[1]
 
 
 def test_a_task_may_be_given_again_but_not_over_another(tmp_path):
