@@ -235,6 +235,7 @@ def temperature_sample(
   """
   input_tokens = _check_inputs(model, input_tokens, max_decode_len)
   _check_int('top_k', top_k, 0, model.config.vocab_size)
+  _check_int('seed', seed, 0, 2**31 - 1)
   # Steps take it as float32, in which less is 0.
   if not np.finfo(np.float32).tiny <= temperature < float('inf'):
     raise UserError(

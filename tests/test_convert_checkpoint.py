@@ -149,7 +149,9 @@ from gqa_t5x import conversion
 from gqa_t5x.benchmark import convert
 before = convert._peak_bytes()
 source, target, format = sys.argv[1:]
-conversion.convert_checkpoint(source, target, num_kv_heads=1, format=format)
+conversion.convert_checkpoint(
+    source, target, num_kv_heads=1, format=format, measure=True
+)
 print(convert._peak_bytes() - before)
 """
 

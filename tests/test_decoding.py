@@ -537,6 +537,8 @@ def test_seed_and_example_decide_a_sample():
         (dict(method='beam', length_penalty=1e3), 'choose a smaller one'),
         (dict(method='sample', temperature=float('nan')), 'temperature above'),
         (dict(method='sample', top_k=24), 'top_k from 0 to 23, got 24'),
+        (dict(method='sample', seed=1.5), 'an integer seed from 0'),
+        (dict(method='sample', seed=2**64), 'an integer seed from 0'),
         (dict(method='sample', top_p=0.0), 'top_p above 0 and at most 1'),
         (dict(method='sample', top_p=1.5), 'top_p above 0 and at most 1'),
         (dict(method='sample', example_ids=[1]), r'each of 7 rows.*\(1,\)'),

@@ -109,7 +109,8 @@ def benchmark_convert(
     raise UserError(f'expected a folder to write to, but {folder} is none')
   root = pathlib.Path(tempfile.mkdtemp(prefix='gqa_t5x_convert_', dir=folder))
   options = {
-      'num_kv_heads': num_kv_heads, 'format': target_format, 'method': method
+      'num_kv_heads': num_kv_heads, 'format': target_format, 'method': method,
+      'measure': True,  # As the command does.
   }
   runs = {'convert': [], 'cp': [], 'cp_sync': []}
   details = []

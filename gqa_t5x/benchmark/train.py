@@ -22,6 +22,7 @@ from gqa_t5x import network
 from gqa_t5x import sizes
 from gqa_t5x.benchmark import peers as peers_lib
 from gqa_t5x.checkpoints import names
+from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train_step
 
 _Step = Callable[[Mapping[str, np.ndarray]], float]
@@ -114,6 +115,7 @@ def compare_train(
       the model.
     RuntimeError: if a peer's first loss is another.
   """
+  partitioning.check_rows(batch_size, partitioning.make_mesh())
   shape = {
       'batch_size': batch_size,
       'input_length': input_length,

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a converted attention is from the multi-head one, before training."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from gqa_t5x.conversion.heads import Heads
@@ -26,35 +28,32 @@ def relative_errors(
   queries = None if covariance is None else covariance.query
   inputs = None if covariance is None else covariance.key
 
-  def heads_first(heads):
-    """[N, D, H] each."""
-    query, key, value, out = (
-        kernel.astype(np.float64) for kernel in heads.per_query_head()
-    )
-    return Heads(
-        *(kernel.transpose(1, 0, 2) for kernel in (query, key, value)),
-        out.transpose(0, 2, 1),
-    )
-
-  def error(left, right, left_moments, right_moments):
-    """Of products left_h right_h^T; each is (old, new), [N, D, H]."""
-    total, missed = 0.0, 0.0
-    for old_left, new_left, old_right, new_right in zip(*left, *right):
-      both = np.concatenate([old_left, new_left], 1)
-      other = np.concatenate([old_right, -new_right], 1)
+  total, missed = np.zeros(2), np.zeros(2)
+  for before, after in zip(_query_heads(old), _query_heads(new), strict=True):
+    for i, (left, right, left_moments, right_moments) in enumerate((
+        ('query', 'key', queries, inputs), ('value', 'out', inputs, None),
+    )):  # pyformat: disable
+      both = np.concatenate([before[left], after[left]], 1)
+      other = np.concatenate([before[right], -after[right]], 1)
       grams = _gram(both, left_moments) * _gram(other, right_moments)
       half = grams.shape[0] // 2
-      missed += grams.sum()
-      total += grams[:half, :half].sum()
-    return float(np.sqrt(max(missed, 0) / max(total, 1e-300)))
+      missed[i] += grams.sum()
+      total[i] += grams[:half, :half].sum()
+  logits, outputs = np.sqrt(np.maximum(missed, 0) / np.maximum(total, 1e-300))
+  return {'logits': float(logits), 'outputs': float(outputs)}
 
-  both = heads_first(old), heads_first(new)
-  logits = [[getattr(x, name) for x in both] for name in ('query', 'key')]
-  outputs = [[getattr(x, name) for x in both] for name in ('value', 'out')]
-  return {
-      'logits': error(*logits, queries, inputs),
-      'outputs': error(*outputs, inputs, None),
-  }
+
+def _query_heads(heads: Heads) -> Iterator[dict[str, np.ndarray]]:
+  """Yields the kernels [D, H] of each query head, one in memory at a time."""
+  num_heads = heads.query.shape[1]
+  group = num_heads // heads.key.shape[1]
+  for i in range(num_heads):
+    yield {
+        'query': heads.query[:, i].astype(np.float64),
+        'key': heads.key[:, i // group].astype(np.float64),
+        'value': heads.value[:, i // group].astype(np.float64),
+        'out': heads.out[i].T.astype(np.float64),
+    }
 
 
 def _gram(kernel: np.ndarray, moments: np.ndarray | None) -> np.ndarray:

@@ -156,15 +156,10 @@ class Train(_Job):
 
   def run(self) -> None:
     mesh = partitioning.make_mesh(self.config.model_axis)
-    for parts, what in (
-        (mesh.shape['data'], 'the devices that share a batch'),
-        (self.config.num_microbatches, 'num_microbatches'),
-    ):
-      if self.batch_size % parts:
-        raise UserError(
-            f'expected a batch size that {what} divide, {parts}, got'
-            f' {self.batch_size}; choose a multiple of {parts}'
-        )
+    partitioning.check_rows(self.batch_size, mesh)
+    partitioning.check_batch_size(
+        self.batch_size, self.config.num_microbatches, 'num_microbatches'
+    )
     best, known = self.config.best_metric, evaluate.DEV_METRICS
     if best and '/' not in best and best not in known:
       raise UserError(

@@ -163,6 +163,21 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
+def check_batch_size(batch_size: int, parts: int, what: str) -> None:
+  """Raises UserError if that many `parts`, for `what`, cannot be equal."""
+  if batch_size % parts:
+    raise UserError(
+        f'expected a batch size that {what} divide, {parts}, got'
+        f' {batch_size}; choose a multiple of {parts}'
+    )
+
+
+def check_rows(batch_size: int, mesh: Mesh) -> None:
+  """Raises UserError if the devices cannot share a batch."""
+  what = 'the devices that share a batch'
+  check_batch_size(batch_size, mesh.shape['data'], what)
+
+
 def batch_share(mesh: Mesh) -> tuple[int, int]:
   """Returns (index, count): which part of a batch's rows this process holds.
 

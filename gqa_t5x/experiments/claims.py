@@ -91,7 +91,7 @@ def _finding(claim, test, paper_text, unit, interval, *, above=None,
   bound = above if above is not None else below
   false_beyond = bound if false_beyond is None else false_beyond
   if above is not None:
-    is_shown, is_false = interval.low >= bound, interval.high < false_beyond
+    is_shown, is_false = interval.low > bound, interval.high < false_beyond
   else:
     is_shown, is_false = interval.high <= bound, interval.low > false_beyond
   verdict = SHOWN if is_shown else CONTRADICTED if is_false else NOT_SHOWN

@@ -25,6 +25,7 @@ import pathlib
 import shlex
 import sys
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,6 +46,7 @@ from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train_step
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import figures
+from gqa_t5x.experiments import stages
 from gqa_t5x.tasks import corpus
 
 _DEV_TASK = 'docs_span_corruption'
@@ -303,12 +305,20 @@ def main(argv: list[str] | None = None) -> None:
   args = parser.parse_args(argv)
   try:
     if args.figure:
-      cells = json.loads(pathlib.Path(args.output).read_text())['cells']
-      storage.write_text(args.figure, figure(cells))
+      report = _read_report(pathlib.Path(args.output))
+      storage.write_text(args.figure, figure(report['cells']))
     else:
       _run(args, sys.argv[1:] if argv is None else argv)
   except (UserError, OSError) as error:
     parser.error(str(error))
+
+
+def _read_report(path: pathlib.Path) -> dict[str, Any]:
+  what_to_do = 'choose another file'
+  report = stages.read_json(path, what_to_do)
+  if 'cells' not in report:
+    raise UserError(f'expected cells in {path}, got none; {what_to_do}')
+  return report
 
 
 def _run(args, words: list[str]) -> None:
@@ -320,7 +330,7 @@ def _run(args, words: list[str]) -> None:
   path = pathlib.Path(args.output)
   report = comparison.made_from | {'cells': []}
   if path.exists():
-    report = json.loads(path.read_text())
+    report = _read_report(path)
     for name, value in comparison.made_from.items():
       if report.get(name) != value:
         raise UserError(

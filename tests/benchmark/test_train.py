@@ -3,6 +3,7 @@
 """Operations of a training step by XLA's own count, and what is timed."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import pytest
 
 from gqa_t5x import network
 from gqa_t5x.benchmark import train
+from gqa_t5x.engine import partitioning
+from gqa_t5x.errors import UserError
 
 CONFIG = network.T5Config(
     vocab_size=512, emb_dim=64, num_heads=4, num_encoder_layers=2,
@@ -86,3 +89,10 @@ def test_a_peer_of_another_loss_is_not_timed(monkeypatch, loss):
   monkeypatch.setitem(train._PEERS, 'hf', lambda *_: lambda batch: loss)
   with pytest.raises(RuntimeError, match='hf has a loss of .* where ours'):
     train.compare_train({'K=4': CONFIG}, **SHAPE, against=['hf'])
+
+
+def test_a_batch_that_the_devices_cannot_share(monkeypatch):
+  mesh = types.SimpleNamespace(shape={'data': 2, 'model': 1})
+  monkeypatch.setattr(partitioning, 'make_mesh', lambda: mesh)
+  with pytest.raises(UserError, match='share a batch divide, 2, got 3; choose'):
+    train.compare_train({'K=4': CONFIG}, **SHAPE | {'batch_size': 3})

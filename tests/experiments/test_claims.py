@@ -29,6 +29,13 @@ def test_quality_estimate_by_hand(results):
   assert _verdicts(results, 'C1') == ['shown', 'shown']
 
 
+def test_no_difference_at_all_is_not_one(results):
+  models = results['models']
+  models['GQA-2'] = copy.deepcopy(models['MQA'])
+  # Close to MHA it may be; above MQA it is not.
+  assert _verdicts(results, 'C1')[1] == 'not shown'
+
+
 def test_quality_contradicted_when_far_below(results):
   _shift_f1(results, 'GQA-2', -12)  # 4.2 points below MHA's average.
   assert _verdicts(results, 'C1') == ['contradicted', 'shown']
@@ -90,10 +97,12 @@ def test_groups_by_hand(results):
 
 def test_conversion_order(results):
   models = results['models']
-  for name, points in (('MQA, first', -6.0), ('MQA, random', -6.0)):
+  for name, points in (('MQA, first', -6.0), ('MQA, random', -9.0)):
     models[name] = copy.deepcopy(models['MQA'])
     _shift_f1(results, name, points)
-  assert _verdicts(results, 'C3') == ['shown', 'shown']  # Equal is not below.
+  assert _verdicts(results, 'C3') == ['shown', 'shown']
+  _shift_f1(results, 'MQA, random', 3.0)
+  assert _verdicts(results, 'C3') == ['shown', 'not shown']  # Equal.
   _shift_f1(results, 'MQA, random', 3.0)
   assert _verdicts(results, 'C3') == ['shown', 'contradicted']
 

@@ -127,3 +127,15 @@ def test_columns_are_in_the_order_of_alpha():
   ]
   head = conversion_methods.summary(cells).splitlines()[0].split('alpha ')
   assert [part.strip() for part in head[1:]] == ['0.0', '0.01', '0.05']
+
+
+@pytest.mark.parametrize('text', ['', '[1]', '{"a": 1}'])
+@pytest.mark.parametrize('more', [(), ('--figure', 'x.svg')])
+def test_a_file_of_something_else_is_left_alone(
+    run, tmp_path, capsys, text, more
+):
+  (tmp_path / 'out.json').write_text(text)
+  with pytest.raises(SystemExit):
+    run('first', '0', *more)
+  assert 'choose another file' in capsys.readouterr().err.splitlines()[-1]
+  assert (tmp_path / 'out.json').read_text() == text

@@ -128,6 +128,17 @@ def test_prepare_shows_what_needs_seqio(tmp_path, capsys):
   assert 'cache.gin' in shown.out and 'train' not in shown.out.split()
 
 
+def test_texts_are_not_needed_where_their_tokens_are(tmp_path, monkeypatch):
+  """As on the machine that trains, where docs/gpu.md brings tokens alone."""
+  monkeypatch.setenv('GQA_T5X_DATA_DIR', str(tmp_path / 'none'))
+  made = pipeline.Pipeline(scales.SCALES['benchmarks'], tmp_path)
+  with pytest.raises(UserError, match='expected the train split of'):
+    made.check_data(tmp_path)
+  done = {'result': {'files': {}}, 'seconds': 1.0, 'commit': None}
+  stages.write_json(tmp_path / 'stages' / f'{made.data().key}.json', done)
+  made.check_data(tmp_path)
+
+
 @pytest.fixture
 def captions(tmp_path, monkeypatch):
   """A folder of data with three captions; returns a vocabulary of them."""
