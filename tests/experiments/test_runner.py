@@ -162,12 +162,13 @@ def test_experiments_share_stages_and_seeds_do_not():
   shared = {key.rsplit('-', 1)[0] for key in table1 & figure5}
   assert 'uptrain-K1-mean-alpha0.05-seed1' in shared
   assert 'test-K2-mean-alpha0.05-docs_summarize-seed1' in shared
-  # The mean has no seed, so its conversion is one for all.
+  # Neither mean nor svd has a seed, so their conversions are one for all.
   other = keys('table1', seeds=(2,))
   assert {key.rsplit('-', 1)[0] for key in table1 & other} == {
       'data', 'baselines', 'timing', 'convert-K1-mean-alpha0',
       'convert-K2-mean-alpha0', 'loss-K8-alpha0', 'loss-K2-mean-alpha0',
       'loss-K1-mean-alpha0',
+      *(f'{what}-K{k}-svd-alpha0' for what in ('convert', 'loss') for k in '12'),
   }  # pyformat: disable
 
 
