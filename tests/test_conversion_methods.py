@@ -225,10 +225,11 @@ def test_svd_is_the_best_that_there_is():
   np.testing.assert_allclose(found['outputs'], best, rtol=1e-4)
 
 
-def test_errors_are_those_of_samples():
+@pytest.mark.parametrize('method', ['mean', 'aligned'])
+def test_errors_are_those_of_samples(method):
   """The closed form against logits and outputs of drawn inputs."""
   heads = _heads(_params())
-  new = conversion.METHODS['mean'].convert(heads, 2)
+  new = conversion.METHODS[method].convert(heads, 2)
   rng = np.random.default_rng(1)
   x, y = rng.standard_normal((2, 40, 17))
 
