@@ -157,7 +157,7 @@ SMALL_RUNS = {
         ' --num_kv_heads 1 --seeds 1 --alphas 0,0.5',
     'gqa_t5x.tasks.train_vocabulary': '{out}',
     'tests.memory': '--one evaluate 20',
-    'tests.mutations': '--output {out} --files ^checkpoints',
+    'tests.mutations': '--output {out} --files ^checkpoints/manifest',
     'tests.torture': '--output {out} --kills 1 --commands convert',
 }  # pyformat: disable
 # And those that a test of their own runs; export runs after README's commands.

@@ -162,10 +162,14 @@ def test_converting_checks_what_it_copies(checkpoint, tmp_path):
 
 
 def _save_step(run):
-  """Writes a step as the embedded engine does, in Orbax's database."""
-  params = hf_reference.random_params(CONFIG, 0)
+  """Writes a step as the embedded engine does, in Orbax's database.
+
+  Of arrays as large as this embedding it has no checksums of its own.
+  """
+  config = dataclasses.replace(CONFIG, vocab_size=2**14)
+  params = hf_reference.random_params(config, 0)
   saved = checkpointing.Checkpoints(str(run), keep=None)
-  metadata = {'config': CONFIG.to_dict(), 'step': 3, 'conversion': None}
+  metadata = {'config': config.to_dict(), 'step': 3, 'conversion': None}
   saved.save(3, params, {'slot': np.zeros(2)}, metadata, None)
   saved.close()
   return run / 'checkpoints' / '3', params
