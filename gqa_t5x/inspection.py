@@ -6,13 +6,13 @@ import collections
 import dataclasses
 from typing import Any
 
-from flax import traverse_util
 import numpy as np
 
 from gqa_t5x import checkpoints
 from gqa_t5x import grouping
 from gqa_t5x import pretrained
 from gqa_t5x import sizes
+from gqa_t5x.checkpoints import lazy
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
@@ -46,11 +46,7 @@ def inspect_checkpoint(path: str, verify: bool = False) -> dict[str, Any]:
     source.check_all()
   config = T5Config(**metadata['config'])
   parts, dtypes = collections.Counter(), collections.Counter()
-  leaves = {
-      path: leaf
-      for path, leaf in opened.params.items()
-      if leaf is not traverse_util.empty_node
-  }
+  leaves = lazy.arrays(opened.params)
   for name, leaf in leaves.items():
     parts[name[0]] += leaf.size
     dtypes[np.dtype(leaf.dtype).name] += leaf.size

@@ -156,7 +156,7 @@ def read_lines(path: str | None) -> Iterator[str]:
     source = (
         contextlib.nullcontext(sys.stdin.buffer)
         if path is None
-        else open(path and storage.local_path(path), 'rb')
+        else open(storage.local_path(path), 'rb')
     )
   except FileNotFoundError as error:
     raise UserError(

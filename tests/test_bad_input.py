@@ -304,8 +304,8 @@ CASES = [
     ('figure {bytes}', 'got something else'),
     ('generate --checkpoint {ckpt} --input {folder}', 'check the path'),
     ('generate --checkpoint= text', 'got an empty one'),
-    ('generate --checkpoint {ckpt} --input=', "'' does not exist"),
-    ('generate --checkpoint {ckpt} --vocabulary= text', 'check --vocabulary'),
+    ('generate --checkpoint {ckpt} --input=', 'got an empty one'),
+    ('generate --checkpoint {ckpt} --vocabulary= text', 'got an empty one'),
     ('completion ksh', 'ksh'),
     # Runs and reports.
     ('report {broken_run}', 'results.json'),

@@ -299,9 +299,4 @@ def check_target(
 
 
 def _folder(path: str) -> pathlib.Path:
-  if not str(path):
-    raise UserError(
-        'expected the path of a checkpoint, got an empty one; look for a'
-        ' variable of the shell that is not set'
-    )
   return storage.local_path(path).absolute()

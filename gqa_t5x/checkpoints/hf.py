@@ -39,10 +39,11 @@ _FIXED = {
 }
 _OURS = ('dtype', 'float32_attention_logits')
 _EMBEDDING = 'shared.weight'
-# Copies of the embedding, and a table of T5 1.0 that nothing uses.
+# Some writers keep but a copy of it.
+_COPIES = ('decoder.embed_tokens.weight', 'encoder.embed_tokens.weight')
+# And a table of T5 1.0 that nothing uses.
 _IGNORED = (
-    'encoder.embed_tokens.weight',
-    'decoder.embed_tokens.weight',
+    *_COPIES,
     'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight',
 )
 
@@ -63,10 +64,9 @@ def open_params(source: manifest.Reading):
   found = json.loads((source.folder / _CONFIG).read_text())
   config = _read_config(found, source.folder)
   tensors = _open_tensors(source)
-  if _EMBEDDING not in tensors:  # Some writers keep but a copy.
-    copies = [tensors[name] for name in _IGNORED[:2] if name in tensors]
-    if copies:
-      tensors[_EMBEDDING] = copies[-1]
+  for name in _COPIES:
+    if _EMBEDDING not in tensors and name in tensors:
+      tensors[_EMBEDDING] = tensors[name]
   if _may_lack_logits(found) and 'lm_head.weight' not in tensors:
     # Tied without T5 1.0's scale, which we have no name for.
     tensors['lm_head.weight'] = tensors.get(_EMBEDDING)

@@ -6,9 +6,10 @@ The largest array of a T5 is its embedding, 0.5 GB of XXL and 4 GB of mT5-XXL:
 more than a conversion may hold.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from flax import traverse_util
 import numpy as np
 
 # Bytes that are read at a time. Each of some threads holds two or three such.
@@ -124,3 +125,12 @@ def transpose(leaf: LazyArray) -> LazyArray:
 def concrete(leaf) -> np.ndarray:
   """Returns the array that a leaf stands for, contiguous and writable."""
   return np.require(np.asarray(leaf), requirements=['C', 'W'])
+
+
+def arrays(flat: Mapping[tuple[str, ...], Any]) -> dict[tuple[str, ...], Any]:
+  """Returns the leaves by path that are arrays, not empty nodes."""
+  return {
+      path: leaf
+      for path, leaf in flat.items()
+      if leaf is not traverse_util.empty_node
+  }

@@ -9,10 +9,10 @@ t5x passes over.
 import json
 from typing import Any
 
-from flax import traverse_util
 import numpy as np
 
 from gqa_t5x.checkpoints import folders
+from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
@@ -36,8 +36,7 @@ def derive_config(params: dict[Path, Any]) -> T5Config:
   """
   shapes = {
       '/'.join(path): tuple(leaf.shape)
-      for path, leaf in params.items()
-      if leaf is not traverse_util.empty_node
+      for path, leaf in lazy.arrays(params).items()
   }
   attention = 'decoder/layers_0/self_attention'
   gated = 'decoder/layers_0/mlp/wi_0/kernel' in shapes

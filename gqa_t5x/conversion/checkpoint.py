@@ -76,8 +76,7 @@ def convert_checkpoint(
   heads = {'num_heads': config['num_heads'], 'num_kv_heads': num_kv_heads}
   checked = {
       path: _finite(path, leaf, source)
-      for path, leaf in opened.params.items()
-      if leaf is not traverse_util.empty_node
+      for path, leaf in lazy.arrays(opened.params).items()
   }
   # What can be refused is, before the whole model runs over text. Grouping by
   # similarity would already read the kernels.

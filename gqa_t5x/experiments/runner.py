@@ -73,8 +73,7 @@ def reproduce(
     )
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'expected seeds that differ, got {list(seeds)}')
-  folder = pathlib.Path(output_dir or f'reproduce_{scale}')
-  folder = storage.local_path(folder).absolute()
+  folder = storage.local_path(output_dir or f'reproduce_{scale}').absolute()
   settings = scales.SCALES[scale]
   if tasks:
     settings = dataclasses.replace(settings, suite=settings.suite.only(tasks))
