@@ -4,6 +4,7 @@
 
 from gqa_t5x.experiments import paper
 from gqa_t5x.experiments import results as results_lib
+from gqa_t5x.experiments.model import ALPHA
 
 DASH = '–'
 
@@ -144,12 +145,12 @@ def format_table(results: dict) -> str:
 
 
 def format_headline(results: dict) -> str:
-  """Returns our rows that are the paper's or had no uptraining and svd."""
+  """Returns our rows that are the paper's or `svd`, not uptrained or as long."""
   by_heads = sorted(
       results['models'].items(), key=lambda item: -item[1]['num_kv_heads'])
   models = {
       name: entry for name, entry in by_heads
       if is_of_paper(entry)
-      or (entry.get('method') == 'svd' and entry.get('alpha') == 0)}
+      or (entry.get('method') == 'svd' and entry.get('alpha') in (0, ALPHA))}
   header = ('Model', 'K', 'T(s)', 'B/token', 'Avg', *_titles(results))
   return '\n'.join(_aligned(header, our_rows({**results, 'models': models})))

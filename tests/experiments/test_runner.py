@@ -138,11 +138,13 @@ def test_table1_fine_tunes_every_model_on_every_task_the_same_way():
       'uptrain-K8-alpha0.05-seed1',  # MHA is continued for as long: the control
       'uptrain-K2-mean-alpha0.05-seed1',
       'uptrain-K1-mean-alpha0.05-seed1',
+      'uptrain-K2-svd-alpha0.05-seed1',
+      'uptrain-K1-svd-alpha0.05-seed1',
   }
   for column in suites.EMBEDDED.columns:
     task = column.task
     commands = set()
-    for slug, k in (('K8', 8), ('K2-mean', 2), ('K1-mean', 1)):
+    for slug, k in (('K8', 8), ('K2-mean', 2), ('K1-svd', 1)):
       stage = by_name[f'finetune-{slug}-alpha0.05-{task}-seed1']
       line = stage.command_line().replace(f'NUM_KV_HEADS={k}', 'NUM_KV_HEADS=K')
       commands.add(re.sub(r'/out/models/\S+', '/out/models/MODEL', line))
