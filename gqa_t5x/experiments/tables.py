@@ -145,7 +145,7 @@ def format_table(results: dict) -> str:
 
 
 def format_headline(results: dict) -> str:
-  """Returns our rows that are the paper's or `svd`, not uptrained or as long."""
+  """Returns the paper's rows of ours and `svd`'s at alpha 0 and the paper's."""
   by_heads = sorted(
       results['models'].items(), key=lambda item: -item[1]['num_kv_heads'])
   models = {
