@@ -6,17 +6,16 @@ Each takes `(targets, predictions)` and returns {name: value from 0 to 100},
 seqio's form of a metric. Pure Python: no TensorFlow.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import collections
 import re
 import string
 
 _ARTICLES = re.compile(r'\b(a|an|the)\b')
-# TriviaQA's normalisation knows typographic quotes too.
+# Typographic quotes too.
 _TRIVIA_MARKS = re.compile(
     '[' + re.escape(string.punctuation + '\u2018\u2019\u00b4`_') + ']'
 )
-_SQUAD_MARKS = re.compile('[' + re.escape(string.punctuation) + ']')
 
 
 def rouge(
@@ -78,24 +77,20 @@ def trivia_qa(
     targets: Sequence[Sequence[str]], predictions: Sequence[str]
 ) -> dict[str, float]:
   """Exact match and F1 with TriviaQA's normalisation, best over answers."""
-  return _question_answering(targets, predictions, normalize_trivia_qa)
-
-
-def squad(
-    targets: Sequence[Sequence[str]], predictions: Sequence[str]
-) -> dict[str, float]:
-  """Exact match and F1 with SQuAD's normalisation, best over answers."""
-  return _question_answering(targets, predictions, normalize_squad)
+  exact, f1 = 0.0, 0.0
+  for answers, prediction in zip(targets, predictions, strict=True):
+    prediction = normalize_trivia_qa(prediction)
+    answers = [normalize_trivia_qa(answer) for answer in answers]
+    exact += max(float(answer == prediction) for answer in answers)
+    f1 += max(token_f1(answer, prediction) for answer in answers)
+  count = max(1, len(targets))
+  return {'em': 100 * exact / count, 'f1': 100 * f1 / count}
 
 
 def normalize_trivia_qa(text: str) -> str:
   """Lower case, marks to spaces, articles dropped, white space collapsed."""
-  return _without_articles(_TRIVIA_MARKS.sub(' ', text.lower()))
-
-
-def normalize_squad(text: str) -> str:
-  """As TriviaQA's, but marks are deleted: "e.g." is "eg"."""
-  return _without_articles(_SQUAD_MARKS.sub('', text.lower()))
+  words = _ARTICLES.sub(' ', _TRIVIA_MARKS.sub(' ', text.lower()))
+  return ' '.join(words.split())
 
 
 def token_f1(target: str, prediction: str) -> float:
@@ -109,23 +104,6 @@ def token_f1(target: str, prediction: str) -> float:
   return 2 * precision * recall / (precision + recall)
 
 
-def _question_answering(
-    targets, predictions, normalize: Callable[[str], str]
-) -> dict[str, float]:
-  exact, f1 = 0.0, 0.0
-  for answers, prediction in zip(targets, predictions, strict=True):
-    prediction = normalize(prediction)
-    answers = [normalize(answer) for answer in answers]
-    exact += max(float(answer == prediction) for answer in answers)
-    f1 += max(token_f1(answer, prediction) for answer in answers)
-  count = max(1, len(targets))
-  return {'em': 100 * exact / count, 'f1': 100 * f1 / count}
-
-
 def _sentence_lines(text: str) -> str:
   # ROUGE-Lsum compares line by line.
   return text.replace(' . ', ' .\n')
-
-
-def _without_articles(text: str) -> str:
-  return ' '.join(_ARTICLES.sub(' ', text).split())

@@ -15,8 +15,10 @@ T5, whose window runs over the whole input,
     alias, and drops pages that have it in another case;
   - EOS has room, so that it never replaces the end of the answer.
 
-T5 defines no evaluation. Here it is one example for each question, with all of
-its pages one after the other, cut at the end.
+T5 defines no evaluation. Here it is one example for each row, with all of its
+pages one after the other, cut at the end. TFDS's dev split has the rows of four
+files, web, Wikipedia and the verified parts of both, so that a question may be
+there up to four times.
 """
 
 import seqio

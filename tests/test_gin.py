@@ -21,6 +21,7 @@ pytest.importorskip('seqio')
 
 import gin
 
+from gqa_t5x import errors
 from gqa_t5x import gin_configs
 from gqa_t5x import pretrained
 from gqa_t5x import uptraining
@@ -51,7 +52,7 @@ NAMED = {
     'mqa_xxl': ('xxl', 1),
     'gqa8_xxl': ('xxl', 8),
 }
-SCRIPTS = {'eval': 'evaluate', 'infer': 'infer', 'precompile': 'precompile'}
+SCRIPTS = {'eval': 'evaluate', 'infer': 'infer'}
 
 
 # --- What can be seen without t5x ---
@@ -122,6 +123,9 @@ def test_uptraining_counts_on():
   assert uptraining.total_steps(1_000_000, 0.05) == 1_050_000
   assert uptraining.total_steps(7000, 0.05) == 7350
   assert uptraining.total_steps(1_000_000, 0.0) == 1_000_000
+  for wrong in (5, -0.05):
+    with pytest.raises(errors.UserError, match=f'got {wrong}; 5% is 0.05'):
+      uptraining.total_steps(1_000_000, wrong)
 
 
 @pytest.mark.parametrize('model_first', [True, False])
@@ -188,12 +192,7 @@ def call():
     recorders[function.__name__] = recorder
     setattr(main, function.__name__, recorder)
 
-  def precompile(
-      *, model, train_dataset_cfg, partitioner, model_dir, random_seed
-  ):
-    """As t5x's, whose module cannot be imported without the package t5."""
-
-  for function in (train.train, t5x_eval.evaluate, infer.infer, precompile):
+  for function in (train.train, t5x_eval.evaluate, infer.infer):
     record(function)
 
   def call_script(run, files, *bindings):
@@ -219,7 +218,6 @@ REQUIRED = {
     'train': ('MODEL_DIR = "m"', 'INITIAL_CHECKPOINT_PATH = "c/checkpoint_7"'),
     'evaluate': ('CHECKPOINT_PATH = "c"', 'EVAL_OUTPUT_DIR = "o"'),
     'infer': ('CHECKPOINT_PATH = "c"', 'INFER_OUTPUT_DIR = "o"'),
-    'precompile': ('MODEL_DIR = "m"',),
 }
 
 
@@ -420,3 +418,4 @@ def test_experiments_build(call, name):
     assert dataset(arguments).task_feature_lengths == {
         'inputs': 2048, 'targets': 512
     }
+    assert arguments['model'].output_vocabulary.eos_id == -1

@@ -396,7 +396,10 @@ def test_commands_of_documents_run(stock, tmp_path):
       tuning,
       {**text, 'NUM_PARTITIONS': 1, 'trainer.Trainer.num_microbatches': 1},
       {**_SMALL, **task, 'EVALUATOR_NUM_EXAMPLES': 4},
-      {**_SMALL, **task, 'BATCH_SIZE': 64},
+      {
+          **_SMALL, **task, 'BATCH_SIZE': 64,
+          't5x_plugin.PjitPartitioner.model_parallel_submesh': None,
+      },
   ]
   scripts = pathlib.Path(sys.executable).parent  # Where `python` is.
   blocks = [

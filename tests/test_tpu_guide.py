@@ -35,7 +35,8 @@ python3.11() {
 eval "real_$(declare -f pip)"
 pip() {
   case "${@: -1}" in
-    git+https://github.com/*) touch "$HOME/modules/$(basename "${@: -1}").py";;
+    git+https://github.com/*)
+      name=$(basename "${@: -1}"); touch "$HOME/modules/${name%@*}.py";;
     *) real_pip "$@";;
   esac
 }

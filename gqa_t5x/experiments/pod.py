@@ -39,15 +39,22 @@ def commands(experiment: str, bucket: str = 'gs://BUCKET') -> list[Command]:
   return list(_EXPERIMENTS[experiment](bucket))
 
 
+# More than one host: t5x.train has a flag, the others have none.
+_SCRIPTS = {
+    'train': 'python -m t5x.train --multiprocess_gpu',
+    'infer': 'python -m gqa_t5x.multi_host t5x.infer',
+}
+
+
 def _t5x(script: str, gin_files: tuple[str, ...], **bindings) -> str:
-  words = [f'python -m t5x.{script}']
+  words = [_SCRIPTS[script]]
   words += [f'--gin_file={_GIN}{name}.gin' for name in gin_files]
   words += [f'--gin.{k}="{v!r}"' for k, v in bindings.items()]
   return ' \\\n  '.join(words)
 
 
-def _uptrain(gin: str, size: str, target: str) -> Command:
-  more = _XXL_UPTRAIN if size == 'xxl' else {}
+def _uptrain(gin: str, size: str, target: str, **more) -> Command:
+  more |= _XXL_UPTRAIN if size == 'xxl' else {}
   line = _t5x(
       'train',
       (gin,),
@@ -121,7 +128,8 @@ def _figure5(bucket) -> Iterator[Command]:
         **_XXL,
     )
     for percent in (5, 10):
-      target = f'{bucket}/{name}_xxl_alpha_{percent}'
+      # 5% is Table 1's model: where that is done, these commands end at once.
+      target = f'{bucket}/{name}_xxl' + '_alpha_10' * (percent == 10)
       yield _uptrain(f'figure5_{name}_alpha_{percent}', 'xxl', target)
       step = 1_000_000 + 10_000 * percent
       yield from _finetune(
@@ -143,7 +151,8 @@ def _figure6(bucket) -> Iterator[Command]:
       yield Command(
           f'Convert to K={heads}; copy the public checkpoint first',
           'gqa-t5x convert --input t5_1_1_xxl/checkpoint_1000000 \\\n'
-          f'  --output xxl_{heads}/checkpoint_1000000 --num_kv_heads {heads}',
+          f'  --output xxl_{heads}/checkpoint_1000000 --num_kv_heads {heads} &&'
+          f' \\\n  gcloud storage cp -r xxl_{heads} {bucket}/',
       )
     line = _t5x(
         'infer',
@@ -156,6 +165,18 @@ def _figure6(bucket) -> Iterator[Command]:
 
 
 def _stability(bucket) -> Iterator[Command]:
+  for name, more in (('mean', {}), ('gqa8', {'NUM_KV_HEADS': 8})):
+    target = f'{bucket}/large_{name}'
+    yield _uptrain('figure4_mean', 'large', target, **more)
+    for run in (1, 2, 3):
+      yield from _finetune(
+          'figure4_finetune',
+          f'{target}/checkpoint_1050000',
+          f'{target}/run_{run}',
+          _LONG_TASKS,
+          RANDOM_SEED=run,
+          **more,
+      )
   for run in (1, 2, 3):
     target = f'{bucket}/mqa_large_scratch_{run}'
     line = _t5x(
