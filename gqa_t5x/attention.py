@@ -152,7 +152,8 @@ def _attend(
   logits = jnp.einsum('bkth,bkhs->bkts', query, key)
   logits = logits.reshape(batch, num_kv_heads, size, q_len, kv_len)
   if bias is not None:
-    logits = _add_bias(logits, grouping.split_groups(bias, num_kv_heads, 1))
+    bias = grouping.split_groups(bias, num_kv_heads, 1)
+    logits = _add_bias(logits, bias.astype(logits.dtype))
   if mask is not None:
     # In float16 that would be -inf, and a query that sees nothing NaN.
     masked = max(_MASKED, float(jnp.finfo(logits.dtype).min) / 2)

@@ -249,10 +249,10 @@ def temperature_sample(
   batch = input_tokens.shape[0]
   if example_ids is None:
     example_ids = np.arange(batch)
-  if np.shape(example_ids) != (batch,):
+  if np.shape(example_ids) != (batch,) or np.min(example_ids) < 0:
     raise UserError(
-        f'expected one of example_ids for each of {batch} rows, got shape '
-        f'{np.shape(example_ids)}'
+        f'expected example_ids of 0 or more, one for each of {batch} rows, got'
+        f' shape {np.shape(example_ids)} from {np.min(example_ids, initial=0)}'
     )
   return decode_loop(
       model,
@@ -743,7 +743,10 @@ def _check_inputs(
         f'{dtype} {list(shape)}'
     )
   # Only where looking at values costs no transfer from a device.
-  if isinstance(input_tokens, np.ndarray):
+  on_cpu = jax.default_backend() == 'cpu'
+  if isinstance(input_tokens, np.ndarray) or (
+      on_cpu and not isinstance(input_tokens, jax.core.Tracer)
+  ):
     low, high = input_tokens.min(), input_tokens.max()
     if low < 0 or high >= model.config.vocab_size:
       raise UserError(

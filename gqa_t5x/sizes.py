@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 
 Path = tuple[str, ...]
@@ -123,6 +124,28 @@ def parameter_shapes(config: T5Config):
       lambda key, token: Transformer(config).init(
           key, token, token, token, enable_dropout=False)['params'],
       jax.random.key(0), token)
+
+
+def check_params(params: Any, config: T5Config, path: str) -> None:
+  """Raises UserError if parameters from `path` do not fit a model."""
+  got, want = (
+      {jax.tree_util.keystr(k, simple=True, separator='/'): tuple(x.shape)
+       for k, x in jax.tree_util.tree_leaves_with_path(tree)}
+      for tree in (params, parameter_shapes(config))
+  )
+  # Nothing converts to more heads.
+  other = (
+      'a multi-head checkpoint of its sizes'
+      if config.num_kv_heads == config.num_heads
+      else 'convert it with gqa-t5x convert'
+  )
+  for name in sorted(got.keys() | want.keys()):
+    if got.get(name) != want.get(name):
+      raise UserError(
+          f'{path} does not fit the model: {name} should be'
+          f' {want.get(name, "absent")}, is {got.get(name, "absent")}; choose'
+          f' the model that wrote it (NUM_KV_HEADS?) or {other}'
+      )
 
 
 def tree_bytes(tree: Any) -> int:

@@ -12,11 +12,13 @@ import hashlib
 import itertools
 import sys
 
+import jax
 import numpy as np
 
 from gqa_t5x import checkpoints
 from gqa_t5x import decoding
 from gqa_t5x import pretrained
+from gqa_t5x import sizes
 from gqa_t5x import storage
 from gqa_t5x import vocabularies
 from gqa_t5x.errors import UserError
@@ -97,7 +99,10 @@ def line_generator(
   if vocabulary is None:
     vocabulary = vocabularies.path_for(checkpoint)
   text = Vocabulary(vocabulary)
-  model = Transformer(T5Config(**metadata['config']))
+  config = T5Config(**metadata['config'])
+  sizes.check_params(params, config, checkpoint)
+  params = jax.device_put(params)  # Once, not for each batch.
+  model = Transformer(config)
   vocabularies.check(
       checkpoint,
       metadata,

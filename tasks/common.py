@@ -63,6 +63,8 @@ def t5_vocabulary(path: str | None = None, extra_ids: int | None = None):
 @functools.cache
 def _load_vocabulary(path, extra_ids, function):
   import seqio
+  if '://' not in path:
+    path = os.path.expanduser(path)
   if '://' not in path and not os.path.exists(path):
     raise errors.UserError(
         f'expected a SentencePiece model, found no file {path!r}; give the '

@@ -22,6 +22,7 @@ import pathlib
 import gin
 
 from gqa_t5x import errors
+from gqa_t5x import storage
 from gqa_t5x.tasks import common
 
 # What each kind needs; the names in the file may be others.
@@ -115,7 +116,9 @@ def read_rows(path: str, names: Mapping[str, str]) -> list[dict]:
     )
   rows = []
   try:
-    with open(path, encoding='utf-8-sig', newline='\n') as lines:
+    with open(
+        storage.local_path(path), encoding='utf-8-sig', newline='\n'
+    ) as lines:
       for number, record in reader(path, lines):
         rows.append(_pick(f'{path} line {number}', record, names))
   except FileNotFoundError:

@@ -130,6 +130,26 @@ def test_float32_logits_with_bfloat16_activations():
   assert error(float32_logits=True) < error()
 
 
+@pytest.mark.parametrize('float32_logits', [False, True])
+def test_gradients_with_bfloat16_activations(float32_logits):
+  exact = _inputs(4)[:4]
+
+  def gradients(arrays, **kwargs):
+    def loss(query, key, value, bias):
+      out = _attend(query, key, value, bias=bias, **kwargs)
+      return jnp.sum(jnp.sin(out.astype(jnp.float32)))
+
+    return jax.grad(loss, argnums=(0, 1, 2, 3))(*arrays)
+
+  rounded = [jnp.asarray(x, jnp.bfloat16) for x in exact]
+  ours = gradients(rounded, float32_logits=float32_logits)
+  theirs = gradients([x.astype(jnp.float32) for x in rounded])
+  for got, want in zip(ours, theirs, strict=True):
+    assert got.dtype == jnp.bfloat16
+    error = jnp.linalg.norm(got.astype(jnp.float32) - want)
+    assert error < 0.03 * jnp.linalg.norm(want)
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
 def test_a_query_that_sees_nothing_is_no_nan(dtype):
   """As one of padding in a packed row."""

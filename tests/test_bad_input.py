@@ -300,6 +300,8 @@ CASES = [
     ),
     ('figure {new}', 'check the path'),
     ('figure {file}', 'got something else'),
+    ('figure gs://bucket/x.json', 'a path of this machine'),
+    ('benchmark convert --model small --num_kv_heads 2 --folder=', 'empty one'),
     ('figure {file} --output {new}.png', 'a file named .svg'),
     ('figure {bytes}', 'got something else'),
     ('generate --checkpoint {ckpt} --input {folder}', 'check the path'),

@@ -342,6 +342,34 @@ def test_generate_gives_a_line_for_a_line(checkpoint, tmp_path, run):
   assert vocabulary.decode(np.asarray(ids)[0].tolist()) == outputs[0]
 
 
+def test_generate_refuses_what_the_model_has_no_place_for(
+    checkpoint, tmp_path, run
+):
+  """LongT5, for one, has T5's arrays and more."""
+  params, metadata = checkpoints.load_checkpoint(checkpoint)
+  params['encoder']['side_relpos_bias'] = {'rel_embedding': np.zeros((6, 32))}
+  path = str(tmp_path / 'more')
+  checkpoints.save_checkpoint(path, params, metadata=metadata)
+  status, out, err = run('generate', '--checkpoint', path, 'Some text')
+  assert (status, out) == (2, '')
+  assert 'encoder/side_relpos_bias/rel_embedding should be absent' in err
+
+
+def test_generate_moves_parameters_to_the_device_once(checkpoint, monkeypatch):
+  seen = []
+  generate = text_generation.decoding.generate
+  monkeypatch.setattr(
+      text_generation.decoding,
+      'generate',
+      lambda model, params, *args, **kwargs: seen.append(params)
+      or generate(model, params, *args, **kwargs),
+  )
+  answer = text_generation.line_generator(checkpoint, None, max_decode_len=2)
+  assert len(list(answer(['One line.', 'another'], 1))) == 2
+  assert len(seen) == 2 and seen[0] is seen[1]
+  assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(seen))
+
+
 def test_little_calibration_text_is_said(checkpoint, tmp_path, run):
   text = tmp_path / 'text.txt'
   text.write_text('A line or two.\n' * 3, encoding='utf-8')

@@ -23,6 +23,20 @@ def test_another_size_is_refused(size):
     vocabularies.check('ckpt', T5, size=size, sha256='a', how='do this')
 
 
+def test_a_small_vocabulary_is_padded_to_more_than_a_tenth():
+  tiny = {'config': {'vocab_size': 256}}
+  vocabularies.check('ckpt', tiny, size=129, sha256='a', how='')
+  with pytest.raises(UserError, match='256 ids.*one of 128'):
+    vocabularies.check('ckpt', tiny, size=128, sha256='a', how='')
+
+
+def test_the_file_that_it_was_trained_with_may_be_small():
+  metadata = T5 | {'vocabulary_sha256': 'abc'}
+  vocabularies.check('ckpt', metadata, size=8000, sha256='abc', how='')
+  with pytest.raises(UserError, match='32128 ids'):
+    vocabularies.check('ckpt', metadata, size=32129, sha256='abc', how='')
+
+
 def test_another_file_is_refused():
   metadata = T5 | {'vocabulary_sha256': 'abc'}
   vocabularies.check('ckpt', metadata, size=32100, sha256='abc', how='')

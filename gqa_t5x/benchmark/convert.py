@@ -25,6 +25,7 @@ import numpy as np
 
 from gqa_t5x import checkpoints
 from gqa_t5x import provenance
+from gqa_t5x import storage
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.checkpoints import names
@@ -105,6 +106,8 @@ def benchmark_convert(
       num_kv_heads=num_kv_heads,
       method=method,
   )
+  if folder is not None:
+    folder = storage.local_path(folder)
   if not pathlib.Path(folder or '.').is_dir():
     raise UserError(f'expected a folder to write to, but {folder} is none')
   root = pathlib.Path(tempfile.mkdtemp(prefix='gqa_t5x_convert_', dir=folder))

@@ -25,13 +25,14 @@ class Device:
   source: str
 
 
-# Google writes 16 GB and 95 GB for 16 and 95 GiB; NVIDIA means 10**9 bytes, and
-# prints operations with sparsity, of which half are dense.
+# Google writes 16 GB and 95 GB for 16 and 95 GiB. NVIDIA's 80 and 141 GB are
+# neither unit: the MiB are those that nvidia-smi counts. It prints operations
+# with sparsity, of which half are dense.
 DEVICES = {
     'tpu-v4': Device(32, 1200e9, 275e12, _TPU + 'v4'),
     'tpu-v5e': Device(16, 819e9, 197e12, _TPU + 'v5e'),
     'tpu-v5p': Device(95, 2765e9, 459e12, _TPU + 'v5p'),
-    'a100': Device(80e9 / 2**30, 2039e9, 312e12, _NVIDIA + 'a100/'),
-    'h100': Device(80e9 / 2**30, 3350e9, 989e12, _NVIDIA + 'h100/'),
-    'h200': Device(141e9 / 2**30, 4800e9, 989e12, _NVIDIA + 'h200/'),
+    'a100': Device(81920 / 1024, 2039e9, 312e12, _NVIDIA + 'a100/'),
+    'h100': Device(81559 / 1024, 3350e9, 989e12, _NVIDIA + 'h100/'),
+    'h200': Device(143771 / 1024, 4800e9, 989e12, _NVIDIA + 'h200/'),
 }

@@ -17,6 +17,8 @@ import statistics
 import sys
 import time
 
+from gqa_t5x import extras
+from gqa_t5x import number_flags
 from gqa_t5x.benchmark import peers
 from gqa_t5x.benchmark import tpu_compile
 from gqa_t5x.checkpoints import hf
@@ -48,9 +50,14 @@ def hf_decode(
     ms_per_step and its repeats, peak_memory_bytes (as PyTorch reports it), the
     GPU's name and the arguments.
   """
-  import torch
-  import transformers
-  from transformers.modeling_outputs import BaseModelOutput
+  try:
+    import torch
+    import transformers
+    from transformers.modeling_outputs import BaseModelOutput
+  except ImportError as error:
+    raise UserError(
+        f'{error}; {extras.install_command("bench")}'
+    ) from error
 
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   torch.manual_seed(0)
@@ -110,7 +117,9 @@ def main(words: list[str]) -> None:
       ('batch_size', 32), ('input_length', 2048), ('output_length', 66),
       ('num_repeats', 5),
   ):  # pyformat: disable
-    parser.add_argument(f'--{name}', type=int, default=default)
+    parser.add_argument(
+        f'--{name}', type=number_flags.positive, default=default
+    )
   args = vars(parser.parse_args(words))
   if args['output_length'] < 3:
     parser.error(f'expected --output_length 3 or more, got'
@@ -122,9 +131,9 @@ def main(words: list[str]) -> None:
   jax.config.update('jax_platforms', 'cpu')  # All of the GPU is PyTorch's.
   try:
     config = tpu_compile.t5_1_1_config(args.pop('model'), None)
+    found = hf_decode(config, **args)
   except UserError as error:
     parser.error(str(error))
-  found = hf_decode(config, **args)
   command = ['python', '-m', 'gqa_t5x.benchmark.hf_decode', *words]
   json.dump(
       {

@@ -280,8 +280,9 @@ def _decode(args) -> None:
 
 
 def _print_decode(rows) -> None:
+  width = max(16, *map(len, rows))
   print(
-      'model             batch  s/sample  encode s  prefill s  ms/step'
+      f'{"model":<{width}}  batch  s/sample  encode s  prefill s  ms/step'
       '  of limit  cache MB  peak MB'
   )
   for name, row in rows.items():
@@ -289,7 +290,8 @@ def _print_decode(rows) -> None:
     encode = f'{row["encode_seconds"]:8.3f}' if is_ours else f'{"":8}'
     memory = ('cache_bytes_allocated', 'peak_memory_bytes') if is_ours else ()
     print(
-        f'{name:<16}  {row["batch_size"]:5}  {row["seconds_per_sample"]:8.4f}'
+        f'{name:<{width}}  {row["batch_size"]:5}'
+        f'  {row["seconds_per_sample"]:8.4f}'
         f'  {encode}  {row["prefill_seconds"]:9.3f}'
         f'  {row["ms_per_step"]:7.2f}  {row["bandwidth_share"]:8.0%}'
         + ''.join(f'  {row[m] / 1e6:8,.1f}' for m in memory)
@@ -362,15 +364,17 @@ def _plan(args) -> None:
       memory_gib=args.memory,
       flops=args.flops and args.flops * 1e12,
   )
-  configs = decode.configs_by_kv_heads(
-      arguments.config_of(args), args.num_kv_heads
-  )
+  config = arguments.config_of(args)
+  configs = decode.configs_by_kv_heads(config, args.num_kv_heads)
   shape = _shape(
       args, 'batch_size', 'input_length', 'output_length', 'num_devices'
   )
   plans = [plan.plan(c, device=device, **shape) for c in configs.values()]
   if args.json:
     arguments.print_json({
+        'command': shlex.join(['gqa-t5x', *args.words]),
+        'model': args.model or 'checkpoint',
+        'config': config.to_dict(),
         'device': dataclasses.asdict(device),
         **shape,
         'plans': [dataclasses.asdict(p) for p in plans],

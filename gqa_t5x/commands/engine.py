@@ -114,6 +114,7 @@ def _engine(args) -> None:
 
     gin.add_config_file_search_path(folder)
   _show_progress()
-  result = launch.run(args.command, args.gin_file, args.gin_bindings)
+  files = [os.path.expanduser(path) for path in args.gin_file]
+  result = launch.run(args.command, files, args.gin_bindings)
   if result is not None and jax.process_index() == 0:
     arguments.print_json(result)

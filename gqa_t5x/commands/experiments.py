@@ -111,8 +111,9 @@ def _figure(args) -> None:
         f'expected a file named .svg to draw to, got {args.output}; change its'
         ' name'
     )
+  path = storage.local_path(args.benchmark)
   try:
-    text = storage.local_path(args.benchmark).read_text('utf-8')
+    text = path.read_text('utf-8')
     svg = figures.of_benchmark(json.loads(text))
   except OSError as error:
     raise UserError(

@@ -25,6 +25,7 @@ from gqa_t5x import cache_folder
 from gqa_t5x import checkpoints
 from gqa_t5x import decoding
 from gqa_t5x import network
+from gqa_t5x import sizes
 from gqa_t5x import storage
 from gqa_t5x import vocabularies
 from gqa_t5x.engine import cache
@@ -304,6 +305,7 @@ class Evaluate(_Job):
     storage.check_absent(folder / 'metrics.json')
     check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
     params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
+    params = jax.device_put(params)  # Once, not for each batch.
     measure = evaluate.task_evaluator(
         self.model,
         self.mixture_or_task_name,
@@ -348,7 +350,7 @@ class Infer(_Job):
     params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
     evaluate.infer(
         self.model,
-        params,
+        jax.device_put(params),  # Once, not for each batch.
         self.mixture_or_task_name,
         dict(self.task_feature_lengths),
         self.output_path,
@@ -390,7 +392,7 @@ def check_fits(
       how=vocabularies.HOW_IN_GIN,
   )
   params = traverse_util.unflatten_dict(opened.params)
-  train.check_params(params, model.config, path)
+  sizes.check_params(params, model.config, path)
   return opened.metadata
 
 

@@ -337,7 +337,7 @@ def _load_fitting(
       sha256=config.vocabulary_sha256,
       how=vocabularies.HOW_IN_GIN,
   )
-  check_params(params, model.config, path)
+  sizes.check_params(params, model.config, path)
   return params, metadata
 
 
@@ -349,25 +349,3 @@ def check_step(metadata: Mapping[str, Any], config: TrainConfig) -> None:
         f'expected {config.initial_checkpoint} to be of step {expected}, it is'
         f' of step {step}; set --gin.PRETRAIN_STEPS={step}'
     )
-
-
-def check_params(params: PyTree, config: network.T5Config, path: str) -> None:
-  """Raises UserError if parameters from `path` do not fit a model."""
-  got, want = (
-      {jax.tree_util.keystr(k, simple=True, separator='/'): np.shape(x)
-       for k, x in jax.tree_util.tree_leaves_with_path(tree)}
-      for tree in (params, sizes.parameter_shapes(config))
-  )
-  # Nothing converts to more heads.
-  other = (
-      'a multi-head checkpoint of its sizes'
-      if config.num_kv_heads == config.num_heads
-      else 'convert it with gqa-t5x convert'
-  )
-  for name in sorted(got.keys() | want.keys()):
-    if got.get(name) != want.get(name):
-      raise UserError(
-          f'{path} does not fit the model: {name} should be'
-          f' {want.get(name, "absent")}, is {got.get(name, "absent")}; choose'
-          f' the model that wrote it (NUM_KV_HEADS?) or {other}'
-      )

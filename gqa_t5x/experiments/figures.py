@@ -301,6 +301,8 @@ def of_benchmark(found: dict) -> str:
     by_shape.setdefault(shape, []).append(Point(
         name.split(', ')[0], kind if name.startswith('K=') else 'peer', 0,
         seconds, f'{seconds:.3g}'))
+  if not by_shape:
+    raise KeyError('rows')
   return standalone([
       bars(points, title='Time per sample of each number of key/value heads',
            x_label=shape, y_label='seconds per sample')

@@ -632,9 +632,12 @@ def _metadata(path: str) -> dict[str, Any]:
 
 def _load(path: str):
   """Returns (model, params, metadata) of a checkpoint."""
+  import jax
+
   from gqa_t5x import checkpoints
   from gqa_t5x import network
 
   params, metadata = checkpoints.load_checkpoint(path)
   config = network.T5Config(**metadata['config'])
-  return network.Transformer(config), params, metadata
+  # On the device once, not for each batch.
+  return network.Transformer(config), jax.device_put(params), metadata

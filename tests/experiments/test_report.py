@@ -302,3 +302,5 @@ def test_each_shape_of_a_benchmark_has_its_drawing():
   assert (0, 'batch 1, input 512, output 64') in texts
   assert (1, 'batch 8, input 512, output 64') in texts
   assert texts.count((1, 'K=2')) == texts.count((0, 'hf')) == 1
+  with pytest.raises(KeyError):
+    figures.of_benchmark({'config': {'num_heads': 6}, 'rows': {}})

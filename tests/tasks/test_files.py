@@ -208,6 +208,12 @@ def test_missing_file_and_folder(tmp_path):
     files.read_rows(str(folder), NAMES)
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+  _write(tmp_path, 'a.jsonl', GOOD)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert files.read_rows('~/a.jsonl', NAMES)
+
+
 def test_wrong_arguments(tmp_path):
   path = _write(tmp_path, 'a.jsonl', GOOD)
   with pytest.raises(errors.UserError, match='one of summarization'):
