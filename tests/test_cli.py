@@ -24,6 +24,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x import cli
 from gqa_t5x import commands
 from gqa_t5x import extras
+from gqa_t5x import multi_host
 from gqa_t5x import pretrained
 from gqa_t5x import text_generation
 from gqa_t5x.errors import UserError
@@ -368,6 +369,13 @@ def test_generate_moves_parameters_to_the_device_once(checkpoint, monkeypatch):
   assert len(list(answer(['One line.', 'another'], 1))) == 2
   assert len(seen) == 2 and seen[0] is seen[1]
   assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(seen))
+
+
+@pytest.mark.parametrize('words', [[], ['t5x.trian', '--gin_file=x']])
+def test_several_hosts_run_scripts_of_t5x(monkeypatch, words):
+  monkeypatch.setattr(sys, 'argv', ['multi_host', *words])
+  with pytest.raises(UserError, match='t5x.train, t5x.eval, t5x.infer'):
+    multi_host.main()
 
 
 def test_little_calibration_text_is_said(checkpoint, tmp_path, run):

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shlex
+import socket
 import subprocess
 import sys
 
@@ -363,6 +364,42 @@ def test_both_engines_take_up_each_others_runs(uptrained, tmp_path):
     restored, _ = checkpoints.load_checkpoint(model_dir / 'checkpoint_36')
     saved, _ = checkpoints.load_checkpoint(step)
     jax.tree.map(np.testing.assert_array_equal, restored, saved)
+
+
+def test_two_hosts_infer_as_one_does(stock, tmp_path):
+  bindings = {
+      **_SMALL,
+      'NUM_KV_HEADS': None,
+      'BATCH_SIZE': 64,
+      'MIXTURE_OR_TASK_NAME': 'docs_summarize',
+      'CHECKPOINT_PATH': stock['t5x-orbax'],
+      'utils.DatasetConfig.split': 'validation',
+  }
+  files = ours('runs/infer')
+  run('infer', files, bindings | {'INFER_OUTPUT_DIR': str(tmp_path / 'one')})
+
+  words = [f'--gin_file={path}' for path in files]
+  bindings['INFER_OUTPUT_DIR'] = str(tmp_path / 'two')
+  words += [f'--gin.{name}={value!r}' for name, value in bindings.items()]
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  processes = [
+      subprocess.Popen(
+          [sys.executable, '-m', 'gqa_t5x.multi_host', 't5x.infer', *words],
+          env=os.environ | {
+              'JAX_PLATFORMS': 'cpu', 'JAX_COORDINATOR_ADDRESS': address,
+              'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': str(i),
+          },
+      )
+      for i in range(2)
+  ]  # pyformat: disable
+  assert [process.wait(timeout=600) for process in processes] == [0, 0]
+  one, two = (
+      (tmp_path / name / 'docs_summarize-predict.jsonl-00000-of-00001')
+      for name in ('one', 'two')
+  )
+  assert one.read_text() == two.read_text() != ''
 
 
 @test_docs.in_a_checkout

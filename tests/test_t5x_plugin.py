@@ -294,3 +294,30 @@ def test_conversion_on_restore_says_what_it_takes(tmp_path):
     t5x_plugin.convert_on_restore(
         {}, {}, config=T5Config(VOCAB_SIZE), checkpoint_path=str(tmp_path)
     )
+
+
+@pytest.mark.parametrize(
+    'topology,options,shape',
+    [
+        ('v4:2x2x2', {'num_partitions': 4}, (2, 4)),
+        ('v4:2x2x2', {'model_parallel_submesh': (2, 2, 2, 1)}, (1, 8)),
+        ('v4:2x2x2', {'model_parallel_submesh': (2, 2, 1, 1)}, (2, 4)),
+        ('v4:4x4x4', {'num_partitions': 8}, (8, 8)),
+        ('v5e:2x4', {'model_parallel_submesh': (2, 4, 1, 1)}, (1, 8)),
+    ],
+)
+def test_meshes_of_docs_and_gin_files(monkeypatch, topology, options, shape):
+  """On libtpu's own description of the slices."""
+  pytest.importorskip('libtpu')
+  from gqa_t5x import t5x_plugin
+  from gqa_t5x.benchmark import tpu_compile
+
+  chips = list(tpu_compile.topology_devices(topology))
+  local = [chip for chip in chips if chip.process_index == 0]
+  monkeypatch.setattr(jax, 'devices', lambda *_: chips)
+  monkeypatch.setattr(jax, 'local_devices', lambda *_, **__: local)
+  monkeypatch.setattr(jax, 'local_device_count', lambda *_: len(local))
+  config, _ = model_and_params(6)
+  options = {'num_partitions': None, **options}
+  mesh = t5x_plugin.PjitPartitioner(config.config, **options).mesh
+  assert (mesh.shape['data'], mesh.shape['model']) == shape
