@@ -18,7 +18,11 @@ _TASKS = (
 _ABLATION_TASKS = ('cnn_dailymail', 'multi_news', 'trivia_qa')
 _LONG_TASKS = ('arxiv', 'pubmed', 'media_sum', 'multi_news')
 _XXL = {'NUM_PARTITIONS': 8, 'trainer.Trainer.num_microbatches': 8}
-_XXL_UPTRAIN = _XXL | {'trainer.Trainer.num_microbatches': 32}
+# At the batch of pre-training, on 64 v4 chips (docs/tpu_memory.md).
+_UPTRAIN = {
+    'large': {'trainer.Trainer.num_microbatches': 4},
+    'xxl': _XXL | {'trainer.Trainer.num_microbatches': 32},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +58,12 @@ def _t5x(script: str, gin_files: tuple[str, ...], **bindings) -> str:
 
 
 def _uptrain(gin: str, size: str, target: str, **more) -> Command:
-  more |= _XXL_UPTRAIN if size == 'xxl' else {}
   line = _t5x(
       'train',
       (gin,),
       INITIAL_CHECKPOINT_PATH=_PUBLIC.format(size),
       MODEL_DIR=target,
+      **_UPTRAIN[size],
       **more,
   )
   return Command(f'Convert and uptrain, {gin}', line)
@@ -180,7 +184,11 @@ def _stability(bucket) -> Iterator[Command]:
   for run in (1, 2, 3):
     target = f'{bucket}/mqa_large_scratch_{run}'
     line = _t5x(
-        'train', ('appendix_a_pretrain',), MODEL_DIR=target, RANDOM_SEED=run
+        'train',
+        ('appendix_a_pretrain',),
+        MODEL_DIR=target,
+        RANDOM_SEED=run,
+        **_UPTRAIN['large'],
     )
     yield Command(f'Pre-train MQA from scratch, run {run}', line)
     yield from _finetune(
