@@ -1,6 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a script of t5x on several hosts.
+"""Joins the processes of several hosts, and runs a script of t5x on them.
 
     python -m gqa_t5x.multi_host t5x.infer --gin_file=...
 
@@ -13,10 +13,33 @@ import os
 import runpy
 import sys
 
-from gqa_t5x.commands import engine
 from gqa_t5x.errors import UserError
 
 _SCRIPTS = ('t5x.train', 't5x.eval', 't5x.infer')
+
+
+def join_processes() -> None:
+  """Starts `jax.distributed` where the environment names a coordinator.
+
+  Raises:
+    UserError: if number and index of the processes are not given, and no
+      cluster that JAX knows (such as Slurm) gives them.
+  """
+  import jax
+
+  if not (coordinator := os.environ.get('JAX_COORDINATOR_ADDRESS')):
+    return
+  names = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
+  given = [os.environ[name] for name in names if os.environ.get(name)]
+  try:
+    if len(given) == 1:
+      raise ValueError(f'of {" and ".join(names)} one is set')
+    jax.distributed.initialize(coordinator, *map(int, given))
+  except ValueError as error:
+    raise UserError(
+        f'expected {" and ".join(names)} beside JAX_COORDINATOR_ADDRESS, as'
+        f' whole numbers, or a cluster that JAX knows: {error}'
+    ) from error
 
 
 def main() -> None:
@@ -26,7 +49,7 @@ def main() -> None:
   JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
 
   Raises:
-    UserError: if it is none of t5x's, or as `engine.join_processes`.
+    UserError: if it is none of t5x's, or as `join_processes`.
   """
   arguments = sys.argv[1:]
   if not arguments or arguments[0] not in _SCRIPTS:
@@ -35,7 +58,7 @@ def main() -> None:
         f' {" ".join(arguments[:1]) or "nothing"}'
     )
   if os.environ.get('JAX_COORDINATOR_ADDRESS'):
-    engine.join_processes()
+    join_processes()
   else:
     import jax
 

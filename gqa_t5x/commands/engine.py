@@ -5,8 +5,8 @@
 import logging
 import os
 
+from gqa_t5x import multi_host
 from gqa_t5x.commands import arguments
-from gqa_t5x.errors import UserError
 
 
 _ENGINE = {
@@ -79,36 +79,12 @@ def _show_progress() -> None:
   logging.getLogger('absl').setLevel(logging.ERROR)
 
 
-def join_processes() -> None:
-  """Starts `jax.distributed` where the environment names a coordinator.
-
-  Raises:
-    UserError: if number and index of the processes are not given, and no
-      cluster that JAX knows (such as Slurm) gives them.
-  """
-  import jax
-
-  if not (coordinator := os.environ.get('JAX_COORDINATOR_ADDRESS')):
-    return
-  names = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
-  given = [os.environ[name] for name in names if os.environ.get(name)]
-  try:
-    if len(given) == 1:
-      raise ValueError(f'of {" and ".join(names)} one is set')
-    jax.distributed.initialize(coordinator, *map(int, given))
-  except ValueError as error:
-    raise UserError(
-        f'expected {" and ".join(names)} beside JAX_COORDINATOR_ADDRESS, as'
-        f' whole numbers, or a cluster that JAX knows: {error}'
-    ) from error
-
-
 def _engine(args) -> None:
   import jax
 
   from gqa_t5x.engine import launch
 
-  join_processes()
+  multi_host.join_processes()
   for folder in filter(None, args.gin_search_paths.split(',')):
     import gin
 

@@ -9,8 +9,8 @@ import shutil
 
 import pytest
 
+from gqa_t5x import multi_host
 from gqa_t5x import pretrained
-from gqa_t5x.commands import engine
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import launch
 from gqa_t5x.errors import UserError
@@ -237,4 +237,4 @@ def test_processes_that_are_not_told_who_they_are(monkeypatch, given):
   for name, value in given.items():
     monkeypatch.setenv(name, value)
   with pytest.raises(UserError, match='JAX_NUM_PROCESSES and JAX_PROCESS_ID'):
-    engine.join_processes()
+    multi_host.join_processes()

@@ -16,7 +16,7 @@ import pytest
 
 from gqa_t5x import checkpoints
 from gqa_t5x import cli
-from gqa_t5x.commands import engine
+from gqa_t5x import multi_host
 from gqa_t5x.errors import PeerLostError
 from tests.engine import conftest
 from tests.engine.test_train import make_config
@@ -39,7 +39,7 @@ def _train(folder, cache_dir, index, count, port, steps, signals, model_axis):
         'JAX_NUM_PROCESSES': str(count),
         'JAX_PROCESS_ID': str(index),
     }
-    engine.join_processes()
+    multi_host.join_processes()
   train_batches = data.train_batches
 
   def with_signals(*args, start_step, **options):
