@@ -9,13 +9,12 @@ With more than one host the checkpoint library asks for `jax.distributed`.
 no flag for it.
 """
 
+import argparse
 import os
 import runpy
 import sys
 
 from gqa_t5x.errors import UserError
-
-_SCRIPTS = ('t5x.train', 't5x.eval', 't5x.infer')
 
 
 def join_processes() -> None:
@@ -42,34 +41,32 @@ def join_processes() -> None:
     ) from error
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
   """Joins the processes and runs the script that the command line names.
 
   On TPUs JAX finds the other hosts; elsewhere JAX_COORDINATOR_ADDRESS,
   JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
-
-  Raises:
-    UserError: if it is none of t5x's, or as `join_processes`.
   """
-  arguments = sys.argv[1:]
-  if not arguments or arguments[0] not in _SCRIPTS:
-    raise UserError(
-        f'expected one of {", ".join(_SCRIPTS)} and its flags, got'
-        f' {" ".join(arguments[:1]) or "nothing"}'
-    )
-  if os.environ.get('JAX_COORDINATOR_ADDRESS'):
-    join_processes()
-  else:
-    import jax
+  parser = argparse.ArgumentParser(
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('script', choices=('t5x.train', 't5x.eval', 't5x.infer'))
+  parser.add_argument('flags', nargs=argparse.REMAINDER, help='of the script')
+  args = parser.parse_args(words)
+  try:
+    if os.environ.get('JAX_COORDINATOR_ADDRESS'):
+      join_processes()
+    else:
+      import jax
 
-    jax.distributed.initialize()
-  sys.argv = arguments
+      jax.distributed.initialize()
+  except UserError as error:
+    parser.error(str(error))
+  sys.argv = [args.script, *args.flags]
   # Gin files import t5x's script as `__main__`.
-  runpy.run_module(arguments[0], run_name='__main__', alter_sys=True)
+  runpy.run_module(args.script, run_name='__main__', alter_sys=True)
 
 
 if __name__ == '__main__':
-  try:
-    main()
-  except UserError as error:
-    sys.exit(f'gqa_t5x.multi_host: {error}')
+  main(sys.argv[1:])

@@ -164,6 +164,7 @@ SMALL_RUNS = {
 RUN_ELSEWHERE = {
     'gqa_t5x.benchmark.cross_cache': 'benchmark/test_cross_cache.py',
     'gqa_t5x.benchmark.hf_decode': 'benchmark/test_peers.py',
+    'gqa_t5x.multi_host': 'test_cli.py',  # With t5x: test_t5x_end_to_end.py.
 }
 EXPORT = 'gqa_t5x.pretrained.export'
 
