@@ -249,10 +249,14 @@ def temperature_sample(
   batch = input_tokens.shape[0]
   if example_ids is None:
     example_ids = np.arange(batch)
-  if np.shape(example_ids) != (batch,) or np.min(example_ids) < 0:
+  if np.shape(example_ids) != (batch,):
     raise UserError(
-        f'expected example_ids of 0 or more, one for each of {batch} rows, got'
-        f' shape {np.shape(example_ids)} from {np.min(example_ids, initial=0)}'
+        f'expected one of example_ids for each of {batch} rows, got shape '
+        f'{np.shape(example_ids)}'
+    )
+  if np.min(example_ids) < 0:
+    raise UserError(
+        f'expected example_ids of 0 or more, got {np.min(example_ids)}'
     )
   return decode_loop(
       model,

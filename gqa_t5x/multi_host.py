@@ -54,15 +54,19 @@ def main(words: list[str]) -> None:
   parser.add_argument('script', choices=('t5x.train', 't5x.eval', 't5x.infer'))
   parser.add_argument('flags', nargs=argparse.REMAINDER, help='of the script')
   args = parser.parse_args(words)
-  try:
-    if os.environ.get('JAX_COORDINATOR_ADDRESS'):
-      join_processes()
-    else:
-      import jax
+  import jax
 
+  try:
+    join_processes()
+    if not jax.distributed.is_initialized():
       jax.distributed.initialize()
   except UserError as error:
     parser.error(str(error))
+  except ValueError as error:
+    parser.error(
+        'expected several hosts of a TPU or a cluster, or'
+        f' JAX_COORDINATOR_ADDRESS: {error}; on one host start {args.script}'
+    )
   sys.argv = [args.script, *args.flags]
   # Gin files import t5x's script as `__main__`.
   runpy.run_module(args.script, run_name='__main__', alter_sys=True)

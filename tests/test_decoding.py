@@ -543,7 +543,7 @@ def test_seed_and_example_decide_a_sample():
         (dict(method='sample', top_p=0.0), 'top_p above 0 and at most 1'),
         (dict(method='sample', top_p=1.5), 'top_p above 0 and at most 1'),
         (dict(method='sample', example_ids=[1]), r'each of 7 rows.*\(1,\)'),
-        (dict(method='sample', example_ids=[-1] * 7), 'of 0 or more.*from -1'),
+        (dict(method='sample', example_ids=[-1] * 7), 'of 0 or more, got -1'),
         (dict(method='beam', num_results=2), 'num_results=1, got 2.*beam_se'),
         (dict(method='beam', num_beams=0), 'num_beams of 1 or more, got 0'),
         (dict(method='beam', length_penalty=-1), 'length_penalty of 0 or more'),

@@ -145,7 +145,7 @@ def format_table(results: dict) -> str:
 
 
 def format_headline(results: dict) -> str:
-  """Returns the paper's rows of ours and `svd`'s at alpha 0 and the paper's."""
+  """Returns our rows of the paper's models, and `svd`'s at alpha 0 and 5%."""
   by_heads = sorted(
       results['models'].items(), key=lambda item: -item[1]['num_kv_heads'])
   models = {

@@ -252,6 +252,14 @@ def test_commands_for_a_pod_name_files_that_are_there(name, capsys):
   assert not [f for f in files if not (root / f).is_file()]
 
 
+def test_a_pod_uptrains_by_5_percent_once():
+  first, again = (
+      {c.line for c in pod.commands(name, '/b') if 'alpha_5' in c.line}
+      for name in ('table1', 'figure5')
+  )
+  assert first == again and len(first) == 2  # GQA-8 and MQA, one folder each.
+
+
 def test_commands_for_table_1_fine_tune_every_cell():
   lines = [c.line for c in pod.commands('table1', '/b')]
   assert sum('table1_' in line for line in lines) == 4 * 7
