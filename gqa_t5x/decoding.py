@@ -115,7 +115,13 @@ def generate(
   Raises:
     UserError: if an argument is out of its range.
   """
-  check_options(method, **options)
+  check_options(
+      model.config.vocab_size,
+      max_decode_len,
+      method=method,
+      eos_id=eos_id,
+      **options,
+  )
   if method == 'sample':
     options['example_ids'] = example_ids
   try:
@@ -141,12 +147,22 @@ def generate(
   return out[0][:, 0] if method == 'beam' else out
 
 
-def check_options(method: str = 'greedy', **options: Any) -> None:
-  """Checks what `generate` takes besides its inputs, but for sizes.
+def check_options(
+    vocab_size: int,
+    max_decode_len: int,
+    /,
+    method: str = 'greedy',
+    eos_id: int = EOS_ID,
+    **options: Any,
+) -> None:
+  """Checks what `generate` takes besides its inputs.
 
   Raises:
-    UserError: if there is no such method, or it has no such option.
+    UserError: if there is no such method, it has no such option, or one is out
+      of its range.
   """
+  _check_int('max_decode_len', max_decode_len, 1)
+  _check_int('eos_id', eos_id, -1, vocab_size - 1)
   if method not in _METHODS:
     raise UserError(
         f'method={method!r} is not a decoding method; choose one of '
@@ -157,13 +173,10 @@ def check_options(method: str = 'greedy', **options: Any) -> None:
         f'expected num_results=1, got {options["num_results"]}: generate'
         ' returns a row for each input; gqa_t5x.decoding.beam_search has more'
     )
-  known = inspect.signature(_METHODS[method]).parameters
+  known = _options_of(method)
   for name, value in options.items():
     if name not in known:
-      others = [
-          other for other, search in _METHODS.items()
-          if name in inspect.signature(search).parameters
-      ]  # pyformat: disable
+      others = [other for other in _METHODS if name in _options_of(other)]
       raise UserError(
           f'decoding method {method!r} has no option {name!r}; '
           + (f'choose method {" or ".join(map(repr, others))}' if others else
@@ -173,6 +186,22 @@ def check_options(method: str = 'greedy', **options: Any) -> None:
         value, (numbers.Real, np.ndarray, jax.Array)
     ):
       raise UserError(f'expected {name} to be a number, got {value!r}')
+  values = {name: option.default for name, option in known.items()} | options
+  if method == 'sample':
+    _check_sampling(vocab_size, **values)
+  elif method == 'beam':
+    _check_beams(max_decode_len, **values)
+
+
+def _options_of(method: str) -> dict[str, inspect.Parameter]:
+  """Returns the keywords of a method that stand in `generate`'s options."""
+  parameters = inspect.signature(_METHODS[method]).parameters
+  return {
+      name: parameter
+      for name, parameter in parameters.items()
+      if parameter.kind is parameter.KEYWORD_ONLY
+      and name not in ('max_decode_len', 'eos_id', 'example_ids')
+  }
 
 
 def greedy_search(
@@ -234,18 +263,7 @@ def temperature_sample(
     UserError: if an argument is out of its range.
   """
   input_tokens = _check_inputs(model, input_tokens, max_decode_len)
-  _check_int('top_k', top_k, 0, model.config.vocab_size)
-  _check_int('seed', seed, 0, 2**31 - 1)
-  # Steps take it as float32, in which less is 0.
-  if not np.finfo(np.float32).tiny <= temperature < float('inf'):
-    raise UserError(
-        f'expected a temperature above 0, got {temperature}; for the limit of '
-        "0 use method='greedy'"
-    )
-  if not 0.0 < top_p <= 1.0:
-    raise UserError(
-        f'expected top_p above 0 and at most 1 (no limit), got {top_p}'
-    )
+  _check_sampling(model.config.vocab_size, temperature, top_k, top_p, seed)
   batch = input_tokens.shape[0]
   if example_ids is None:
     example_ids = np.arange(batch)
@@ -316,19 +334,7 @@ def beam_search(
     UserError: if an argument is out of its range.
   """
   input_tokens = _check_inputs(model, input_tokens, max_decode_len)
-  _check_int('num_beams', num_beams, 1)
-  _check_int('num_results', num_results, 1, num_beams)
-  if not 0.0 <= length_penalty < float('inf'):
-    raise UserError(
-        f'expected a length_penalty of 0 or more, got {length_penalty}'
-    )
-  # Steps compute in float32, in which more is infinite: no order is left.
-  most = math.log(np.finfo(np.float32).max)
-  if length_penalty * math.log((5 + max_decode_len) / 6) > most:
-    raise UserError(
-        f'expected a length_penalty that {max_decode_len} tokens may be raised'
-        f' to, got {length_penalty}; choose a smaller one'
-    )
+  _check_beams(max_decode_len, num_beams, length_penalty, num_results)
   decoded = beam_loop(
       model,
       params,
@@ -725,6 +731,43 @@ def _check_int(name: str, value: Any, low: int, high: int | None = None):
   ):
     wanted = f'of {low} or more' if high is None else f'from {low} to {high}'
     raise UserError(f'expected an integer {name} {wanted}, got {value!r}')
+
+
+def _check_sampling(
+    vocab_size: int, temperature: float, top_k: int, top_p: float, seed: int
+) -> None:
+  """Raises UserError for values that `temperature_sample` refuses."""
+  _check_int('top_k', top_k, 0, vocab_size)
+  _check_int('seed', seed, 0, 2**31 - 1)
+  # Steps take it as float32, in which less is 0.
+  if not np.finfo(np.float32).tiny <= temperature < float('inf'):
+    raise UserError(
+        f'expected a temperature above 0, got {temperature}; for the limit of '
+        "0 use method='greedy'"
+    )
+  if not 0.0 < top_p <= 1.0:
+    raise UserError(
+        f'expected top_p above 0 and at most 1 (no limit), got {top_p}'
+    )
+
+
+def _check_beams(
+    max_decode_len: int, num_beams: int, length_penalty: float, num_results: int
+) -> None:
+  """Raises UserError for values that `beam_search` refuses."""
+  _check_int('num_beams', num_beams, 1)
+  _check_int('num_results', num_results, 1, num_beams)
+  if not 0.0 <= length_penalty < float('inf'):
+    raise UserError(
+        f'expected a length_penalty of 0 or more, got {length_penalty}'
+    )
+  # Steps compute in float32, in which more is infinite: no order is left.
+  most = math.log(np.finfo(np.float32).max)
+  if length_penalty * math.log((5 + max_decode_len) / 6) > most:
+    raise UserError(
+        f'expected a length_penalty that {max_decode_len} tokens may be raised'
+        f' to, got {length_penalty}; choose a smaller one'
+    )
 
 
 def _check_inputs(

@@ -20,6 +20,7 @@ from typing import Any, Sequence
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gqa_t5x import attention
 from gqa_t5x import errors
@@ -27,6 +28,21 @@ from gqa_t5x import grouping
 from gqa_t5x import layers
 
 Array = jax.Array
+
+
+def _float_dtype(dtype: Any) -> np.dtype:
+  """Returns the dtype, or raises UserError if it is none of floats."""
+  try:
+    # Of None numpy makes float64.
+    found = None if dtype is None else jnp.dtype(dtype)
+  except TypeError:
+    found = None
+  if found is None or not jnp.issubdtype(found, jnp.floating):
+    raise errors.UserError(
+        "expected dtype to be 'float32', 'bfloat16' or another float of JAX,"
+        f' got {dtype!r}'
+    )
+  return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +103,7 @@ class T5Config:
         self, 'num_encoder_layers', 'num_decoder_layers', least=0
     )
     errors.check_limits(self, 'dropout_rate', least=0, below=1)
-    try:
-      put('dtype', jnp.dtype(self.dtype))
-    except TypeError as error:
-      raise errors.UserError(
-          "expected dtype to be 'float32', 'bfloat16' or another of JAX, got"
-          f' {self.dtype!r}'
-      ) from error
+    put('dtype', _float_dtype(self.dtype))
     layers.check_activations(self.mlp_activations)
     put('mlp_activations', tuple(self.mlp_activations))
     if self.num_kv_heads is None:

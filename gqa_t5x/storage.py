@@ -38,6 +38,22 @@ def local_path(path: str | os.PathLike) -> pathlib.Path:
   return pathlib.Path(path).expanduser()
 
 
+def output_file(path: str | os.PathLike) -> pathlib.Path:
+  """Returns where a file is to be written, in a folder that is made.
+
+  Raises:
+    UserError: as `local_path`, and if it is a folder.
+  """
+  found = local_path(path)
+  if found.is_dir():
+    raise UserError(
+        f'expected the name of a file to write, got the folder {path}; add a'
+        ' name'
+    )
+  found.parent.mkdir(parents=True, exist_ok=True)
+  return found
+
+
 def check_absent(path: str | os.PathLike) -> None:
   """Raises UserError if there is something where an output is to go."""
   if os.path.lexists(local_path(path)):
@@ -51,8 +67,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
   Its folder is made if there is none.
   """
-  path = local_path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  path = output_file(path)
   beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     beside.write_text(text, encoding='utf-8')

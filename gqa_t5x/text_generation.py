@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import sys
 
+from flax import traverse_util
 import jax
 import numpy as np
 
@@ -90,26 +91,33 @@ def line_generator(
     gives an empty line.
 
   Raises:
-    UserError: if the checkpoint or the vocabulary cannot be read, or they do
-      not belong together.
+    UserError: if the checkpoint or the vocabulary cannot be read, they do not
+      belong together, or an option is out of its range.
   """
   if checkpoint is None:
     checkpoint = pretrained.CHECKPOINT_PATH
-  params, metadata = checkpoints.load_checkpoint(checkpoint)
+  # What can be refused is, before the values are read.
+  opened = checkpoints.open_checkpoint(checkpoint)
+  config = T5Config(**opened.metadata['config'])
+  decoding.check_options(
+      config.vocab_size, max_decode_len, method=method, **options
+  )
   if vocabulary is None:
     vocabulary = vocabularies.path_for(checkpoint)
   text = Vocabulary(vocabulary)
-  config = T5Config(**metadata['config'])
-  sizes.check_params(params, config, checkpoint)
-  params = jax.device_put(params)  # Once, not for each batch.
-  model = Transformer(config)
+  sizes.check_params(
+      traverse_util.unflatten_dict(opened.params), config, checkpoint
+  )
   vocabularies.check(
       checkpoint,
-      metadata,
+      opened.metadata,
       size=text.size,
       sha256=text.sha256,
       how='pass its SentencePiece model with --vocabulary',
   )
+  params, _ = checkpoints.load_checkpoint(checkpoint)
+  params = jax.device_put(params)  # Once, not for each batch.
+  model = Transformer(config)
 
   def answer(lines: Sequence[str], first: int) -> list[str]:
     tokens = _padded([text.encode(line) for line in lines])
@@ -152,10 +160,10 @@ def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def read_lines(path: str | None) -> Iterator[str]:
-  """Yields the lines of a UTF-8 file, of standard input if it is None.
+  """Returns the lines of a UTF-8 file, of standard input if it is None.
 
   Raises:
-    UserError: if the file is missing or a line is not UTF-8.
+    UserError: if the file is missing; when it is read, if a line is not UTF-8.
   """
   try:
     source = (
@@ -167,12 +175,16 @@ def read_lines(path: str | None) -> Iterator[str]:
     raise UserError(
         f'expected a text file, but {path!r} does not exist; check --input'
     ) from error
-  with source as lines:
-    for number, line in enumerate(lines, 1):
-      try:
-        yield line.decode('utf-8').rstrip('\r\n')
-      except UnicodeDecodeError as error:
-        raise UserError(
-            f'{path or "standard input"}, line {number}: expected UTF-8, got'
-            f' byte {line[error.start]:#04x}; convert the file'
-        ) from error
+
+  def decoded():
+    with source as lines:
+      for number, line in enumerate(lines, 1):
+        try:
+          yield line.decode('utf-8').rstrip('\r\n')
+        except UnicodeDecodeError as error:
+          raise UserError(
+              f'{path or "standard input"}, line {number}: expected UTF-8, got'
+              f' byte {line[error.start]:#04x}; convert the file'
+          ) from error
+
+  return decoded()

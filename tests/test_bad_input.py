@@ -49,7 +49,16 @@ CASES = [
         'benchmark decode --model small --against hf --output_length 1',
         'output_length of 2 or more',
     ),
-    ('benchmark convert --model small --folder {new}', 'is none'),
+    (
+        'benchmark convert --model small --num_kv_heads 2 --folder {new}',
+        'is none',
+    ),
+    ('benchmark convert --model small --num_kv_heads 6', 'fewer than 6'),
+    # Before parameters are made, which would not fit.
+    (
+        'benchmark train --model xxl --against ctranslate2 --batch_size 2',
+        "got 'ctranslate2'",
+    ),
     ('convert --input gs://b/c --output {new} --num_kv_heads 2', 'gcloud'),
     ('convert --input {ckpt} --output gs://b/c --num_kv_heads 2', 'gcloud'),
     (f"train {MODEL} {PRETRAIN} --gin.MODEL_DIR='gs://b/c'", 'gcloud'),
@@ -64,6 +73,8 @@ CASES = [
         'choose one of orbax',
     ),
     ('generate --checkpoint {ckpt} --input {file} --method best', 'greedy'),
+    # Nothing is to be decoded.
+    ('generate --checkpoint {ckpt} --input /dev/null --method best', 'greedy'),
     (
         'generate --checkpoint {ckpt} --input {file} --method sample'
         ' --num_beams 3',
@@ -148,6 +159,9 @@ CASES = [
             ("network.T5Config.mlp_activations='gelu'", "got 'gelu'"),
             ("network.T5Config.mlp_activations=('gelu','liner')", "'liner')"),
             ("network.T5Config.dtype='flaot32'", "got 'flaot32'"),
+            ("network.T5Config.dtype='int8'", 'another float'),
+            ('network.T5Config.dtype=None', 'another float'),
+            ('TASK_FEATURE_LENGTHS=None', "{'inputs': 256,"),
             ("train.TrainConfig.best_metric='a/b'", 'metric_examples'),
             (
                 "train.TrainConfig.best_metric='loss'"
@@ -226,6 +240,16 @@ CASES = [
                 "decoding={{'method':'sample','temperature':'hot'}}",
                 'temperature to be a number',
             ),
+            (
+                "decoding={{'method':'sample','temperature':0}}",
+                'temperature above 0',
+            ),
+            (
+                "decoding={{'method':'beam','num_beams':0}}",
+                'num_beams of 1 or more',
+            ),
+            ("decoding={{'model':1}}", "no option 'model'"),
+            ("decoding={{'eos_id':-2}}", 'eos_id of -1 or more'),
         )
     ),
     (

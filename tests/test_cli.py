@@ -378,6 +378,32 @@ def test_several_hosts_run_scripts_of_t5x(capsys, words):
   assert '{t5x.train,t5x.eval,t5x.infer}' in capsys.readouterr().err
 
 
+def test_a_vocabulary_that_cannot_be_the_checkpoints_calibrates_nothing(
+    tmp_path, run
+):
+  config = T5Config(
+      vocab_size=32128, emb_dim=4, num_heads=2, num_encoder_layers=1,
+      num_decoder_layers=1, head_dim=2, mlp_dim=2,
+  )
+  tokens = jnp.ones((1, 1), jnp.int32)
+  params = Transformer(config).init(
+      jax.random.key(0), tokens, tokens, tokens, enable_dropout=False
+  )['params']
+  checkpoints.save_checkpoint(
+      str(tmp_path / 'of_another'),
+      params,
+      metadata={'config': config.to_dict()},
+  )
+  status, _, err = run(
+      'convert', '--input', str(tmp_path / 'of_another'),
+      '--output', str(tmp_path / 'out'), '--num_kv_heads', '1',
+      '--method', 'svd', '--vocabulary', pretrained.VOCABULARY_PATH,
+  )
+  assert status == 2
+  assert 'expected a vocabulary of 32128 ids or somewhat fewer' in err
+  assert not (tmp_path / 'out').exists()
+
+
 def test_little_calibration_text_is_said(checkpoint, tmp_path, run):
   text = tmp_path / 'text.txt'
   text.write_text('A line or two.\n' * 3, encoding='utf-8')

@@ -197,6 +197,8 @@ def test_groups_by_hand():
   np.testing.assert_array_equal(similarity.groups(alike, 2), [0, 2, 1, 3])
   # Nothing gains, nothing moves.
   np.testing.assert_array_equal(similarity.groups(np.ones((4, 4)), 2), range(4))
+  alike[0, 1] = np.nan  # Of a diverged checkpoint; it ends.
+  assert sorted(similarity.groups(alike, 2)) == [*range(4)]
 
 
 def test_svd_is_the_best_that_there_is():

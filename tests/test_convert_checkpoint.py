@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converting on disk: what is read, held, left behind, and refused."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -26,12 +27,12 @@ CONFIG = golden.CONFIG
 FORMATS = ('orbax', 't5x', 't5x-orbax', 'hf')
 
 
-def _save(path, format='orbax', params=None):
+def _save(path, format='orbax', params=None, config=CONFIG):
   checkpoints.save_checkpoint(
       str(path),
-      params or hf_reference.random_params(CONFIG, 0),
+      params or hf_reference.random_params(config, 0),
       format=format,
-      metadata={'config': CONFIG.to_dict(), 'step': 3, 'conversion': None},
+      metadata={'config': config.to_dict(), 'step': 3, 'conversion': None},
   )
 
 
@@ -322,7 +323,14 @@ def test_nothing_is_measured_for_a_conversion_that_is_refused(tmp_path):
   conversion.convert_checkpoint(
       str(tmp_path / 'source'), str(tmp_path / 'hf'), format='hf', **options
   )
-  for name in ('source', 'hf'):
+  config = dataclasses.replace(CONFIG, mlp_activations=('silu', 'linear'))
+  _save(tmp_path / 'silu', config=config)
+  with pytest.raises(UserError, match="mlp_activations of T5 for format='hf'"):
+    conversion.convert_checkpoint(
+        str(tmp_path / 'silu'), str(tmp_path / 'out'), format='hf',
+        **options | {'num_kv_heads': 1},
+    )  # pyformat: disable
+  for name in ('source', 'hf', 'silu'):
     shutil.rmtree(tmp_path / name)
   with pytest.raises(AssertionError, match='measured'):
     conversion.convert_checkpoint(

@@ -524,6 +524,8 @@ def test_seed_and_example_decide_a_sample():
     [
         (dict(method='viterbi'), "='viterbi'.*'greedy', 'sample', 'beam'"),
         (dict(num_beams=3), "no option 'num_beams'; choose method 'beam'"),
+        (dict(eos_id=-2), 'eos_id from -1 to 22, got -2'),
+        (dict(eos_id=23), 'eos_id from -1 to 22, got 23'),
         (dict(max_decode_len=0), 'max_decode_len of 1 or more, got 0'),
         (dict(max_decode_len=2.5), 'max_decode_len of 1 or more, got 2.5'),
         (dict(input_tokens=[1, 2]), r'\[batch, length\].*got int64 \[2\]'),

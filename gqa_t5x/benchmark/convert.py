@@ -9,6 +9,7 @@ with a `sync` after it as well.
 """
 
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from gqa_t5x import checkpoints
+from gqa_t5x import pretrained
 from gqa_t5x import provenance
 from gqa_t5x import storage
 from gqa_t5x.checkpoints import lazy
@@ -51,11 +53,18 @@ def write_random(path: str, config: T5Config, format: str) -> None:  # pylint: d
     return lazy.LazyArray(shape, np.float32, rows)
 
   shapes = {p: array.shape for p, array in names.arrays(config).items()}
+  # Calibration reads text with it, although it is too small for most sizes.
+  vocabulary = pathlib.Path(pretrained.VOCABULARY_PATH).read_bytes()
   checkpoints.write_checkpoint(
       path,
       {p: random(i, shape) for i, (p, shape) in enumerate(shapes.items())},
       format=format,
-      metadata={'config': config.to_dict(), 'step': 0, 'conversion': None},
+      metadata={
+          'config': config.to_dict(),
+          'step': 0,
+          'conversion': None,
+          'vocabulary_sha256': hashlib.sha256(vocabulary).hexdigest(),
+      },
       param_states=None,
       about={},
   )
@@ -97,15 +106,20 @@ def benchmark_convert(
     `throughput_of_cp_sync`; and what `provenance.environment` says.
 
   Raises:
-    UserError: if the heads do not divide, the method or a format is unknown, or
-      there is no such folder.
+    UserError: if the heads do not divide, nothing would change, the method or a
+      format is unknown, or there is no such folder.
   """
-  params.Conversion(  # Checks them, before anything is written.
+  changing = params.Conversion(  # Checks them, before anything is written.
       names.arrays(config),
       num_heads=config.num_heads,
       num_kv_heads=num_kv_heads,
       method=method,
-  )
+  ).shapes
+  if not changing and target_format in (None, format):
+    raise UserError(
+        f'expected fewer than {num_kv_heads} key/value heads, which the model'
+        ' has, or another target_format; nothing would change'
+    )
   if folder is not None:
     folder = storage.local_path(folder)
   if not pathlib.Path(folder or '.').is_dir():
@@ -205,7 +219,6 @@ def _main(arguments: str) -> None:
 
   source, target, sequences, options = json.loads(arguments)
   if sequences:
-    from gqa_t5x import pretrained
     from gqa_t5x.conversion import calibration_text
 
     options['calibrate'] = functools.partial(

@@ -26,7 +26,6 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import json
-import pathlib
 import re
 import shlex
 import sys
@@ -339,9 +338,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         'expected --output_length 4 or more, of which a short run takes a'
         f' quarter, got {args.output_length}'
     )
-  path = pathlib.Path(args.output)
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = storage.output_file(args.output)  # Before anything is measured.
     configs = [
         tpu_compile.t5_1_1_config(args.model, k) for k in args.num_kv_heads
     ]

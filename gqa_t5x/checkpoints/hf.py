@@ -7,6 +7,7 @@ have a key/value head for each query head, so those of fewer are repeated as
 they are written: any runtime computes the same with them, and saves nothing.
 """
 
+from collections.abc import Mapping
 import json
 import pathlib
 from typing import Any
@@ -161,6 +162,24 @@ def _open_tensors(source: manifest.Reading) -> dict[str, lazy.LazyArray]:
   return found
 
 
+def check_fits(
+    params: Mapping[tuple[str, ...], Any], config: T5Config
+) -> dict[str, Any]:
+  """Returns config.json of a model, whatever its key/value heads.
+
+  Raises:
+    UserError: if these files have no place for some of it.
+  """
+  dtype = lazy.of(params['token_embedder', 'embedding']).dtype.name
+  description = config_json(config, dtype)
+  if rest := sorted(params.keys() - names.arrays(config).keys()):
+    raise UserError(
+        "expected parameters of a T5 alone for format='hf', got"
+        f' {"/".join(rest[0])} as well; choose another format'
+    )
+  return description
+
+
 def write(
     writing: folders.Writing,
     params: dict[tuple[str, ...], Any],
@@ -170,18 +189,10 @@ def write(
   """Writes as `checkpoints.save_checkpoint`."""
   del param_states
   config = T5Config(**metadata['config'])
-  known = names.arrays(config)
   names.check_shapes(params, config, 'what is written')
-  # Before anything is written: not every model has one.
-  dtype = lazy.of(params['token_embedder', 'embedding']).dtype.name
-  description = config_json(config, dtype)
-  if rest := sorted(params.keys() - known.keys()):
-    raise UserError(
-        "expected parameters of a T5 alone for format='hf', got"
-        f' {"/".join(rest[0])} as well; choose another format'
-    )
+  description = check_fits(params, config)
   leaves = {}
-  for path, array in known.items():
+  for path, array in names.arrays(config).items():
     leaf = lazy.of(params[path])
     if _has_kv_heads(path):
       leaf = _repeat_heads(leaf, config)

@@ -88,7 +88,7 @@ def _engine(args) -> None:
   for folder in filter(None, args.gin_search_paths.split(',')):
     import gin
 
-    gin.add_config_file_search_path(folder)
+    gin.add_config_file_search_path(os.path.expanduser(folder))
   _show_progress()
   files = [os.path.expanduser(path) for path in args.gin_file]
   result = launch.run(args.command, files, args.gin_bindings)

@@ -89,6 +89,7 @@ def _generate(args) -> None:
       for name in _DECODING_OPTIONS
       if getattr(args, name) is not None
   }
+  lines = args.text or text_generation.read_lines(args.input)
   write_line = text_generation.line_generator(
       args.checkpoint,
       args.vocabulary,
@@ -96,7 +97,6 @@ def _generate(args) -> None:
       method=args.method,
       **options,
   )
-  lines = args.text or text_generation.read_lines(args.input)
   is_typed = not has_texts and sys.stdin.isatty()
   if is_typed:
     print('Type a line as the model reads it; Ctrl-D ends.', file=sys.stderr)

@@ -64,17 +64,25 @@ def covariances(
   """
   opened = checkpoints.open_checkpoint(checkpoint)
   config = network.T5Config(**opened.metadata['config'])
-  expected = opened.metadata.get('vocabulary_sha256')
   chosen = vocabulary or vocabularies.path_for(checkpoint)
   pieces = text_generation.Vocabulary(chosen)
+  how = (
+      'pass its SentencePiece model as --vocabulary, or --calibration_data=none'
+      ' to convert without text'
+  )
   is_guessed = chosen == pretrained.VOCABULARY_PATH and not vocabulary
-  if pieces.sha256 != expected and (expected or is_guessed):
+  if is_guessed and pieces.sha256 != opened.metadata.get('vocabulary_sha256'):
     raise UserError(
         f'expected the vocabulary of {checkpoint} to read calibration text'
-        f' with, got {"none" if is_guessed else "another one"}; pass its'
-        ' SentencePiece model as --vocabulary, or --calibration_data=none to'
-        ' convert without text'
+        f' with, got none; {how}'
     )
+  vocabularies.check(
+      checkpoint,
+      opened.metadata,
+      size=pieces.size,
+      sha256=pieces.sha256,
+      how=how,
+  )
   used = 0
 
   def counted():

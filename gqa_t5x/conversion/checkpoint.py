@@ -11,8 +11,10 @@ import numpy as np
 
 import gqa_t5x
 from gqa_t5x import checkpoints
+from gqa_t5x import network
 from gqa_t5x import storage
 from gqa_t5x.checkpoints import folders
+from gqa_t5x.checkpoints import hf
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.conversion import optimizer_slots
 from gqa_t5x.conversion import params as params_lib
@@ -73,6 +75,8 @@ def convert_checkpoint(
   metadata = opened.metadata
   checkpoints.check_target(target, format, metadata.get('step'))
   config = metadata['config']
+  if format == 'hf':
+    hf.check_fits(opened.params, network.T5Config(**config))
   heads = {'num_heads': config['num_heads'], 'num_kv_heads': num_kv_heads}
   checked = {
       path: _finite(path, leaf, source)

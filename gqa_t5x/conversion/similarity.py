@@ -107,7 +107,7 @@ def groups(alike: np.ndarray, num_kv_heads: int) -> np.ndarray:
     gain = gain + gain.T - 2 * alike
     gain[member[:, None] == member] = 0
     a, b = np.unravel_index(np.argmax(gain), gain.shape)
-    if gain[a, b] <= 1e-9:
+    if not gain[a, b] > 1e-9:  # Nor for ever where a kernel has NaN.
       break
     member[a], member[b] = member[b], member[a]
   # By each group's first head, so that nothing moves where nothing gains.

@@ -272,15 +272,17 @@ def infer(
     The number of lines.
 
   Raises:
-    UserError: if the task is unknown, or another program writes the file.
+    UserError: if the task is unknown, an option is out of its range, or another
+      program writes the file.
   """
   import seqio  # pylint: disable=g-import-not-at-top
 
   task = cache.provider_of(mixture_or_task)
   vocabulary = task.output_features['targets'].vocabulary
-  path = storage.local_path(output_path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  # Before a file is made: a split may be missing.
+  max_decode_len = feature_lengths['targets']
+  # Before a file is made, like what follows: a split may be missing.
+  decoding.check_options(model.config.vocab_size, max_decode_len, **options)
+  path = storage.output_file(output_path)
   parts = seqio.get_subtasks(task)
   datasets = [
       part.get_dataset(dict(feature_lengths), split=split, shuffle=False)
@@ -308,25 +310,20 @@ def infer(
         params,
         ((row, row['inputs']) for row in rows),
         batch_size=batch_size,
-        max_decode_len=feature_lengths['targets'],
+        max_decode_len=max_decode_len,
         first_example=done,
         **options,
     )
-    try:
-      for row, output in predictions:
-        line = {
-            'inputs': _text(row, 'inputs', vocabulary),
-            'prediction': vocabulary.decode(_unpadded(output).tolist()),
-            'targets': _text(row, 'targets', vocabulary),
-        }
-        text = json.dumps(line, ensure_ascii=False) + '\n'
-        lines.write(text.encode())
-        lines.flush()
-        done += 1
-    except UserError:
-      if not done:  # Of an option; nothing is there to go on with.
-        beside.unlink()
-      raise
+    for row, output in predictions:
+      line = {
+          'inputs': _text(row, 'inputs', vocabulary),
+          'prediction': vocabulary.decode(_unpadded(output).tolist()),
+          'targets': _text(row, 'targets', vocabulary),
+      }
+      text = json.dumps(line, ensure_ascii=False) + '\n'
+      lines.write(text.encode())
+      lines.flush()
+      done += 1
     os.replace(beside, path)
   return done
 

@@ -54,19 +54,9 @@ class _Job:
     for name, least in _LEAST.items():
       if hasattr(self, name):
         check_limits(self, name, least=least)
-    decoding_options = getattr(self, 'decoding', {})
-    if not isinstance(decoding_options, Mapping) or (
-        'max_decode_len' in decoding_options
-    ):
-      raise UserError(
-          "expected decoding like {'method': 'beam', 'num_beams': 4}, without"
-          f' max_decode_len, got {decoding_options!r}; the longest output is'
-          " task_feature_lengths['targets']"
-      )
-    decoding.check_options(**decoding_options)
-    lengths = getattr(self, 'task_feature_lengths', None)
-    if lengths is None:
+    if not hasattr(self, 'task_feature_lengths'):
       return
+    lengths = self.task_feature_lengths
     found = [
         lengths.get(name) if isinstance(lengths, Mapping) else None
         for name in cache.FEATURES
@@ -76,6 +66,19 @@ class _Job:
           "expected task_feature_lengths like {'inputs': 256, 'targets': 72},"
           f' got {lengths!r}'
       )
+    if not hasattr(self, 'decoding'):
+      return
+    if not isinstance(self.decoding, Mapping) or (
+        'max_decode_len' in self.decoding
+    ):
+      raise UserError(
+          "expected decoding like {'method': 'beam', 'num_beams': 4}, without"
+          f' max_decode_len, got {self.decoding!r}; the longest output is'
+          " task_feature_lengths['targets']"
+      )
+    decoding.check_options(
+        self.model.config.vocab_size, lengths['targets'], **self.decoding
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -340,12 +343,7 @@ class Infer(_Job):
 
   def run(self) -> str:
     """Returns the file's path; refuses one that exists."""
-    if storage.local_path(self.output_path).is_dir():
-      raise UserError(
-          f'expected the name of a file to write, got the folder'
-          f' {self.output_path}; add a name, such as outputs.jsonl'
-      )
-    storage.check_absent(self.output_path)
+    storage.check_absent(storage.output_file(self.output_path))
     check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
     params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
     evaluate.infer(

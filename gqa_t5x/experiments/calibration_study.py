@@ -146,6 +146,7 @@ def _named_file(text: str) -> str:
 
 
 def _run(args, words: list[str]) -> None:
+  output = storage.output_file(args.output)  # Before anything is measured.
   partitioning.use_cpu_cores()
   study = Study(args.checkpoint, 128)
   original = study.loss(study.params, study.config.num_heads)
@@ -197,7 +198,7 @@ def _run(args, words: list[str]) -> None:
       'original_loss': original,
       'cells': cells,
   } | provenance.environment()
-  storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
+  storage.write_text(output, json.dumps(report, indent=1) + '\n')
 
 
 if __name__ == '__main__':

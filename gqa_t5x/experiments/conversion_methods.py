@@ -305,7 +305,7 @@ def main(argv: list[str] | None = None) -> None:
   args = parser.parse_args(argv)
   try:
     if args.figure:
-      report = _read_report(pathlib.Path(args.output))
+      report = _read_report(storage.local_path(args.output))
       storage.write_text(args.figure, figure(report['cells']))
     else:
       _run(args, sys.argv[1:] if argv is None else argv)
@@ -323,11 +323,11 @@ def _read_report(path: pathlib.Path) -> dict[str, Any]:
 
 def _run(args, words: list[str]) -> None:
   """Adds the cells that are missing to a report."""
+  path = storage.output_file(args.output)  # Before anything is measured.
   partitioning.use_cpu_cores()
   comparison = Comparison(args.checkpoint, args.calibration_sequences)
   for k in args.num_kv_heads:
     grouping.group_size(comparison.config.num_heads, k)
-  path = pathlib.Path(args.output)
   report = comparison.made_from | {'cells': []}
   if path.exists():
     report = _read_report(path)

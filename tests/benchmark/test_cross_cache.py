@@ -129,6 +129,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     (['--num_kv_heads', '6,4'], 'num_heads=6 cannot be split'),
     (['--num_kv_heads', '6,a'], "from 1 to 2147483647, got 'a'"),
     (['--batch_size', '0'], "from 1 to 2147483647, got '0'"),
+    (['--output', '/'], 'expected the name of a file'),
 ])  # pyformat: disable
 def test_what_cannot_be_measured_is_refused_at_once(
     words, message, tmp_path, capsys
