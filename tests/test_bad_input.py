@@ -249,7 +249,7 @@ CASES = [
                 'num_beams of 1 or more',
             ),
             ("decoding={{'model':1}}", "no option 'model'"),
-            ("decoding={{'eos_id':-2}}", 'eos_id of -1 or more'),
+            ("decoding={{'eos_id':-2}}", 'eos_id from -1 to 4095'),
         )
     ),
     (
