@@ -117,7 +117,7 @@ class RunFolder:
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Adds a line to metrics.jsonl; what is no finite number is null there."""
-    if self._metrics is None:
+    if self._metrics is None or not values:  # Nothing was measured.
       return
     line = {k: v if math.isfinite(v) else None for k, v in values.items()}
     self._metrics.write(json.dumps({'step': step} | line) + '\n')

@@ -104,6 +104,13 @@ def test_finished_run_is_not_trained_again(tmp_path, batches):
   same(first.params, again.params)
 
 
+def test_what_is_not_measured_has_no_line(tmp_path, batches):
+  config = make_config(tmp_path, total_steps=1)
+  train.train(conftest.make_model(), config, batches, lambda *unused: {})
+  (line,) = read_metrics(tmp_path)
+  assert line['step'] == 1 and 'loss' in line
+
+
 def test_loss_falls(tmp_path, batches):
   model = conftest.make_model()
   config = make_config(tmp_path, total_steps=60, log_every=10)
