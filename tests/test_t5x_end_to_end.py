@@ -425,6 +425,8 @@ def test_commands_of_documents_run(stock, tmp_path):
       '$EXPERIMENTS': 'gqa_t5x/gin_configs/experiments',
       '$PUBLIC/t5_1_1_large/checkpoint_1000000': stock['t5x'],
       '$PUBLIC/t5_1_1_xxl/checkpoint_1000000': stock['t5x'],
+      # There is one host; `test_two_hosts_infer_as_one_does` has two.
+      'gqa_t5x.multi_host t5x': 't5x',
       'checkpoint_1050000': 'checkpoint_30',
       'gqa8_xxl/arxiv/checkpoint_1100000': 'gqa8_xxl/checkpoint_30',
   }  # pyformat: disable
@@ -443,7 +445,7 @@ def test_commands_of_documents_run(stock, tmp_path):
       block
       for path in (test_docs.ROOT / 'README.md', test_docs.ROOT / 'docs/tpu.md')
       for block in test_docs.shell_blocks(path.read_text())
-      if '-m t5x.' in block
+      if re.search(r'-m (gqa_t5x\.multi_host )?t5x\.', block)
   ]
   for block, bindings in zip(blocks, smaller, strict=True):
     for old, new in changes.items():
