@@ -131,7 +131,7 @@ MUTATIONS = (
     ('experiments/scoring.py', 'targets = targets[: len(predictions)]',
      'targets = targets[-len(predictions) :]', _SUITES),
     ('experiments/scoring.py', 'return found[: scale.loss_examples].tolist()',
-     'return found.tolist()', _SUITES),
+     'return found.tolist()', 'engine/test_evaluate.py'),
     ('experiments/scales.py', '{**getattr(self, name), **value}', 'value',
      _SUITES),
     ('conversion/calibration.py', '(self._total / self._count)',
