@@ -39,7 +39,7 @@ def local_path(path: str | os.PathLike) -> pathlib.Path:
 
 
 def output_file(path: str | os.PathLike) -> pathlib.Path:
-  """Returns where a file is to be written, in a folder that is made.
+  """Returns where a file is to be written; nothing is made.
 
   Raises:
     UserError: as `local_path`, and if it is a folder.
@@ -50,7 +50,6 @@ def output_file(path: str | os.PathLike) -> pathlib.Path:
         f'expected the name of a file to write, got the folder {path}; add a'
         ' name'
     )
-  found.parent.mkdir(parents=True, exist_ok=True)
   return found
 
 
@@ -68,6 +67,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
   Its folder is made if there is none.
   """
   path = output_file(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
   beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     beside.write_text(text, encoding='utf-8')

@@ -115,8 +115,7 @@ def line_generator(
       sha256=text.sha256,
       how='pass its SentencePiece model with --vocabulary',
   )
-  params, _ = checkpoints.load_checkpoint(checkpoint)
-  params = jax.device_put(params)  # Once, not for each batch.
+  params = jax.device_put(opened.read_params())  # Once, not for each batch.
   model = Transformer(config)
 
   def answer(lines: Sequence[str], first: int) -> list[str]:

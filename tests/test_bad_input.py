@@ -195,6 +195,13 @@ CASES = [
         " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
         'does not exist',
     ),
+    (
+        f'infer {MODEL} {INFER} --gin.CHECKPOINT_PATH=\'{{new}}\''
+        " --gin.INFER_OUTPUT_PATH='{new}2/outputs.jsonl'"
+        " --gin.MIXTURE_OR_TASK_NAME='docs_summarize'"
+        " --gin.TASK_FEATURE_LENGTHS={{'inputs':16,'targets':8}}",
+        'does not exist',
+    ),
     # Outputs that are there already are not written over.
     (
         f"eval {MODEL} {EVAL} --gin.CHECKPOINT_PATH='{{ckpt}}'"

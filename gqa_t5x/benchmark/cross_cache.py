@@ -339,10 +339,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         f' quarter, got {args.output_length}'
     )
   try:
-    path = storage.output_file(args.output)  # Before anything is measured.
     configs = [
         tpu_compile.t5_1_1_config(args.model, k) for k in args.num_kv_heads
     ]
+    path = storage.output_file(args.output)  # Before anything is measured.
+    path.parent.mkdir(parents=True, exist_ok=True)
   except (UserError, OSError) as error:
     parser.error(str(error))
   report = {

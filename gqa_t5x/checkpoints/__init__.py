@@ -50,6 +50,16 @@ class Checkpoint(NamedTuple):
   format: str
   source: manifest_lib.Reading
 
+  def read_params(self) -> PyTree:
+    """Returns the nested dict of numpy arrays, all of it checked.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    params = _read(self.params)
+    self.source.check_all()
+    return params
+
   def open_param_states(self) -> dict[Path, Any] | None:
     """Returns t5x's optimizer state, by path, or None: see the function."""
     with folders.reading(self.source.folder):
@@ -138,9 +148,7 @@ def load_checkpoint(path: str) -> tuple[PyTree, dict[str, Any]]:
       a damaged one. Where it has a manifest, one wrong byte is damage.
   """
   opened = open_checkpoint(path)
-  params = _read(opened.params)
-  opened.source.check_all()
-  return params, opened.metadata
+  return opened.read_params(), opened.metadata
 
 
 def load_param_states(path: str) -> PyTree | None:

@@ -283,6 +283,7 @@ def infer(
   # Before a file is made, like what follows: a split may be missing.
   decoding.check_options(model.config.vocab_size, max_decode_len, **options)
   path = storage.output_file(output_path)
+  path.parent.mkdir(parents=True, exist_ok=True)
   parts = seqio.get_subtasks(task)
   datasets = [
       part.get_dataset(dict(feature_lengths), split=split, shuffle=False)
