@@ -104,7 +104,7 @@ setuptools.setup(
     include_package_data=False,
     zip_safe=False,
     entry_points={'console_scripts': ['gqa-t5x=gqa_t5x.cli:main']},
-    install_requires=['jax>=0.10', 'flax>=0.12', 'numpy>=2'],
+    install_requires=['jax>=0.10', 'flax>=0.12', 'numpy>=2', 'scipy>=1.14'],
     extras_require={
         'data': _DATA,
         'train': _TRAIN,

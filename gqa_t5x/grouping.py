@@ -57,7 +57,8 @@ def repeat_kv_heads(x, num_heads: int, axis: int):
     num_heads: N.
     axis: position of the head axis.
   """
-  return x.repeat(group_size(num_heads, x.shape[axis]), axis=axis)
+  size = group_size(num_heads, x.shape[axis])
+  return x if size == 1 else x.repeat(size, axis=axis)
 
 
 def num_kv_heads_choices(num_heads: int) -> list[int]:

@@ -119,11 +119,30 @@ class T5Config:
     }
 
 
-def _attention(cls, cfg: T5Config, num_kv_heads: int, name: str):
-  return cls(
+_ATTENTIONS = {
+    'attention': attention.Attention,
+    'self_attention': attention.CachedSelfAttention,
+    'encoder_decoder_attention': attention.CrossAttention,
+}
+# What normalises the inputs of each part of a layer.
+NORMS = {
+    'attention': 'pre_attention_layer_norm',
+    'self_attention': 'pre_self_attention_layer_norm',
+    'encoder_decoder_attention': 'pre_cross_attention_layer_norm',
+    'mlp': 'pre_mlp_layer_norm',
+}
+
+
+def layer_part(cfg: T5Config, name: str) -> nn.Module:
+  """Returns what has this name, one of `NORMS`, in a layer's parameters."""
+  if name == 'mlp':
+    return layers.Mlp(
+        cfg.mlp_dim, cfg.mlp_activations, cfg.dropout_rate, cfg.dtype, name=name
+    )
+  return _ATTENTIONS[name](
       emb_dim=cfg.emb_dim,
       num_heads=cfg.num_heads,
-      num_kv_heads=num_kv_heads,
+      num_kv_heads=cfg.num_heads if name == 'attention' else cfg.num_kv_heads,
       head_dim=cfg.head_dim,
       dtype=cfg.dtype,
       dropout_rate=cfg.dropout_rate,
@@ -132,10 +151,9 @@ def _attention(cls, cfg: T5Config, num_kv_heads: int, name: str):
   )
 
 
-def _mlp(cfg: T5Config):
-  return layers.Mlp(
-      cfg.mlp_dim, cfg.mlp_activations, cfg.dropout_rate, cfg.dtype, name='mlp'
-  )
+def _norm(cfg: T5Config, name: str) -> nn.Module:
+  """Returns the norm of the part of a layer that has this name."""
+  return layers.RMSNorm(cfg.dtype, name=NORMS[name])
 
 
 def _dropout(cfg: T5Config, x: Array, deterministic: bool) -> Array:
@@ -156,14 +174,14 @@ class EncoderLayer(nn.Module):
   ) -> Array:
     """Maps [B, S, D] to [B, S, D]; bias [1, N, S, S], mask [B, 1, 1|S, S]."""
     cfg = self.config
-    x = layers.RMSNorm(cfg.dtype, name='pre_attention_layer_norm')(inputs)
-    x = _attention(attention.Attention, cfg, cfg.num_heads, 'attention')(
+    x = _norm(cfg, 'attention')(inputs)
+    x = layer_part(cfg, 'attention')(
         x, bias=bias, mask=mask, deterministic=deterministic
     )
     x = inputs + _dropout(cfg, x, deterministic)
 
-    y = layers.RMSNorm(cfg.dtype, name='pre_mlp_layer_norm')(x)
-    y = _mlp(cfg)(y, deterministic)
+    y = _norm(cfg, 'mlp')(x)
+    y = layer_part(cfg, 'mlp')(y, deterministic)
     return x + _dropout(cfg, y, deterministic)
 
 
@@ -187,10 +205,8 @@ class DecoderLayer(nn.Module):
   ) -> Array:
     """Maps [B, T, D] to [B, T, D]; arguments as `Decoder` makes them."""
     cfg = self.config
-    x = layers.RMSNorm(cfg.dtype, name='pre_self_attention_layer_norm')(inputs)
-    x = _attention(
-        attention.CachedSelfAttention, cfg, cfg.num_kv_heads, 'self_attention'
-    )(
+    x = _norm(cfg, 'self_attention')(inputs)
+    x = layer_part(cfg, 'self_attention')(
         x,
         bias=bias,
         mask=mask,
@@ -200,13 +216,8 @@ class DecoderLayer(nn.Module):
     )
     x = inputs + _dropout(cfg, x, deterministic)
 
-    y = layers.RMSNorm(cfg.dtype, name='pre_cross_attention_layer_norm')(x)
-    y = _attention(
-        attention.CrossAttention,
-        cfg,
-        cfg.num_kv_heads,
-        'encoder_decoder_attention',
-    )(
+    y = _norm(cfg, 'encoder_decoder_attention')(x)
+    y = layer_part(cfg, 'encoder_decoder_attention')(
         y,
         encoded,
         mask=cross_mask,
@@ -216,8 +227,8 @@ class DecoderLayer(nn.Module):
     )
     y = x + _dropout(cfg, y, deterministic)
 
-    z = layers.RMSNorm(cfg.dtype, name='pre_mlp_layer_norm')(y)
-    z = _mlp(cfg)(z, deterministic)
+    z = _norm(cfg, 'mlp')(y)
+    z = layer_part(cfg, 'mlp')(z, deterministic)
     return y + _dropout(cfg, z, deterministic)
 
 

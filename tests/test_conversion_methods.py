@@ -7,8 +7,10 @@ import dataclasses
 import errno
 import os
 import tempfile
+import tracemalloc
 
 from flax import traverse_util
+from jax import tree_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from gqa_t5x import conversion
 from gqa_t5x import network
 from gqa_t5x import pretrained
 from gqa_t5x import text_generation
+from gqa_t5x.checkpoints import lazy
 from gqa_t5x.conversion import calibration
 from gqa_t5x.conversion import calibration_text
 from gqa_t5x.conversion import errors
@@ -302,6 +305,60 @@ def test_covariances_a_layer_at_a_time_are_those_of_the_whole_model():
       np.testing.assert_allclose(
           found['decoder', layer, kind].query, x.T @ x / len(x), atol=1e-5
       )
+
+
+def test_a_part_of_a_layer_is_in_memory_at_a_time():
+  """An attention takes 4 MiB, an MLP 3, a layer of the decoder 11."""
+  config = dataclasses.replace(
+      CONFIG, emb_dim=64, num_heads=64, num_kv_heads=64, head_dim=64,
+      mlp_dim=4096,
+  )
+  params = hf_reference.random_params(config, seed=0)
+  params = tree_util.tree_map(lambda x: lazy.of(np.asarray(x)), params)
+
+  def peak():
+    with _Traced() as traced:
+      calibration.covariances(config, params, [_batch()])
+    return traced.peak
+
+  peak()  # Where it is compiled.
+  assert 4 * 2**20 < peak() < 6 * 2**20
+
+
+@pytest.mark.parametrize('calibrated', [False, True])
+def test_svd_holds_little_more_than_its_result(calibrated):
+  """The kernels of queries and outputs take 1 MiB each."""
+  rng = np.random.default_rng(0)
+  heads = heads_lib.Heads(*(
+      rng.normal(size=shape).astype(np.float32)
+      for shape in [(256, 32, 32)] * 3 + [(32, 32, 256)]
+  ))
+  moments = np.eye(256, dtype=np.float32)
+  covariance = calibration.Covariance(moments, moments) if calibrated else None
+  with _Traced() as traced:
+    new = svd.convert(heads, 4, covariance=covariance)
+  assert sum(x.nbytes for x in new) == 2.25 * 2**20
+  assert traced.peak < 5 * 2**20
+
+
+class _Traced:
+  """What Python and numpy hold at most in a `with` block, bytes."""
+
+  def __enter__(self):
+    tracemalloc.start()
+    return self
+
+  def __exit__(self, *_):
+    _, self.peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+
+def test_products_of_two_types_by_rows():
+  rng = np.random.default_rng(0)
+  wide = rng.normal(size=(1100, 6)).astype(np.float32)
+  kernel = rng.normal(size=(6, 4))
+  found = heads_lib.matmul(wide, kernel)
+  np.testing.assert_allclose(found, wide.astype(np.float64) @ kernel)
 
 
 def test_scaled_mean_by_hand():

@@ -12,6 +12,7 @@ before the paper's mean is taken. Queries and output kernels absorb the maps.
 
 import numpy as np
 
+from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.conversion.heads import Heads
 
 REFITS_QUERIES = True
@@ -63,8 +64,7 @@ def _align(
   wide = kernel.astype(np.float64)
   emb_dim, group, head_dim = wide.shape
   flat = wide.reshape(emb_dim, -1)
-  weighted = flat if covariance is None else covariance @ flat
-  weighted = weighted.reshape(wide.shape)
+  weighted = heads_lib.weigh(flat, covariance).reshape(wide.shape)
   maps = np.broadcast_to(np.eye(head_dim), (group, head_dim, head_dim))
   # Each round turns all heads to the mean of the last, which brings them
   # closer; the first head is what the others are turned to at first.

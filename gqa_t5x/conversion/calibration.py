@@ -5,9 +5,9 @@
 `aligned` and `svd` weigh their errors by it: a direction that no input takes
 may be lost, and one that all take has to be kept.
 
-A model is run a layer at a time over all of the text, so that no more than one
-layer of a checkpoint on disk is in memory. Hidden states and what was measured
-wait on the disk too, in Python's folder for temporary files.
+A model is run over all of the text by parts of a layer, so that no more than an
+attention or an MLP of a checkpoint on disk is in memory. Hidden states and what
+was measured wait on the disk too, in Python's folder for temporary files.
 
 Letters of the shapes: B batch, S input length, T target length, N heads,
 D model dim, V vocabulary.
@@ -16,6 +16,7 @@ D model dim, V vocabulary.
 from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import functools
+import itertools
 import tempfile
 from typing import Any, NamedTuple
 
@@ -32,11 +33,7 @@ from gqa_t5x.errors import UserError
 Array = jax.Array
 PyTree = Any
 
-_QUERY_NORMS = {
-    'self_attention': 'pre_self_attention_layer_norm',
-    'encoder_decoder_attention': 'pre_cross_attention_layer_norm',
-}
-
+_ALIGNMENT = 64  # Bytes; XLA copies what is not so.
 
 class Covariance(NamedTuple):
   """Second moments of an attention's inputs, a mean over tokens.
@@ -127,7 +124,7 @@ def covariances(
   Args:
     config: of the model to be converted.
     params: its parameters; leaves of a checkpoint (`checkpoints.lazy`) are read
-      when their layer has its turn.
+      when their part of a layer has its turn.
     batches: int32 encoder_input_tokens [B, S], decoder_input_tokens and
       decoder_target_tokens [B, T], an example a row, 0 is padding. A handful of
       batches is enough to fill [D, D] with more tokens than D.
@@ -154,49 +151,92 @@ def covariances(
   table = params['token_embedder']['embedding']
   encoder, decoder = params['encoder'], params['decoder']
   masks = [network.key_mask(x) for x in inputs]
+  run = functools.partial(_run, config)
   bias = _relative_bias(config, encoder, inputs[0].shape[1], bidirectional=True)
   encoded = _embed(config, table, inputs)
-  layer = network.EncoderLayer(config)
   for i in range(config.num_encoder_layers):
-    weights = _read(encoder[f'layers_{i}'])
-    for j, mask in enumerate(masks):
-      encoded[j], _ = _apply(
-          layer, weights, encoded[j], bias, mask, deterministic=True
-      )
-    del weights  # Or two layers are held while the next one is read.
+    layer = encoder[f'layers_{i}']
+    run(layer, 'attention', encoded, ({'bias': bias, 'mask': m} for m in masks))
+    run(layer, 'mlp', encoded)
   norm, scale = layers.RMSNorm(config.dtype), _read(encoder['encoder_norm'])
   of_inputs = _Mean()
   for j, of_batch in enumerate(inputs):
     encoded[j] = x = norm.apply({'params': scale}, encoded[j])
     of_inputs.add(x, of_batch)
+  found = _Covariances(config.emb_dim)
+  key_of_cross = found.add(of_inputs.value())
+  del of_inputs  # As large as an attention.
 
   length = tokens[0].shape[1]
   bias = _relative_bias(config, decoder, length, bidirectional=False)
   causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
   hidden = _embed(config, table, tokens)
-  layer = network.DecoderLayer(config)
-  found = _Covariances(config.emb_dim)
-  key_of_cross = found.add(of_inputs.value())
   for i in range(config.num_decoder_layers):
-    weights = _read(decoder[f'layers_{i}'])
-    sums = {kind: _Mean() for kind in _QUERY_NORMS}
-    for j, mask in enumerate(masks):
-      hidden[j], seen = _apply(
-          layer, weights, hidden[j], encoded[j], bias, causal, mask,
-          deterministic=True, decode=False, prefill=False, index=None,
-      )  # pyformat: disable
-      for kind, norm in _QUERY_NORMS.items():
-        sums[kind].add(seen[norm], targets[j])
-    del weights
-    for kind, of_kind in sums.items():
-      query = found.add(of_kind.value())
-      key = query if kind == 'self_attention' else key_of_cross
-      found.name(('decoder', f'layers_{i}', kind), query, key)
+    layer, path = decoder[f'layers_{i}'], ('decoder', f'layers_{i}')
+    options = {'decode': False, 'index': None, 'bias': bias, 'mask': causal}
+    options = itertools.repeat(options)
+    query = found.add(run(layer, 'self_attention', hidden, options, targets))
+    found.name((*path, 'self_attention'), query, query)
+    options = (
+        {'decode': False, 'prefill': False, 'encoded': encoded[j], 'mask': mask}
+        for j, mask in enumerate(masks)
+    )
+    name = 'encoder_decoder_attention'
+    query = found.add(run(layer, name, hidden, options, targets))
+    found.name((*path, name), query, key_of_cross)
+    run(layer, 'mlp', hidden)
   return found
 
 
+def _run(
+    config: network.T5Config,
+    layer: PyTree,
+    name: str,
+    hidden: _Arrays,
+    options: Iterable[dict[str, Any]] = itertools.repeat({}),
+    tokens: list[Array] | None = None,
+) -> np.ndarray | None:
+  """Runs a part of a layer over all batches, in place.
+
+  Args:
+    config: of the model.
+    layer: its parameters.
+    name: of the part, one of `network.NORMS`.
+    hidden: [B, T, D] of each batch.
+    options: keywords of the part, for each batch.
+    tokens: [B, T] of each batch; None measures nothing.
+
+  Returns:
+    Second moments [D, D] of what the part's norm gives at `tokens` that are not
+    padding.
+  """
+  part = network.layer_part(config, name)
+  weights, norm = _read(layer[name]), _read(layer[network.NORMS[name]])
+  mean = _Mean()
+  for j, of_batch in zip(range(len(hidden)), options):
+    hidden[j], normed = _apply(
+        part, weights, norm, hidden[j], deterministic=True, **of_batch
+    )
+    if tokens is not None:
+      mean.add(normed, tokens[j])
+  return None if tokens is None else mean.value()
+
+
 def _read(leaves: PyTree) -> PyTree:
-  return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), leaves)
+  return jax.tree.map(_array, leaves)
+
+
+def _array(leaf: Any) -> Array:
+  """Reads a leaf into memory that XLA on a CPU takes as it is, not a copy."""
+  if not isinstance(leaf, lazy.LazyArray):
+    return jnp.asarray(leaf)
+  memory = np.empty(leaf.nbytes + _ALIGNMENT, np.uint8)
+  first = -memory.ctypes.data % _ALIGNMENT
+  array = memory[first : first + leaf.nbytes].view(leaf.dtype)
+  array = array.reshape(leaf.shape)
+  for start, stop in lazy.blocks(leaf):
+    array[start:stop] = leaf.rows(start, stop)
+  return jax.device_put(array)
 
 
 def _embed(
@@ -233,20 +273,11 @@ def _relative_bias(
     static_argnames=('deterministic', 'decode', 'prefill'),
 )
 def _apply(
-    layer: nn.Module, weights: PyTree, *args, **options
-) -> tuple[Array, dict[str, Array]]:
-  """Returns a layer's output and what its attentions' norms gave, by name."""
-  out, variables = layer.apply(
-      {'params': weights},
-      *args,
-      **options,
-      capture_intermediates=lambda module, _: isinstance(
-          module, layers.RMSNorm
-      ),
-      mutable=['intermediates'],
-  )
-  seen = variables['intermediates']
-  return out, {name: x['__call__'][0] for name, x in seen.items()}
+    part: nn.Module, weights: PyTree, norm: PyTree, x: Array, **options
+) -> tuple[Array, Array]:
+  """Returns x [B, T, D] after a part of a layer, and what its norm gave it."""
+  normed = layers.RMSNorm(part.dtype).apply({'params': norm}, x)
+  return x + part.apply({'params': weights}, normed, **options), normed
 
 
 @jax.jit
@@ -261,11 +292,14 @@ class _Mean:
   """The mean of xxᵀ [D, D] over the tokens of all batches."""
 
   def __init__(self):
-    self._total, self._count = 0.0, 0.0
+    self._total: np.ndarray | None = None  # Made when it is needed.
+    self._count = 0.0
 
   def add(self, x: Array, tokens: Array) -> None:
     summed, counted = _outer(x, tokens)
-    self._total = np.add(self._total, summed, dtype=np.float64)
+    if self._total is None:
+      self._total = np.zeros(summed.shape)
+    self._total += summed
     self._count += float(counted)
 
   def value(self) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.conversion.heads import Heads
 
 
@@ -73,7 +74,8 @@ def _squares(old, new, left_moments, right_moments):
   )
   both = np.concatenate([left, new_left], 1)
   other = np.concatenate([right, -new_right], 1)
-  grams = _gram(both, left_moments) * _gram(other, right_moments)
+  grams = heads_lib.gram(both, left_moments)
+  grams *= heads_lib.gram(other, right_moments)
   half = grams.shape[0] // 2
   return grams[:half, :half].sum(), grams.sum()
 
@@ -84,13 +86,7 @@ def _squares_of_shared(old, new, left_moments, right_moments):
       np.asarray(x, np.result_type(x.dtype, np.float32))
       for x in (*old, new[1])
   )
-  gram = _gram(left, left_moments)
-  return (
-      np.sum(gram * _gram(right, right_moments), dtype=np.float64),
-      np.sum(gram * _gram(right - new_right, right_moments), dtype=np.float64),
-  )
-
-
-def _gram(kernel: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
-  weighted = kernel if moments is None else moments @ kernel
-  return kernel.T @ weighted
+  gram = heads_lib.gram(left, left_moments)
+  rights = right, right - new_right
+  total, missed = (gram * heads_lib.gram(x, right_moments) for x in rights)
+  return total.sum(dtype=np.float64), missed.sum(dtype=np.float64)

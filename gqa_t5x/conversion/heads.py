@@ -20,6 +20,7 @@ Path = tuple[str, ...]
 BIAS = ('decoder', 'relpos_bias', 'rel_embedding')
 ATTENTIONS = ('self_attention', 'encoder_decoder_attention')
 PROJECTIONS = ('query', 'key', 'value', 'out')
+_ROWS = 512
 
 
 class Heads(NamedTuple):
@@ -183,3 +184,35 @@ def permute(heads: Heads, order: np.ndarray) -> Heads:
       heads.value[:, order],
       heads.out[queries],
   )
+
+
+def matmul(wide: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+  """Returns wide @ kernel, [m, n], in the kernel's type.
+
+  Numpy would first make a copy of all of `wide` in that type.
+
+  Args:
+    wide: [m, l].
+    kernel: [l, n].
+  """
+  if wide.dtype == kernel.dtype:
+    return wide @ kernel
+  out = np.empty((len(wide), kernel.shape[1]), kernel.dtype)
+  for i in range(0, len(wide), _ROWS):
+    out[i : i + _ROWS] = wide[i : i + _ROWS].astype(kernel.dtype) @ kernel
+  return out
+
+
+def weigh(kernel: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
+  """Returns C W, [D, n], for a kernel W and second moments C.
+
+  Args:
+    kernel: [D, n]; its type is that of the result.
+    moments: [D, D], or None for the identity.
+  """
+  return kernel if moments is None else matmul(moments, kernel)
+
+
+def gram(kernel: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
+  """Returns W^T C W, [n, n]; arguments as for `weigh`."""
+  return kernel.T @ weigh(kernel, moments)

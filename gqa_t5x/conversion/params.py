@@ -136,6 +136,7 @@ class Conversion:
       return np.asarray(self._flat[path])[order]
     attention = path[:-2]
     if self._last[0] != attention:
+      self._last = None, {}  # Or both are held while the next is made.
       self._last = attention, heads_lib.join(self._convert(attention))
     return self._last[1][path[-2]]
 

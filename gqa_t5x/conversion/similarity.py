@@ -70,8 +70,8 @@ def similarities(
     kernel = kernel.astype(np.float64)
     emb_dim, count, head_dim = kernel.shape
     flat = kernel.reshape(emb_dim, -1)
-    weighted = flat if inputs is None else inputs @ flat
-    gram = (flat.T @ weighted).reshape(count, head_dim, count, head_dim)
+    gram = heads_lib.gram(flat, inputs)
+    gram = gram.reshape(count, head_dim, count, head_dim)
     if by_subspace:
       other = other.astype(np.float64)
       other = other.reshape(emb_dim, count, size, head_dim)

@@ -20,7 +20,9 @@ G * H dimensions rather than D, and no root or inverse of C is needed.
 """
 
 import numpy as np
+import scipy.linalg
 
+from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.conversion.heads import Heads
 
 REFITS_QUERIES = True
@@ -36,33 +38,32 @@ def convert(heads: Heads, num_kv_heads: int, *, covariance=None, **_) -> Heads:
       `calibration.Covariance`; None takes the identity.
   """
   groups = heads.per_query_head().in_groups(num_kv_heads)
-  groups = Heads(*(kernel.astype(np.float64) for kernel in groups))
   inputs = None if covariance is None else covariance.key
   queries = None if covariance is None else covariance.query
-  key, value, query, out = [], [], [], []
-  for k in range(num_kv_heads):
-    grams = _grams(groups.query[:, k], queries)
-    shared, maps = shared_head(groups.key[:, k], grams, inputs)
-    key.append(shared)
-    query.append(np.einsum('dgh,ghi->dgi', groups.query[:, k], maps))
-    grams = np.einsum('ghd,gid->ghi', groups.out[k], groups.out[k])
-    shared, maps = shared_head(groups.value[:, k], grams, inputs)
-    value.append(shared)
-    out.append(np.einsum('ghi,ghd->gid', maps, groups.out[k]))
-  return Heads(
-      np.stack(query, 1).reshape(heads.query.shape).astype(heads.query.dtype),
-      np.stack(key, 1).astype(heads.key.dtype),
-      np.stack(value, 1).astype(heads.value.dtype),
-      np.stack(out).reshape(heads.out.shape).astype(heads.out.dtype),
+  new = Heads(
+      np.empty_like(groups.query),
+      np.empty_like(groups.key[:, :, 0]),
+      np.empty_like(groups.value[:, :, 0]),
+      np.empty_like(groups.out),
   )
-
-
-def _grams(kernel: np.ndarray, covariance: np.ndarray | None) -> np.ndarray:
-  """Maps [D, G, H] to W_h^T C W_h of each head, [G, H, H]."""
-  weighted = kernel
-  if covariance is not None:
-    weighted = np.einsum('de,egh->dgh', covariance, kernel, optimize=True)
-  return np.einsum('dgh,dgi->ghi', kernel, weighted, optimize=True)
+  out, new_out = (np.moveaxis(x.out, -1, 0) for x in (groups, new))
+  # In float64, no more than a head and what its group needs is held.
+  for kernel, other, new_kernel, new_other, moments in (
+      (groups.key, groups.query, new.key, new.query, queries),
+      (groups.value, out, new.value, new_out, None),
+  ):
+    for k in range(num_kv_heads):
+      others = [other[:, k, g] for g in range(other.shape[2])]
+      grams = [heads_lib.gram(x.astype(np.float64), moments) for x in others]
+      new_kernel[:, k], maps = shared_head(
+          kernel[:, k], np.stack(grams), inputs
+      )
+      for g, head in enumerate(others):
+        new_other[:, k, g] = head.astype(np.float64) @ maps[g]
+  return new._replace(
+      query=new.query.reshape(heads.query.shape),
+      out=new.out.reshape(heads.out.shape),
+  )
 
 
 def shared_head(
@@ -81,27 +82,54 @@ def shared_head(
       right and W_o, transposed, from the left.
   """
   emb_dim, group, head_dim = kernel.shape
-  flat = kernel.reshape(emb_dim, group * head_dim)
-  weighted = flat if covariance is None else covariance @ flat
-  gram = flat.T @ weighted  # K^T C K, [G * H, G * H]
-  roots = np.zeros_like(gram)  # B^(1/2), a block a head
-  for g in range(group):
-    block = slice(g * head_dim, (g + 1) * head_dim)
-    roots[block, block] = _root(grams[g])
-  energy, vectors = np.linalg.eigh(roots @ gram @ roots)
-  energy, vectors = energy[::-1][:head_dim], vectors[:, ::-1][:, :head_dim]
+  size = group * head_dim
+  flat = kernel.reshape(emb_dim, size)
+  roots = np.stack([_root(gram) for gram in grams])
+  energy, vectors = scipy.linalg.eigh(
+      _energies(kernel, roots, covariance).T,  # Columns first: not copied.
+      subset_by_index=(size - head_dim, size - 1),
+      overwrite_a=True,
+  )
+  energy, vectors = energy[::-1], vectors[:, ::-1]
   if not energy[0] > 0:  # The other side is zero: any head will do.
     return kernel.mean(axis=1), np.broadcast_to(np.eye(head_dim), grams.shape)
   # Directions without energy would be divided by zero; they carry nothing.
   is_kept = energy > energy[0] * 1e-12
   inverse = np.where(is_kept, 1 / np.sqrt(np.where(is_kept, energy, 1)), 0)
-  mixture = (roots @ vectors) * inverse  # [G * H, H]: shared = K mixture
-  shared = flat @ mixture
-  maps = (gram @ mixture).reshape(group, head_dim, head_dim)
+  mixture = roots @ vectors.reshape(group, head_dim, head_dim) * inverse
+  shared = heads_lib.matmul(flat, mixture.reshape(size, head_dim))
+  maps = heads_lib.matmul(flat.T, heads_lib.weigh(shared, covariance))
+  maps = maps.reshape(group, head_dim, head_dim)
   # Of the orthonormal basis only the space matters. Adafactor's steps are
   # relative to a kernel's size, so it gets the size that it had.
-  scale = np.sqrt(np.mean(np.square(flat)) / np.mean(np.square(shared)))
+  energy = [np.square(x.astype(np.float64)).mean() for x in kernel]
+  scale = np.sqrt(np.mean(energy) / np.mean(np.square(shared)))
   return shared * scale, maps / scale
+
+
+def _energies(
+    kernel: np.ndarray, roots: np.ndarray, covariance: np.ndarray | None
+) -> np.ndarray:
+  """Returns B^(1/2) K^T C K B^(1/2), [G * H, G * H].
+
+  Args:
+    kernel: K, [D, G, H].
+    roots: the blocks of B^(1/2), one a head, [G, H, H].
+    covariance: C, as for `shared_head`.
+  """
+  emb_dim, group, head_dim = kernel.shape
+  flat = kernel.reshape(emb_dim, -1).T
+  energies = np.empty((group, head_dim, group, head_dim))
+  columns = energies.reshape(-1, group, head_dim)
+  for g, root in enumerate(roots):
+    head = kernel[:, g].astype(np.float64)
+    columns[:, g] = heads_lib.matmul(
+        flat, heads_lib.weigh(head @ root, covariance)
+    )
+  rows = energies.reshape(group, head_dim, -1)
+  for g, root in enumerate(roots):
+    rows[g] = root @ rows[g]
+  return energies.reshape(group * head_dim, -1)
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
