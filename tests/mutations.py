@@ -78,7 +78,7 @@ MUTATIONS = (
      'subset_by_index=(0, head_dim - 1)', _METHODS),
     ('conversion/svd.py', 'return shared * scale, maps / scale',
      'return shared * scale, maps', _METHODS),
-    ('conversion/svd.py', 'head.astype(np.float64) @ maps[g]',
+    ('conversion/heads.py', 'head.astype(np.float64) @ maps[g]',
      'head.astype(np.float64) @ maps[g].T', _METHODS),
     ('conversion/heads.py', 'for i in range(0, len(wide), _ROWS)',
      'for i in range(0, _ROWS, _ROWS)', _METHODS),

@@ -325,8 +325,9 @@ def test_a_part_of_a_layer_is_in_memory_at_a_time():
   assert 4 * 2**20 < peak() < 6 * 2**20
 
 
+@pytest.mark.parametrize('method', ['aligned', 'svd'])
 @pytest.mark.parametrize('calibrated', [False, True])
-def test_svd_holds_little_more_than_its_result(calibrated):
+def test_refitting_holds_little_more_than_its_result(method, calibrated):
   """The kernels of queries and outputs take 1 MiB each."""
   rng = np.random.default_rng(0)
   heads = heads_lib.Heads(*(
@@ -336,7 +337,7 @@ def test_svd_holds_little_more_than_its_result(calibrated):
   moments = np.eye(256, dtype=np.float32)
   covariance = calibration.Covariance(moments, moments) if calibrated else None
   with _Traced() as traced:
-    new = svd.convert(heads, 4, covariance=covariance)
+    new = conversion.METHODS[method].convert(heads, 4, covariance=covariance)
   assert sum(x.nbytes for x in new) == 2.25 * 2**20
   assert traced.peak < 5 * 2**20
 

@@ -29,23 +29,13 @@ def convert(heads: Heads, num_kv_heads: int, *, covariance=None, **_) -> Heads:
     covariance: as for `svd.convert`; distances are then those of the keys and
       values of the calibration text.
   """
-  groups = heads.per_query_head().in_groups(num_kv_heads)
   inputs = None if covariance is None else covariance.key
-  query, out = groups.query.copy(), groups.out.copy()
-  key, value = [], []
-  for k in range(num_kv_heads):
-    mean, maps = _align(groups.key[:, k], inputs)
-    key.append(mean)
-    query[:, k] = np.einsum('dgh,ghi->dgi', groups.query[:, k], maps)
-    mean, maps = _align(groups.value[:, k], inputs)
-    value.append(mean)
-    out[k] = np.einsum('ghi,ghd->gid', maps, groups.out[k])
-  return Heads(
-      query.reshape(heads.query.shape),
-      np.stack(key, 1).astype(heads.key.dtype),
-      np.stack(value, 1).astype(heads.value.dtype),
-      out.reshape(heads.out.shape),
-  )
+
+  def share(projection, kernel, others):
+    del projection, others
+    return _align(kernel, inputs)
+
+  return heads_lib.refit(heads, num_kv_heads, share)
 
 
 def _align(
@@ -61,17 +51,14 @@ def _align(
     The mean of the turned heads [D, H], and the maps [G, H, H], by which each
     head is multiplied from the right.
   """
-  wide = kernel.astype(np.float64)
-  emb_dim, group, head_dim = wide.shape
-  flat = wide.reshape(emb_dim, -1)
-  weighted = heads_lib.weigh(flat, covariance).reshape(wide.shape)
-  maps = np.broadcast_to(np.eye(head_dim), (group, head_dim, head_dim))
+  emb_dim, group, head_dim = kernel.shape
+  flat = kernel.reshape(emb_dim, -1)
   # Each round turns all heads to the mean of the last, which brings them
   # closer; the first head is what the others are turned to at first.
-  mean = wide[:, 0]
+  mean = kernel[:, 0].astype(np.float64)
   for _ in range(_ROUNDS):
-    products = np.einsum('dgh,di->ghi', weighted, mean)
-    left, _, right = np.linalg.svd(products)
+    products = heads_lib.matmul(flat.T, heads_lib.weigh(mean, covariance))
+    left, _, right = np.linalg.svd(products.reshape(group, head_dim, head_dim))
     maps = left @ right
-    mean = np.einsum('dgh,ghi->di', wide, maps) / group
+    mean = heads_lib.matmul(flat, maps.reshape(-1, head_dim)) / group
   return mean, maps

@@ -46,7 +46,7 @@ def covariances(
     *,
     num_sequences: int = NUM_SEQUENCES,
 ) -> tuple[Mapping[tuple[str, ...], calibration.Covariance], dict[str, Any]]:
-  """Runs a checkpoint over text; a layer of it is in memory at a time.
+  """Runs a checkpoint over text; holds an attention or an MLP of it at most.
 
   Args:
     checkpoint: of any known format.

@@ -6,7 +6,7 @@ Letters of the shapes: D model dim, N query heads, K key/value heads, H head
 dim.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,6 +183,46 @@ def permute(heads: Heads, order: np.ndarray) -> Heads:
       heads.key[:, order],
       heads.value[:, order],
       heads.out[queries],
+  )
+
+
+def refit(
+    heads: Heads,
+    num_kv_heads: int,
+    share: Callable[..., tuple[np.ndarray, np.ndarray]],
+) -> Heads:
+  """Gives each group one head, and its queries and outputs what that needs.
+
+  No more than a group is held in float64.
+
+  Args:
+    heads: of one attention.
+    num_kv_heads: k.
+    share: maps 'key' or 'value', the kernel [D, G, H] of a group and the
+      kernels [D, H] of each query or transposed output head of it to the shared
+      head [D, H], and to [G, H, H] by which the latter are multiplied from the
+      right.
+  """
+  groups = heads.per_query_head().in_groups(num_kv_heads)
+  new = Heads(
+      np.empty_like(groups.query),
+      np.empty_like(groups.key[:, :, 0]),
+      np.empty_like(groups.value[:, :, 0]),
+      np.empty_like(groups.out),
+  )
+  out, new_out = (np.moveaxis(x.out, -1, 0) for x in (groups, new))
+  for projection, other, new_other in (
+      ('key', groups.query, new.query), ('value', out, new_out),
+  ):  # pyformat: disable
+    kernel, new_kernel = (getattr(x, projection) for x in (groups, new))
+    for k in range(num_kv_heads):
+      others = [other[:, k, g] for g in range(other.shape[2])]
+      new_kernel[:, k], maps = share(projection, kernel[:, k], others)
+      for g, head in enumerate(others):
+        new_other[:, k, g] = head.astype(np.float64) @ maps[g]
+  return new._replace(
+      query=new.query.reshape(heads.query.shape),
+      out=new.out.reshape(heads.out.shape),
   )
 
 

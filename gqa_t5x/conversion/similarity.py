@@ -67,23 +67,40 @@ def similarities(
       (heads.key, heads.query),
       (heads.value, heads.out.transpose(2, 0, 1)),
   ):
-    kernel = kernel.astype(np.float64)
-    emb_dim, count, head_dim = kernel.shape
-    flat = kernel.reshape(emb_dim, -1)
-    gram = heads_lib.gram(flat, inputs)
-    gram = gram.reshape(count, head_dim, count, head_dim)
+    weights = None
     if by_subspace:
-      other = other.astype(np.float64)
-      other = other.reshape(emb_dim, count, size, head_dim)
-      weights = np.einsum('dkgh,dkgi->khi', other, other)
-      products = np.einsum(
-          'ahi,aibj,bjl,ahbl->ab', weights, gram, weights, gram, optimize=True
-      )
-    else:
-      products = np.einsum('ahbh->ab', gram)
+      weights = np.zeros((len(total), *2 * kernel.shape[2:]))
+      for n in range(other.shape[1]):
+        head = other[:, n].astype(np.float64)
+        weights[n // size] += heads_lib.gram(head, None)
+    products = _products(kernel, weights, inputs)
     norms = np.sqrt(np.maximum(np.diag(products), 1e-30))
     total += products / norms[:, None] / norms
   return total
+
+
+def _products(
+    kernel: np.ndarray, weights: np.ndarray | None, inputs: np.ndarray | None
+) -> np.ndarray:
+  """Returns the inner product of each two heads, [K, K].
+
+  Args:
+    kernel: [D, K, H].
+    weights: B of each head, [K, H, H], for products between W B W^T; None for
+      those between W.
+    inputs: second moments [D, D] of what is projected; None is the identity.
+  """
+  emb_dim, count, head_dim = kernel.shape
+  flat = kernel.reshape(emb_dim, -1).T
+  products = np.empty((count, count))
+  for k in range(count):
+    weighted = heads_lib.weigh(kernel[:, k].astype(np.float64), inputs)
+    grams = heads_lib.matmul(flat, weighted).reshape(count, head_dim, head_dim)
+    if weights is None:
+      products[:, k] = np.trace(grams, axis1=1, axis2=2)
+    else:
+      products[:, k] = np.sum((weights @ grams) * (grams @ weights[k]), (1, 2))
+  return products
 
 
 def groups(alike: np.ndarray, num_kv_heads: int) -> np.ndarray:

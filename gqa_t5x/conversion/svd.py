@@ -37,33 +37,15 @@ def convert(heads: Heads, num_kv_heads: int, *, covariance=None, **_) -> Heads:
     covariance: second moments of what the attention gets, see
       `calibration.Covariance`; None takes the identity.
   """
-  groups = heads.per_query_head().in_groups(num_kv_heads)
   inputs = None if covariance is None else covariance.key
   queries = None if covariance is None else covariance.query
-  new = Heads(
-      np.empty_like(groups.query),
-      np.empty_like(groups.key[:, :, 0]),
-      np.empty_like(groups.value[:, :, 0]),
-      np.empty_like(groups.out),
-  )
-  out, new_out = (np.moveaxis(x.out, -1, 0) for x in (groups, new))
-  # In float64, no more than a head and what its group needs is held.
-  for kernel, other, new_kernel, new_other, moments in (
-      (groups.key, groups.query, new.key, new.query, queries),
-      (groups.value, out, new.value, new_out, None),
-  ):
-    for k in range(num_kv_heads):
-      others = [other[:, k, g] for g in range(other.shape[2])]
-      grams = [heads_lib.gram(x.astype(np.float64), moments) for x in others]
-      new_kernel[:, k], maps = shared_head(
-          kernel[:, k], np.stack(grams), inputs
-      )
-      for g, head in enumerate(others):
-        new_other[:, k, g] = head.astype(np.float64) @ maps[g]
-  return new._replace(
-      query=new.query.reshape(heads.query.shape),
-      out=new.out.reshape(heads.out.shape),
-  )
+
+  def share(projection, kernel, others):
+    moments = queries if projection == 'key' else None
+    grams = [heads_lib.gram(x.astype(np.float64), moments) for x in others]
+    return shared_head(kernel, np.stack(grams), inputs)
+
+  return heads_lib.refit(heads, num_kv_heads, share)
 
 
 def shared_head(
