@@ -322,7 +322,8 @@ def test_a_part_of_a_layer_is_in_memory_at_a_time():
     return traced.peak
 
   peak()  # Where it is compiled.
-  assert 4 * 2**20 < peak() < 6 * 2**20
+  # XLA may let go of one part while the next is read.
+  assert 4 * 2**20 < peak() < 8 * 2**20
 
 
 @pytest.mark.parametrize('method', ['aligned', 'svd'])

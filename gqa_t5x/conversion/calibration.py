@@ -16,6 +16,7 @@ D model dim, V vocabulary.
 from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import functools
+import gc
 import itertools
 import tempfile
 from typing import Any, NamedTuple
@@ -230,6 +231,7 @@ def _array(leaf: Any) -> Array:
   """Reads a leaf into memory that XLA on a CPU takes as it is, not a copy."""
   if not isinstance(leaf, lazy.LazyArray):
     return jnp.asarray(leaf)
+  gc.collect(0)  # When XLA lets go of what it has taken before.
   memory = np.empty(leaf.nbytes + _ALIGNMENT, np.uint8)
   first = -memory.ctypes.data % _ALIGNMENT
   array = memory[first : first + leaf.nbytes].view(leaf.dtype)
