@@ -9,7 +9,7 @@ This file has to parse on Pythons that are too old to run the rest.
 FEATURES = {
     '': (
         'convert, inspect, plan, benchmark; the network in your own code',
-        ('jax', 'flax', 'numpy'),
+        ('jax', 'flax', 'numpy', 'scipy'),
     ),
     'train': (
         'train and reproduce, with data',

@@ -50,7 +50,7 @@ def repeat_kv_heads(x, num_heads: int, axis: int):
   """Repeats each key/value head for its group: axis of K becomes N.
 
   The multi-head model made this way computes the same function as the
-  grouped one; it saves no memory.
+  grouped one; it saves no memory. Where K = N, x itself is returned.
 
   Args:
     x: array, of numpy or JAX, whose `axis` has length K.

@@ -139,6 +139,7 @@ def layer_part(cfg: T5Config, name: str) -> nn.Module:
     return layers.Mlp(
         cfg.mlp_dim, cfg.mlp_activations, cfg.dropout_rate, cfg.dtype, name=name
     )
+  # The encoder's is not grouped, section 2.2 of the paper.
   return _ATTENTIONS[name](
       emb_dim=cfg.emb_dim,
       num_heads=cfg.num_heads,

@@ -10,9 +10,9 @@ import subprocess
 
 import gqa_t5x
 
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'optax', 'orbax-checkpoint',
-             'seqio', 'tensorflow', 'tensorflow-cpu', 'sentencepiece',
-             'rouge-score', 'sacrebleu', 'babel')
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'scipy', 'optax',
+             'orbax-checkpoint', 'seqio', 'tensorflow', 'tensorflow-cpu',
+             'sentencepiece', 'rouge-score', 'sacrebleu', 'babel')
 
 
 def _cpu_model() -> str:

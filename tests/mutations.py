@@ -32,7 +32,7 @@ _CLAIMS, _SUITES = 'experiments/test_claims.py', 'experiments/test_suites.py'
 _CONVERSION, _MANIFEST = 'test_conversion.py', 'test_manifest.py'
 
 MUTATIONS = (
-    ('grouping.py', 'x.repeat(group_size(num_heads, x.shape[axis]), axis=axis)',
+    ('grouping.py', 'x.repeat(size, axis=axis)',
      'np.concatenate([x] * group_size(num_heads, x.shape[axis]), axis)',
      _ATTENTION),
     ('attention.py', 'weights = jax.nn.softmax(logits).astype(dtype)',
@@ -80,7 +80,13 @@ MUTATIONS = (
      'return shared * scale, maps', _METHODS),
     ('conversion/heads.py', 'head.astype(np.float64) @ maps[g]',
      'head.astype(np.float64) @ maps[g].T', _METHODS),
-    ('conversion/heads.py', 'for i in range(0, len(wide), _ROWS)',
+    ('conversion/similarity.py', '(weights @ grams) * (grams @ weights[k])',
+     '(weights @ grams) * (grams @ weights[0])', _METHODS),
+    ('conversion/svd.py', 'if len(energy) < head_dim:', 'if False:', _METHODS),
+    ('conversion/calibration.py',
+     'np.add(self._total, summed, out=self._total)', 'self._total += summed',
+     _METHODS),
+    ('conversion/products.py', 'for i in range(0, len(wide), _ROWS)',
      'for i in range(0, _ROWS, _ROWS)', _METHODS),
     ('conversion/aligned.py', 'maps = left @ right', 'maps = right @ left',
      _METHODS),

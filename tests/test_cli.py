@@ -576,6 +576,8 @@ def test_every_extra_is_known_to_doctor():
   text = (pathlib.Path(gqa_t5x.__file__).parents[1] / 'setup.py').read_text()
   known = set(re.findall(r"^        '(\w+)': _", text, re.M))
   assert known - {'all', 'dev', 'docs', 't5x'} == set(extras.FEATURES) - {''}
+  core = re.search(r'install_requires=\[(.*?)\]', text, re.S)[1]
+  assert set(re.findall(r"'(\w+)", core)) == set(extras.FEATURES[''][1])
 
 
 @pytest.mark.parametrize('shell', ['bash', 'zsh', 'fish', 'tcsh'])

@@ -26,6 +26,8 @@ def test_repeat_serves_query_head_n_with_kv_head_n_over_g():
       grouping.repeat_kv_heads(np.array([10, 20, 30]), 6, axis=0),
       [10, 10, 20, 20, 30, 30],
   )
+  x = np.array([10, 20, 30])
+  assert grouping.repeat_kv_heads(x, 3, axis=0) is x
 
 
 @pytest.mark.parametrize('num_kv_heads', [0, 5, 24])

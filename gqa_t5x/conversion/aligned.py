@@ -13,6 +13,7 @@ before the paper's mean is taken. Queries and output kernels absorb the maps.
 import numpy as np
 
 from gqa_t5x.conversion import heads as heads_lib
+from gqa_t5x.conversion import products
 from gqa_t5x.conversion.heads import Heads
 
 REFITS_QUERIES = True
@@ -57,8 +58,8 @@ def _align(
   # closer; the first head is what the others are turned to at first.
   mean = kernel[:, 0].astype(np.float64)
   for _ in range(_ROUNDS):
-    products = heads_lib.matmul(flat.T, heads_lib.weigh(mean, covariance))
-    left, _, right = np.linalg.svd(products.reshape(group, head_dim, head_dim))
+    found = products.matmul(flat.T, products.weigh(mean, covariance))
+    left, _, right = np.linalg.svd(found.reshape(group, head_dim, head_dim))
     maps = left @ right
-    mean = heads_lib.matmul(flat, maps.reshape(-1, head_dim)) / group
+    mean = products.matmul(flat, maps.reshape(-1, head_dim)) / group
   return mean, maps

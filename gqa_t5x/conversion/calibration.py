@@ -5,19 +5,18 @@
 `aligned` and `svd` weigh their errors by it: a direction that no input takes
 may be lost, and one that all take has to be kept.
 
-A model is run over all of the text by parts of a layer, so that no more than an
-attention or an MLP of a checkpoint on disk is in memory. Hidden states and what
-was measured wait on the disk too, in Python's folder for temporary files.
+A model is run over all of the text by parts of a layer, an attention or an
+MLP, so that little more than one of them is in memory. Hidden states and what
+was measured wait on the disk, in Python's folder for temporary files.
 
 Letters of the shapes: B batch, S input length, T target length, N heads,
 D model dim, V vocabulary.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
 import functools
 import gc
-import itertools
 import tempfile
 from typing import Any, NamedTuple
 
@@ -35,6 +34,7 @@ Array = jax.Array
 PyTree = Any
 
 _ALIGNMENT = 64  # Bytes; XLA copies what is not so.
+
 
 class Covariance(NamedTuple):
   """Second moments of an attention's inputs, a mean over tokens.
@@ -157,7 +157,7 @@ def covariances(
   encoded = _embed(config, table, inputs)
   for i in range(config.num_encoder_layers):
     layer = encoder[f'layers_{i}']
-    run(layer, 'attention', encoded, ({'bias': bias, 'mask': m} for m in masks))
+    run(layer, 'attention', encoded, lambda j: {'bias': bias, 'mask': masks[j]})
     run(layer, 'mlp', encoded)
   norm, scale = layers.RMSNorm(config.dtype), _read(encoder['encoder_norm'])
   of_inputs = _Mean()
@@ -166,25 +166,33 @@ def covariances(
     of_inputs.add(x, of_batch)
   found = _Covariances(config.emb_dim)
   key_of_cross = found.add(of_inputs.value())
-  del of_inputs  # As large as an attention.
+  del of_inputs  # [D, D] in float64.
 
   length = tokens[0].shape[1]
   bias = _relative_bias(config, decoder, length, bidirectional=False)
   causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
   hidden = _embed(config, table, tokens)
+
+  def of_self(_):
+    return {'decode': False, 'index': None, 'bias': bias, 'mask': causal}
+
+  def of_cross(j):
+    return {
+        'decode': False, 'prefill': False, 'encoded': encoded[j],
+        'mask': masks[j],
+    }  # pyformat: disable
+
   for i in range(config.num_decoder_layers):
     layer, path = decoder[f'layers_{i}'], ('decoder', f'layers_{i}')
-    options = {'decode': False, 'index': None, 'bias': bias, 'mask': causal}
-    options = itertools.repeat(options)
-    query = found.add(run(layer, 'self_attention', hidden, options, targets))
+    queries = run(layer, 'self_attention', hidden, of_self, targets)
+    query = found.add(queries)
     found.name((*path, 'self_attention'), query, query)
-    options = (
-        {'decode': False, 'prefill': False, 'encoded': encoded[j], 'mask': mask}
-        for j, mask in enumerate(masks)
+    queries = run(
+        layer, 'encoder_decoder_attention', hidden, of_cross, targets
     )
-    name = 'encoder_decoder_attention'
-    query = found.add(run(layer, name, hidden, options, targets))
-    found.name((*path, name), query, key_of_cross)
+    query = found.add(queries)
+    found.name((*path, 'encoder_decoder_attention'), query, key_of_cross)
+    del queries
     run(layer, 'mlp', hidden)
   return found
 
@@ -194,7 +202,7 @@ def _run(
     layer: PyTree,
     name: str,
     hidden: _Arrays,
-    options: Iterable[dict[str, Any]] = itertools.repeat({}),
+    options: Callable[[int], dict[str, Any]] = lambda j: {},
     tokens: list[Array] | None = None,
 ) -> np.ndarray | None:
   """Runs a part of a layer over all batches, in place.
@@ -204,7 +212,7 @@ def _run(
     layer: its parameters.
     name: of the part, one of `network.NORMS`.
     hidden: [B, T, D] of each batch.
-    options: keywords of the part, for each batch.
+    options: gives keywords of the part, for the number of a batch.
     tokens: [B, T] of each batch; None measures nothing.
 
   Returns:
@@ -214,9 +222,9 @@ def _run(
   part = network.layer_part(config, name)
   weights, norm = _read(layer[name]), _read(layer[network.NORMS[name]])
   mean = _Mean()
-  for j, of_batch in zip(range(len(hidden)), options):
+  for j in range(len(hidden)):
     hidden[j], normed = _apply(
-        part, weights, norm, hidden[j], deterministic=True, **of_batch
+        part, weights, norm, hidden[j], deterministic=True, **options(j)
     )
     if tokens is not None:
       mean.add(normed, tokens[j])
@@ -231,13 +239,18 @@ def _array(leaf: Any) -> Array:
   """Reads a leaf into memory that XLA on a CPU takes as it is, not a copy."""
   if not isinstance(leaf, lazy.LazyArray):
     return jnp.asarray(leaf)
-  gc.collect(0)  # When XLA lets go of what it has taken before.
+  # JAX drops arrays that it has taken, and is done with, when Python collects
+  # garbage; it may be done a moment later, so each leaf tries.
+  gc.collect(0)
   memory = np.empty(leaf.nbytes + _ALIGNMENT, np.uint8)
   first = -memory.ctypes.data % _ALIGNMENT
   array = memory[first : first + leaf.nbytes].view(leaf.dtype)
   array = array.reshape(leaf.shape)
-  for start, stop in lazy.blocks(leaf):
-    array[start:stop] = leaf.rows(start, stop)
+  # A block of what is turned would cost all of its source.
+  turned = leaf.transposed is not None
+  source, filled = (leaf.transposed, array.T) if turned else (leaf, array)
+  for start, stop in lazy.blocks(source):
+    filled[start:stop] = source.rows(start, stop)
   return jax.device_put(array)
 
 
@@ -301,7 +314,7 @@ class _Mean:
     summed, counted = _outer(x, tokens)
     if self._total is None:
       self._total = np.zeros(summed.shape)
-    self._total += summed
+    np.add(self._total, summed, out=self._total)
     self._count += float(counted)
 
   def value(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flax import traverse_util
 import numpy as np
+import scipy
 
 import gqa_t5x
 from gqa_t5x import checkpoints
@@ -143,6 +144,7 @@ def convert_checkpoint(
       about={
           'gqa_t5x': gqa_t5x.__version__,
           'numpy': np.__version__,
+          'scipy': scipy.__version__,
           'num_kv_heads': num_kv_heads,
           'conversion': metadata['conversion'],
       },

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gqa_t5x.conversion import heads as heads_lib
+from gqa_t5x.conversion import products
 from gqa_t5x.conversion.heads import Heads
 
 
@@ -74,8 +74,8 @@ def _squares(old, new, left_moments, right_moments):
   )
   both = np.concatenate([left, new_left], 1)
   other = np.concatenate([right, -new_right], 1)
-  grams = heads_lib.gram(both, left_moments)
-  grams *= heads_lib.gram(other, right_moments)
+  grams = products.gram(both, left_moments)
+  grams *= products.gram(other, right_moments)
   half = grams.shape[0] // 2
   return grams[:half, :half].sum(), grams.sum()
 
@@ -86,7 +86,7 @@ def _squares_of_shared(old, new, left_moments, right_moments):
       np.asarray(x, np.result_type(x.dtype, np.float32))
       for x in (*old, new[1])
   )
-  gram = heads_lib.gram(left, left_moments)
+  gram = products.gram(left, left_moments)
   rights = right, right - new_right
-  total, missed = (gram * heads_lib.gram(x, right_moments) for x in rights)
+  total, missed = (gram * products.gram(x, right_moments) for x in rights)
   return total.sum(dtype=np.float64), missed.sum(dtype=np.float64)

@@ -20,7 +20,6 @@ Path = tuple[str, ...]
 BIAS = ('decoder', 'relpos_bias', 'rel_embedding')
 ATTENTIONS = ('self_attention', 'encoder_decoder_attention')
 PROJECTIONS = ('query', 'key', 'value', 'out')
-_ROWS = 512
 
 
 class Heads(NamedTuple):
@@ -193,7 +192,7 @@ def refit(
 ) -> Heads:
   """Gives each group one head, and its queries and outputs what that needs.
 
-  No more than a group is held in float64.
+  A head at a time is held in float64, and what `share` holds.
 
   Args:
     heads: of one attention.
@@ -224,35 +223,3 @@ def refit(
       query=new.query.reshape(heads.query.shape),
       out=new.out.reshape(heads.out.shape),
   )
-
-
-def matmul(wide: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-  """Returns wide @ kernel, [m, n], in the kernel's type.
-
-  Numpy would first make a copy of all of `wide` in that type.
-
-  Args:
-    wide: [m, l].
-    kernel: [l, n].
-  """
-  if wide.dtype == kernel.dtype:
-    return wide @ kernel
-  out = np.empty((len(wide), kernel.shape[1]), kernel.dtype)
-  for i in range(0, len(wide), _ROWS):
-    out[i : i + _ROWS] = wide[i : i + _ROWS].astype(kernel.dtype) @ kernel
-  return out
-
-
-def weigh(kernel: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
-  """Returns C W, [D, n], for a kernel W and second moments C.
-
-  Args:
-    kernel: [D, n]; its type is that of the result.
-    moments: [D, D], or None for the identity.
-  """
-  return kernel if moments is None else matmul(moments, kernel)
-
-
-def gram(kernel: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
-  """Returns W^T C W, [n, n]; arguments as for `weigh`."""
-  return kernel.T @ weigh(kernel, moments)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gqa_t5x.conversion import heads as heads_lib
+from gqa_t5x.conversion import products
 
 Path = heads_lib.Path
 
@@ -72,14 +73,14 @@ def similarities(
       weights = np.zeros((len(total), *2 * kernel.shape[2:]))
       for n in range(other.shape[1]):
         head = other[:, n].astype(np.float64)
-        weights[n // size] += heads_lib.gram(head, None)
-    products = _products(kernel, weights, inputs)
-    norms = np.sqrt(np.maximum(np.diag(products), 1e-30))
-    total += products / norms[:, None] / norms
+        weights[n // size] += products.gram(head, None)
+    inner = _inner_products(kernel, weights, inputs)
+    norms = np.sqrt(np.maximum(np.diag(inner), 1e-30))
+    total += inner / norms[:, None] / norms
   return total
 
 
-def _products(
+def _inner_products(
     kernel: np.ndarray, weights: np.ndarray | None, inputs: np.ndarray | None
 ) -> np.ndarray:
   """Returns the inner product of each two heads, [K, K].
@@ -92,15 +93,15 @@ def _products(
   """
   emb_dim, count, head_dim = kernel.shape
   flat = kernel.reshape(emb_dim, -1).T
-  products = np.empty((count, count))
+  inner = np.empty((count, count))
   for k in range(count):
-    weighted = heads_lib.weigh(kernel[:, k].astype(np.float64), inputs)
-    grams = heads_lib.matmul(flat, weighted).reshape(count, head_dim, head_dim)
+    weighted = products.weigh(kernel[:, k].astype(np.float64), inputs)
+    grams = products.matmul(flat, weighted).reshape(count, head_dim, head_dim)
     if weights is None:
-      products[:, k] = np.trace(grams, axis1=1, axis2=2)
+      inner[:, k] = np.trace(grams, axis1=1, axis2=2)
     else:
-      products[:, k] = np.sum((weights @ grams) * (grams @ weights[k]), (1, 2))
-  return products
+      inner[:, k] = np.sum((weights @ grams) * (grams @ weights[k]), (1, 2))
+  return inner
 
 
 def groups(alike: np.ndarray, num_kv_heads: int) -> np.ndarray:

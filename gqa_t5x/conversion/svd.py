@@ -23,6 +23,7 @@ import numpy as np
 import scipy.linalg
 
 from gqa_t5x.conversion import heads as heads_lib
+from gqa_t5x.conversion import products
 from gqa_t5x.conversion.heads import Heads
 
 REFITS_QUERIES = True
@@ -42,7 +43,7 @@ def convert(heads: Heads, num_kv_heads: int, *, covariance=None, **_) -> Heads:
 
   def share(projection, kernel, others):
     moments = queries if projection == 'key' else None
-    grams = [heads_lib.gram(x.astype(np.float64), moments) for x in others]
+    grams = [products.gram(x.astype(np.float64), moments) for x in others]
     return shared_head(kernel, np.stack(grams), inputs)
 
   return heads_lib.refit(heads, num_kv_heads, share)
@@ -60,32 +61,35 @@ def shared_head(
 
   Returns:
     shared: [D, H], of the root mean square that `kernel` has.
-    maps: [G, H, H]; the other side's [., H] is multiplied by it, W_q from the
-      right and W_o, transposed, from the left.
+    maps: [G, H, H]; the other side's [D, H], W_q or W_o transposed, is
+      multiplied by it from the right.
   """
   emb_dim, group, head_dim = kernel.shape
   size = group * head_dim
-  flat = kernel.reshape(emb_dim, size)
   roots = np.stack([_root(gram) for gram in grams])
   energy, vectors = scipy.linalg.eigh(
       _energies(kernel, roots, covariance).T,  # Columns first: not copied.
       subset_by_index=(size - head_dim, size - 1),
       overwrite_a=True,
   )
-  energy, vectors = energy[::-1], vectors[:, ::-1]
-  if not energy[0] > 0:  # The other side is zero: any head will do.
-    return kernel.mean(axis=1), np.broadcast_to(np.eye(head_dim), grams.shape)
+  if len(energy) < head_dim:  # LAPACK misses some where many are alike.
+    energy, vectors = np.linalg.eigh(_energies(kernel, roots, covariance))
+    energy, vectors = energy[-head_dim:], vectors[:, -head_dim:]
+  if not energy[-1] > 0:  # One side is zero: any head will do.
+    mean = kernel.mean(axis=1, dtype=np.float64)
+    return mean, np.broadcast_to(np.eye(head_dim), grams.shape)
   # Directions without energy would be divided by zero; they carry nothing.
-  is_kept = energy > energy[0] * 1e-12
+  is_kept = energy > energy[-1] * 1e-12
   inverse = np.where(is_kept, 1 / np.sqrt(np.where(is_kept, energy, 1)), 0)
   mixture = roots @ vectors.reshape(group, head_dim, head_dim) * inverse
-  shared = heads_lib.matmul(flat, mixture.reshape(size, head_dim))
-  maps = heads_lib.matmul(flat.T, heads_lib.weigh(shared, covariance))
+  flat = kernel.reshape(emb_dim, size)
+  shared = products.matmul(flat, mixture.reshape(size, head_dim))
+  maps = products.matmul(flat.T, products.weigh(shared, covariance))
   maps = maps.reshape(group, head_dim, head_dim)
   # Of the orthonormal basis only the space matters. Adafactor's steps are
   # relative to a kernel's size, so it gets the size that it had.
-  energy = [np.square(x.astype(np.float64)).mean() for x in kernel]
-  scale = np.sqrt(np.mean(energy) / np.mean(np.square(shared)))
+  squares = [np.square(x.astype(np.float64)).mean() for x in kernel]
+  scale = np.sqrt(np.mean(squares) / np.mean(np.square(shared)))
   return shared * scale, maps / scale
 
 
@@ -105,8 +109,8 @@ def _energies(
   columns = energies.reshape(-1, group, head_dim)
   for g, root in enumerate(roots):
     head = kernel[:, g].astype(np.float64)
-    columns[:, g] = heads_lib.matmul(
-        flat, heads_lib.weigh(head @ root, covariance)
+    columns[:, g] = products.matmul(
+        flat, products.weigh(head @ root, covariance)
     )
   rows = energies.reshape(group, head_dim, -1)
   for g, root in enumerate(roots):
