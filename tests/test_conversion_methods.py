@@ -10,7 +10,6 @@ import tempfile
 import tracemalloc
 
 from flax import traverse_util
-from jax import tree_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -308,23 +307,40 @@ def test_covariances_a_layer_at_a_time_are_those_of_the_whole_model():
       )
 
 
-def test_a_part_of_a_layer_is_in_memory_at_a_time():
-  """An attention takes 4 MiB, an MLP 3, and blocks are of 1 MiB."""
-  config = dataclasses.replace(
-      CONFIG, emb_dim=64, num_heads=64, num_kv_heads=64, head_dim=64,
-      mlp_dim=4096,
-  )
-  params = hf_reference.random_params(config, seed=0)
-  params = tree_util.tree_map(lambda x: lazy.of(np.asarray(x)), params)
+def test_a_part_of_a_layer_is_read_and_used_before_the_next(monkeypatch):
+  """Nothing of a second part is read before the first has run."""
+  events = []
 
-  def peak():
-    with _Traced() as traced:
-      calibration.covariances(config, params, [_batch()])
-    return traced.peak
+  def logged(path, leaf):
+    def rows(start, stop):
+      events.append(path[:3])
+      return leaf[start:stop]
 
-  peak()  # Where it is compiled.
-  # JAX may still have one part when the first leaf of the next is read.
-  assert 4 * 2**20 < peak() < 7 * 2**20
+    return lazy.LazyArray(leaf.shape, leaf.dtype, rows)
+
+  apply = calibration._apply  # pylint: disable=protected-access
+
+  def used(part, *args, **options):
+    events.append(part.name)
+    return apply(part, *args, **options)
+
+  monkeypatch.setattr(calibration, '_apply', used)
+  flat = traverse_util.flatten_dict(_params())
+  params = {path: logged(path, np.asarray(x)) for path, x in flat.items()}
+  _covariances(traverse_util.unflatten_dict(params))
+
+  # Without norms, embeddings and biases, and each once where it is repeated.
+  parts = [e for e in events if isinstance(e, str) or e[-1] in network.NORMS]
+  found = [e for e, last in zip(parts, [None, *parts]) if e != last]
+  expected = []
+  for stack, kinds in (
+      (['encoder', 'layers_0'], ['attention']),
+      (['decoder', 'layers_0'], heads_lib.ATTENTIONS),
+      (['decoder', 'layers_1'], heads_lib.ATTENTIONS),
+  ):
+    for kind in (*kinds, 'mlp'):
+      expected += [(*stack, kind), kind]
+  assert found == expected
 
 
 @pytest.mark.parametrize('method', ['aligned', 'svd', 'similarity'])
@@ -408,6 +424,21 @@ def test_similarities_are_cosines_by_hand(calibrated, by_subspace):
   expected = cosines(heads.key, heads.query.transpose(1, 0, 2))
   expected += cosines(heads.value, heads.out.transpose(0, 2, 1))
   np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_turned_matrices_are_read_in_one_pass():
+  """As those of Hugging Face are, of which any rows cost all columns."""
+  x = np.arange(2**21 * 10, dtype=np.float32).reshape(-1, 10)
+  read = []
+
+  def rows(start, stop):
+    read.append(stop - start)
+    return x[start:stop]
+
+  leaf = lazy.transpose(lazy.LazyArray(x.shape, x.dtype, rows))
+  found = calibration._array(leaf)  # pylint: disable=protected-access
+  np.testing.assert_array_equal(found, x.T)
+  assert len(read) > 1 and sum(read) == len(x)
 
 
 def test_second_moments_are_summed_in_float64():

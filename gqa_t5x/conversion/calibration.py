@@ -184,15 +184,12 @@ def covariances(
 
   for i in range(config.num_decoder_layers):
     layer, path = decoder[f'layers_{i}'], ('decoder', f'layers_{i}')
-    queries = run(layer, 'self_attention', hidden, of_self, targets)
-    query = found.add(queries)
-    found.name((*path, 'self_attention'), query, query)
-    queries = run(
-        layer, 'encoder_decoder_attention', hidden, of_cross, targets
-    )
-    query = found.add(queries)
-    found.name((*path, 'encoder_decoder_attention'), query, key_of_cross)
-    del queries
+    for kind, options, key in (
+        ('self_attention', of_self, None),
+        ('encoder_decoder_attention', of_cross, key_of_cross),
+    ):
+      query = found.add(run(layer, kind, hidden, options, targets))
+      found.name((*path, kind), query, query if key is None else key)
     run(layer, 'mlp', hidden)
   return found
 
