@@ -354,27 +354,17 @@ def test_no_kernel_is_copied_in_float64(method, calibrated):
   ))
   moments = np.eye(1536, dtype=np.float32)
   covariance = calibration.Covariance(moments, moments) if calibrated else None
-  with _Traced() as traced:
-    if method == 'similarity':
-      new = similarity.similarities(heads, covariance, by_subspace=True)
-    else:
-      new = conversion.METHODS[method].convert(heads, 1, covariance=covariance)
+  tracemalloc.start()
+  if method == 'similarity':
+    new = similarity.similarities(heads, covariance, by_subspace=True)
+  else:
+    new = conversion.METHODS[method].convert(heads, 1, covariance=covariance)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
   made = sum(x.nbytes for x in new)
   if method == 'svd':
     made += 1024**2 * 8  # The matrix of its eigenvectors.
-  assert traced.peak < made + 9 * 2**20
-
-
-class _Traced:
-  """What Python and numpy hold at most in a `with` block, bytes."""
-
-  def __enter__(self):
-    tracemalloc.start()
-    return self
-
-  def __exit__(self, *_):
-    _, self.peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+  assert peak < made + 9 * 2**20
 
 
 def test_products_of_two_types_by_rows():
