@@ -110,6 +110,17 @@ class T5Config:
       put('num_kv_heads', self.num_heads)
     grouping.group_size(self.num_heads, self.num_kv_heads)
 
+  def kv_heads_of(self, attention: str) -> int:
+    """Returns the key/value heads of the attentions with this name.
+
+    The encoder's are not grouped, section 2.2 of the paper.
+
+    Args:
+      attention: 'attention' is the encoder's, 'self_attention' and
+        'encoder_decoder_attention' are the decoder's.
+    """
+    return self.num_heads if attention == 'attention' else self.num_kv_heads
+
   def to_dict(self) -> dict[str, Any]:
     """Returns the fields as values that JSON can hold."""
     fields = dataclasses.asdict(self)
@@ -139,11 +150,10 @@ def layer_part(cfg: T5Config, name: str) -> nn.Module:
     return layers.Mlp(
         cfg.mlp_dim, cfg.mlp_activations, cfg.dropout_rate, cfg.dtype, name=name
     )
-  # The encoder's is not grouped, section 2.2 of the paper.
   return _ATTENTIONS[name](
       emb_dim=cfg.emb_dim,
       num_heads=cfg.num_heads,
-      num_kv_heads=cfg.num_heads if name == 'attention' else cfg.num_kv_heads,
+      num_kv_heads=cfg.kv_heads_of(name),
       head_dim=cfg.head_dim,
       dtype=cfg.dtype,
       dropout_rate=cfg.dropout_rate,

@@ -10,7 +10,6 @@ decoder's attentions are converted. Loss as in `conversion_methods`.
 
 import argparse
 from collections.abc import Iterator, Mapping
-import dataclasses
 import itertools
 import json
 import pathlib
@@ -19,11 +18,8 @@ import sys
 import tempfile
 from typing import Any
 
-from flax import traverse_util
 import numpy as np
 
-from gqa_t5x import conversion
-from gqa_t5x import network
 from gqa_t5x import number_flags
 from gqa_t5x import pretrained
 from gqa_t5x import provenance
@@ -44,18 +40,11 @@ NUM_KV_HEADS = (4, 2, 1)
 class Study(conversion_methods.Comparison):
   """Losses of conversions of one checkpoint."""
 
-  def loss(self, params: Any, num_kv_heads: int) -> float:
-    config = dataclasses.replace(self.config, num_kv_heads=num_kv_heads)
-    model = network.Transformer(config)
+  def loss(
+      self, params: Any, num_kv_heads: int, only: str | None = None
+  ) -> float:
+    model = self.model(num_kv_heads, only)
     return evaluate.dev_loss(model, params, self.dev)['loss']
-
-  def converted(self, num_kv_heads: int, **options) -> Any:
-    return conversion.convert_params(
-        self.params,
-        num_heads=self.config.num_heads,
-        num_kv_heads=num_kv_heads,
-        **options,
-    )
 
   def measured_on(self, batches: Iterator[Mapping[str, Any]]):
     return calibration.covariances(self.config, self.params, batches)
@@ -76,30 +65,6 @@ class Study(conversion_methods.Comparison):
         drawn = rng.integers(2, self.config.vocab_size, tokens.shape, np.int32)
         batch[name] = np.where(tokens > 1, drawn, tokens)
       yield batch
-
-  def only(self, kind: str, converted: Any) -> Any:
-    """Returns multi-head parameters with one kind of attention converted.
-
-    A converted attention has each key and value head once for every query head
-    of its group, which computes the same.
-
-    Args:
-      kind: a name of `heads_lib.ATTENTIONS`.
-      converted: parameters with fewer key/value heads.
-    """
-    flat = traverse_util.flatten_dict(self.params)
-    new = traverse_util.flatten_dict(converted)
-    for attention in heads_lib.attentions(flat):
-      if attention[-1] != kind:
-        continue
-      kernels = {
-          name: np.asarray(new[(*attention, name, 'kernel')])
-          for name in heads_lib.PROJECTIONS
-      }
-      heads = heads_lib.split(kernels, self.config.num_heads)
-      for name, kernel in heads_lib.join(heads.per_query_head()).items():
-        flat[(*attention, name, 'kernel')] = kernel
-    return traverse_util.unflatten_dict(flat)
 
 
 def translation_text() -> str:
@@ -174,18 +139,21 @@ def _run(args, words: list[str]) -> None:
       for sequences in args.sequences:
         moments = study.measured_on(batches(sequences))
         for k in args.num_kv_heads:
-          params = study.converted(k, method='svd', covariances=moments)
+          params = study.convert(k, method='svd', covariances=moments)
           add('svd', k, study.loss(params, k), text=name, sequences=sequences)
   for method, moments in (
       ('mean', None), ('svd', None), ('svd', study.covariances),
   ):  # pyformat: disable
     for k in args.num_kv_heads:
-      params = study.converted(k, method=method, covariances=moments)
-      facts = {'text': moments and 'pre-training', 'attention': 'both'}
-      add(method, k, study.loss(params, k), **facts)
-      for kind in heads_lib.ATTENTIONS:
-        loss = study.loss(study.only(kind, params), study.config.num_heads)
-        add(method, k, loss, **facts | {'attention': kind})
+      for kind in (None, *heads_lib.ATTENTIONS):
+        params = study.convert(
+            k, only=kind, method=method, covariances=moments
+        )
+        facts = {
+            'text': moments and 'pre-training',
+            'attention': kind or 'both',
+        }
+        add(method, k, study.loss(params, k, kind), **facts)
   # Where somebody's texts lie is of no use to others.
   words = [
       f'{word.partition("=")[0]}=FILE' if word in args.text else word

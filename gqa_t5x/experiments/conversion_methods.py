@@ -27,6 +27,7 @@ import sys
 import time
 from typing import Any
 
+from flax import traverse_util
 import jax
 import numpy as np
 
@@ -55,7 +56,8 @@ _EVAL_BATCH_SIZE = 16
 _EVAL_BATCHES = 16
 
 # A label for each: the method, how heads are grouped, on what it is calibrated,
-# whether uptraining learns from the multi-head model.
+# which kind of attention alone is converted, whether uptraining learns from the
+# multi-head model.
 METHODS = {
     'none': {},
     'mean': {'method': 'mean'},
@@ -71,6 +73,10 @@ METHODS = {
     'svd_calibrated_similarity': {
         'method': 'svd', 'group_by': 'similarity', 'calibrated': True,
     },
+    'mean_self': {'method': 'mean', 'only': 'self_attention'},
+    'mean_cross': {'method': 'mean', 'only': 'encoder_decoder_attention'},
+    'svd_self': {'method': 'svd', 'only': 'self_attention'},
+    'svd_cross': {'method': 'svd', 'only': 'encoder_decoder_attention'},
     'none_distilled': {'distilled': True},
     'mean_distilled': {'method': 'mean', 'distilled': True},
     'svd_distilled': {'method': 'svd', 'distilled': True},
@@ -90,6 +96,20 @@ def _uptraining(checkpoint: str) -> launch.Train:
       ],
       [f'INITIAL_CHECKPOINT_PATH = {checkpoint!r}', 'MODEL_DIR = ""'],
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class OneKindConfig(network.T5Config):
+  """A model that has fewer key/value heads in one kind of attention alone.
+
+  Attributes:
+    grouped: a name of `heads_lib.ATTENTIONS`; the others have N heads.
+  """
+
+  grouped: str = ''
+
+  def kv_heads_of(self, attention: str) -> int:
+    return self.num_kv_heads if attention == self.grouped else self.num_heads
 
 
 class Comparison:
@@ -142,30 +162,41 @@ class Comparison:
       batches[-1] = {name: x[:last] for name, x in batches[-1].items()}
     return batches
 
-  def convert(self, label: str, num_kv_heads: int, seed: int):
-    """Returns the parameters that a cell starts from."""
-    options = dict(METHODS[label])
-    options.pop('distilled', None)
-    if not options:
-      return self.params
-    if options.pop('calibrated', False):
-      options['covariances'] = self.covariances
-    return conversion.convert_params(
+  def model(
+      self, num_kv_heads: int, only: str | None = None
+  ) -> network.Transformer:
+    """Returns a network, with fewer heads in one kind of attention or both."""
+    config = dataclasses.replace(self.config, num_kv_heads=num_kv_heads)
+    if only:
+      config = OneKindConfig(**vars(config), grouped=only)
+    return network.Transformer(config)
+
+  def convert(
+      self, num_kv_heads: int, *, only: str | None = None, **options
+  ) -> Any:
+    """Returns the parameters of `model(num_kv_heads, only)`."""
+    converted = conversion.convert_params(
         self.params,
         num_heads=self.config.num_heads,
         num_kv_heads=num_kv_heads,
-        seed=seed,
         **options,
+    )
+    if not only:
+      return converted
+    flat = traverse_util.flatten_dict(self.params)
+    new = traverse_util.flatten_dict(converted)
+    return traverse_util.unflatten_dict(
+        {path: (new if only in path else flat)[path] for path in flat}
     )
 
   def losses(
       self, label: str, num_kv_heads: int, seed: int, alphas: list[float]
   ) -> Iterator[tuple[float, float]]:
     """Yields (alpha, loss) as uptraining goes on; alphas must ascend."""
-    config = dataclasses.replace(self.config, num_kv_heads=num_kv_heads)
-    model = network.Transformer(config)
+    options = dict(METHODS[label])
+    model = self.model(num_kv_heads, options.get('only'))
     recipe, teacher = self.uptraining.config, None
-    if METHODS[label].get('distilled'):
+    if options.pop('distilled', False):
       recipe = dataclasses.replace(
           recipe,
           teacher_checkpoint=self.checkpoint,
@@ -174,9 +205,12 @@ class Comparison:
     trainer = train_step.trainer_for(model, recipe)
     if recipe.teacher_checkpoint:
       teacher = trainer.place_teacher(self.params)
-    state = trainer.state_from(
-        self.convert(label, num_kv_heads, seed), self.step
-    )
+    if options.pop('calibrated', False):
+      options['covariances'] = self.covariances
+    params = self.params
+    if options:
+      params = self.convert(num_kv_heads, seed=seed, **options)
+    state = trainer.state_from(params, self.step)
     batches = data.train_batches(
         self.uptraining.source.run()['train'],
         self._batch_config(

@@ -5,8 +5,12 @@
 import json
 import types
 
+import flax
+import jax
+import numpy as np
 import pytest
 
+from gqa_t5x import network
 from gqa_t5x.experiments import conversion_methods
 
 
@@ -139,3 +143,43 @@ def test_a_file_of_something_else_is_left_alone(
     run('first', '0', *more)
   assert 'choose another file' in capsys.readouterr().err.splitlines()[-1]
   assert (tmp_path / 'out.json').read_text() == text
+
+
+@pytest.mark.parametrize('kind, other', [
+    ('self_attention', 'encoder_decoder_attention'),
+    ('encoder_decoder_attention', 'self_attention'),
+])
+def test_one_kind_of_attention_shares_heads_and_the_other_keeps_its_own(
+    kind, other
+):
+  """By the multi-head network with the means of two heads, each twice."""
+  config = network.T5Config(
+      vocab_size=32, emb_dim=16, num_heads=4, num_encoder_layers=1,
+      num_decoder_layers=2, head_dim=4, mlp_dim=16, dropout_rate=0.0,
+  )  # pyformat: disable
+  multi_head = network.Transformer(config)
+  tokens = np.random.default_rng(1).integers(2, 32, (2, 7))
+  inputs = (tokens, tokens[:, ::-1], tokens)
+  params = flax.core.unfreeze(
+      multi_head.init(jax.random.key(0), *inputs, enable_dropout=False)
+  )['params']
+  comparison = object.__new__(conversion_methods.Comparison)
+  comparison.params, comparison.config = params, config
+  model = comparison.model(2, kind)
+  converted = comparison.convert(2, method='mean', only=kind)
+
+  def logits(model, params):
+    return model.apply({'params': params}, *inputs, enable_dropout=False)
+
+  got = logits(model, converted)
+  expected = jax.tree.map(np.array, params)
+  for layer in ('layers_0', 'layers_1'):
+    assert converted['decoder'][layer][kind]['key']['kernel'].shape == (16, 8)
+    kept = converted['decoder'][layer][other]['key']['kernel']
+    assert kept is params['decoder'][layer][other]['key']['kernel']
+    for name in ('key', 'value'):
+      kernel = expected['decoder'][layer][kind][name]['kernel']
+      heads = kernel.reshape(16, 2, 2, 4).mean(axis=2)
+      kernel[:] = np.repeat(heads, 2, axis=1).reshape(16, 16)
+  np.testing.assert_allclose(got, logits(multi_head, expected), atol=1e-5)
+  assert np.abs(got - logits(multi_head, params)).max() > 1e-3
