@@ -61,6 +61,13 @@ def check_absent(path: str | os.PathLike) -> None:
     )
 
 
+def free_bytes(path: pathlib.Path) -> int:
+  """Returns what is free on the disk of a path, which may not be there yet."""
+  while not path.exists():
+    path = path.parent
+  return shutil.disk_usage(path).free
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
   """Writes a file in UTF-8, beside, and gives it its name when it is whole.
 

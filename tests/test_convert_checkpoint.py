@@ -251,9 +251,29 @@ def test_space_is_checked_before_writing(tmp_path, monkeypatch):
   message = r'expected [\d,]+ bytes free in .*, got 100;'
   with pytest.raises(UserError, match=message):
     conversion.convert_checkpoint(
-        str(tmp_path / 'mha'), str(tmp_path / 'gqa'), num_kv_heads=2
-    )
+        str(tmp_path / 'mha'), str(tmp_path / 'gqa'), num_kv_heads=2,
+        calibrate=lambda: pytest.fail('the model ran over text before'),
+    )  # pyformat: disable
   assert [p.name for p in tmp_path.iterdir()] == ['mha']
+
+
+def test_what_an_interrupted_command_left_is_room_for_the_next(
+    tmp_path, monkeypatch
+):
+  _save(tmp_path / 'mha')
+  left = tmp_path / 'gqa.gqa_t5x-incomplete'
+  left.mkdir()
+  (left / 'half').write_bytes(bytes(10**6))
+  usage = folders.shutil.disk_usage(tmp_path)
+
+  def full_while_it_is_there(_):
+    return usage._replace(free=0 if (left / 'half').exists() else 10**6)
+
+  monkeypatch.setattr(folders.shutil, 'disk_usage', full_while_it_is_there)
+  conversion.convert_checkpoint(
+      str(tmp_path / 'mha'), str(tmp_path / 'gqa'), num_kv_heads=2
+  )
+  assert not left.exists()
 
 
 def test_a_full_disk(tmp_path, monkeypatch, capsys):

@@ -111,12 +111,7 @@ class Writing:
     """
     tasks, self._tasks = self._tasks, []
     wanted = sum(leaf.nbytes for leaf, _ in tasks)
-    free = shutil.disk_usage(self.folder).free
-    if wanted > free:
-      raise UserError(
-          f'expected {wanted:,} bytes free in {self.folder.parent}, got'
-          f' {free:,}; free some or write elsewhere'
-      )
+    _check_free(self.folder, wanted, storage.free_bytes(self.folder))
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
       futures = [pool.submit(task) for x, task in tasks if not x.is_ordered]
       try:
@@ -143,6 +138,26 @@ def _sync(path: pathlib.Path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def check_space(folder: pathlib.Path, wanted: int) -> None:
+  """Raises UserError if the disk cannot take `wanted` bytes in a new folder.
+
+  What an interrupted command has left beside it counts as free, since it goes
+  before anything is written.
+  """
+  left = 0
+  with contextlib.suppress(FileNotFoundError):  # Another may be writing there.
+    left = sum(p.lstat().st_size for p in beside(folder).rglob('*'))
+  _check_free(folder, wanted, left + storage.free_bytes(folder))
+
+
+def _check_free(folder: pathlib.Path, wanted: int, free: int) -> None:
+  if wanted > free:
+    raise UserError(
+        f'expected {wanted:,} bytes free in {folder.parent}, got {free:,}; free'
+        ' some or write elsewhere'
+    )
 
 
 def beside(folder: pathlib.Path) -> pathlib.Path:

@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 import importlib.util
 import platform
-import shutil
 import sys
 
 import gqa_t5x
@@ -36,15 +35,13 @@ def _doctor(args) -> None:
   import jax
 
   from gqa_t5x import cache_folder
+  from gqa_t5x import storage
 
   try:
     devices = [f'{d.platform} {d.device_kind}' for d in jax.devices()]
   except (RuntimeError, AssertionError) as error:  # Of a backend that is not.
     devices = [f'none, JAX says: {error or type(error).__name__}']
   cache = cache_folder.cache_folder()
-  existing = cache
-  while not existing.exists():
-    existing = existing.parent
   features = {}
   for extra, (what_for, modules) in extras.FEATURES.items():
     features[extra or 'core'] = {
@@ -65,7 +62,7 @@ def _doctor(args) -> None:
       'devices': devices,
       'cores': provenance.cores(),
       'cache_folder': str(cache),
-      'cache_free_bytes': shutil.disk_usage(existing).free,
+      'cache_free_bytes': storage.free_bytes(cache),
       'features': features,
   }
   if args.json:

@@ -3,6 +3,7 @@
 """Converts a checkpoint on disk: one attention of it is in memory at a time."""
 
 from collections.abc import Callable, Mapping
+import math
 import pathlib
 from typing import Any
 
@@ -95,6 +96,13 @@ def convert_checkpoint(
         f' would change with num_kv_heads={num_kv_heads}; choose fewer heads'
         ' or another format'
     )
+  folders.check_space(
+      storage.local_path(target).absolute(),
+      sum(
+          math.prod(changing.get(path, leaf.shape)) * leaf.dtype.itemsize
+          for path, leaf in checked.items()
+      ),
+  )
   if verify:
     opened.source.check_all()
   param_states = None

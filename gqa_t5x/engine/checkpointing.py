@@ -147,7 +147,7 @@ class Checkpoints:
     # Before it begins: when the disk fills, Orbax's and TensorStore's threads
     # print a stack each.
     wanted = sum(x.nbytes for x in jax.tree.leaves((params, opt_state)))
-    if shutil.disk_usage(self._folder).free < wanted:
+    if storage.free_bytes(self._folder) < wanted:
       raise OSError(
           errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder)
       )
