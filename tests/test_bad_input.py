@@ -59,6 +59,11 @@ CASES = [
         'benchmark train --model xxl --against ctranslate2 --batch_size 2',
         "got 'ctranslate2'",
     ),
+    (
+        'benchmark train --model xxl --against hf --batch_size 2'
+        ' --dtype bfloat16',
+        'add --dtype=float32',
+    ),
     ('convert --input gs://b/c --output {new} --num_kv_heads 2', 'gcloud'),
     ('convert --input {ckpt} --output gs://b/c --num_kv_heads 2', 'gcloud'),
     (f"train {MODEL} {PRETRAIN} --gin.MODEL_DIR='gs://b/c'", 'gcloud'),

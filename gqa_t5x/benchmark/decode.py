@@ -321,7 +321,7 @@ def compare_kv_heads(
       or cannot run the model.
   """
   configs = configs_by_kv_heads(config, num_kv_heads)
-  peers_lib.check(peers_lib.DECODE, against)
+  peers_lib.check(peers_lib.DECODE, against, config)
   if against and (
       config.logits_via_embedding or config.dtype != jnp.float32):
     raise UserError(

@@ -39,12 +39,14 @@ def without_pad_and_eos(params: PyTree) -> PyTree:
   return params | {'decoder': params['decoder'] | {'logits_dense': dense}}
 
 
-def check(table: Mapping[str, Any], names: Sequence[str]) -> None:
+def check(
+    table: Mapping[str, Any], names: Sequence[str], config: T5Config
+) -> None:
   """Checks names before anything is made for them.
 
   Raises:
     UserError: if there is no such peer, or it would run on another device than
-      ours.
+      ours, or in another dtype.
   """
   backend = jax.default_backend()
   for name in names:
@@ -56,6 +58,11 @@ def check(table: Mapping[str, Any], names: Sequence[str]) -> None:
       raise UserError(
           f'expected a CPU to time {name} beside ours, since it runs on that,'
           f' got {backend}; set JAX_PLATFORMS=cpu, or leave {name} out'
+      )
+    if name == 'hf' and config.dtype != jnp.float32:
+      raise UserError(
+          'expected float32 to time Hugging Face beside it, got'
+          f' {jnp.dtype(config.dtype).name}; add --dtype=float32'
       )
 
 
@@ -79,7 +86,7 @@ def load(
   Raises:
     UserError: as `check`; or if a peer is not installed.
   """
-  check(table, names)
+  check(table, names, config)
   made = {}
   for name in names:
     try:
@@ -112,11 +119,6 @@ def hf_model(config: T5Config, params: PyTree, folder: pathlib.Path):
   import torch
   import transformers
 
-  if config.dtype != jnp.float32:
-    raise UserError(
-        'expected float32 to time Hugging Face beside it, got'
-        f' {jnp.dtype(config.dtype).name}; add --dtype=float32'
-    )
   torch.set_num_threads(provenance.cores())
   path = folder / 'hf'
   if not path.exists():

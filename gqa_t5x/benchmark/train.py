@@ -116,7 +116,7 @@ def compare_train(
     RuntimeError: if a peer's first loss is another.
   """
   partitioning.check_rows(batch_size, partitioning.make_mesh())
-  peers_lib.check(_PEERS, against)
+  peers_lib.check(_PEERS, against, next(iter(configs.values())))
   shape = {
       'batch_size': batch_size,
       'input_length': input_length,
