@@ -243,6 +243,20 @@ def test_folder_without_a_run(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_quality_against_time_has_our_conversion_and_no_other(
+    results, tmp_path
+):
+  for method in ('svd', 'first'):
+    name = f'GQA-2, {method}'
+    results['models'][name] = results['models']['GQA-2'] | {'method': method}
+  results_lib.save_results(tmp_path, results)
+  _, page = report.write_report(tmp_path)
+  page = page.read_text('utf-8').split('Figure 3.')[1]
+  labels = re.findall(r'>([^<]*)</text>', page.split('</figure>')[0])
+  assert {'MHA', 'GQA-2', 'MQA', 'GQA-2, svd'} <= set(labels)
+  assert 'GQA-2, first' not in labels
+
+
 def test_a_label_ends_within_the_drawing():
   """M, H and A of DejaVu Sans are 0.863, 0.752 and 0.684 em wide, at 12 px."""
   for seconds in np.linspace(0.5, 1.0, 40):
