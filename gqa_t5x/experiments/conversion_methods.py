@@ -40,6 +40,7 @@ from gqa_t5x import pretrained
 from gqa_t5x import provenance
 from gqa_t5x import storage
 from gqa_t5x.conversion import calibration
+from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import launch
@@ -57,7 +58,8 @@ _EVAL_BATCHES = 16
 
 # A label for each: the method, how heads are grouped, on what it is calibrated,
 # which kind of attention alone is converted, whether uptraining learns from the
-# multi-head model.
+# multi-head model, by what its learning rate is multiplied, and by what the
+# shared heads are, while their other sides are divided by it.
 METHODS = {
     'none': {},
     'mean': {'method': 'mean'},
@@ -77,6 +79,14 @@ METHODS = {
     'mean_cross': {'method': 'mean', 'only': 'encoder_decoder_attention'},
     'svd_self': {'method': 'svd', 'only': 'self_attention'},
     'svd_cross': {'method': 'svd', 'only': 'encoder_decoder_attention'},
+    'none_rate_half': {'rate': 0.5},
+    'mean_rate_half': {'method': 'mean', 'rate': 0.5},
+    'svd_rate_half': {'method': 'svd', 'rate': 0.5},
+    'none_rate_double': {'rate': 2.0},
+    'mean_rate_double': {'method': 'mean', 'rate': 2.0},
+    'svd_rate_double': {'method': 'svd', 'rate': 2.0},
+    'svd_scale_half': {'method': 'svd', 'scale': 0.5},
+    'svd_scale_double': {'method': 'svd', 'scale': 2.0},
     'none_distilled': {'distilled': True},
     'mean_distilled': {'method': 'mean', 'distilled': True},
     'svd_distilled': {'method': 'svd', 'distilled': True},
@@ -172,22 +182,38 @@ class Comparison:
     return network.Transformer(config)
 
   def convert(
-      self, num_kv_heads: int, *, only: str | None = None, **options
+      self,
+      num_kv_heads: int,
+      *,
+      only: str | None = None,
+      scale: float = 1.0,
+      **options,
   ) -> Any:
-    """Returns the parameters of `model(num_kv_heads, only)`."""
+    """Returns the parameters of `model(num_kv_heads, only)`.
+
+    Args:
+      num_kv_heads: k.
+      only: a name of `heads_lib.ATTENTIONS`; None is both.
+      scale: multiplies keys and values of the decoder's attentions, and divides
+        queries and outputs, so that nothing computed changes.
+      **options: of `conversion.convert_params`.
+    """
     converted = conversion.convert_params(
         self.params,
         num_heads=self.config.num_heads,
         num_kv_heads=num_kv_heads,
         **options,
     )
-    if not only:
-      return converted
     flat = traverse_util.flatten_dict(self.params)
     new = traverse_util.flatten_dict(converted)
-    return traverse_util.unflatten_dict(
-        {path: (new if only in path else flat)[path] for path in flat}
-    )
+    for path in flat:
+      if only and only not in path:
+        new[path] = flat[path]
+      if heads_lib.is_kernel(path, 'key', 'value'):
+        new[path] = new[path] * scale
+      elif heads_lib.is_kernel(path, 'query', 'out'):
+        new[path] = new[path] / scale
+    return traverse_util.unflatten_dict(new)
 
   def losses(
       self, label: str, num_kv_heads: int, seed: int, alphas: list[float]
@@ -196,6 +222,13 @@ class Comparison:
     options = dict(METHODS[label])
     model = self.model(num_kv_heads, options.get('only'))
     recipe, teacher = self.uptraining.config, None
+    rate = options.pop('rate', 1.0)
+    recipe = dataclasses.replace(
+        recipe,
+        schedule=dataclasses.replace(
+            recipe.schedule, base=rate * recipe.schedule.base
+        ),
+    )
     if options.pop('distilled', False):
       recipe = dataclasses.replace(
           recipe,

@@ -175,11 +175,19 @@ def test_one_kind_of_attention_shares_heads_and_the_other_keeps_its_own(
   expected = jax.tree.map(np.array, params)
   for layer in ('layers_0', 'layers_1'):
     assert converted['decoder'][layer][kind]['key']['kernel'].shape == (16, 8)
-    kept = converted['decoder'][layer][other]['key']['kernel']
-    assert kept is params['decoder'][layer][other]['key']['kernel']
+    np.testing.assert_array_equal(*(
+        x['decoder'][layer][other]['key']['kernel'] for x in (converted, params)
+    ))  # pyformat: disable
     for name in ('key', 'value'):
       kernel = expected['decoder'][layer][kind][name]['kernel']
       heads = kernel.reshape(16, 2, 2, 4).mean(axis=2)
       kernel[:] = np.repeat(heads, 2, axis=1).reshape(16, 16)
   np.testing.assert_allclose(got, logits(multi_head, expected), atol=1e-5)
   assert np.abs(got - logits(multi_head, params)).max() > 1e-3
+  # The scale of a factor is no matter of what is computed.
+  scaled = comparison.convert(2, method='mean', only=kind, scale=2.0)
+  for x in ('key', 'query'):
+    before, after = (p['decoder']['layers_0'][kind][x]['kernel']
+                     for p in (converted, scaled))
+    np.testing.assert_array_equal(after, before * (2 if x == 'key' else 0.5))
+  np.testing.assert_allclose(logits(model, scaled), got, atol=1e-5)
