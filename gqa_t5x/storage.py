@@ -42,13 +42,18 @@ def output_file(path: str | os.PathLike) -> pathlib.Path:
   """Returns where a file is to be written; nothing is made.
 
   Raises:
-    UserError: as `local_path`, and if it is a folder.
+    UserError: as `local_path`, and if it is a folder or a device.
   """
-  found = local_path(path)
+  found = local_path(path).resolve()  # What a link leads to is written.
   if found.is_dir():
     raise UserError(
         f'expected the name of a file to write, got the folder {path}; add a'
         ' name'
+    )
+  if found.exists() and not found.is_file():
+    raise UserError(
+        f'expected the name of a file to write, got {path}, a device or a pipe;'
+        ' choose a name'
     )
   return found
 

@@ -39,6 +39,24 @@ def test_round_trip_keeps_bits_dtypes_and_metadata(tmp_path):
   assert scale.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize('change, message', [
+    ({'config': CONFIG.to_dict() | {'num_kv_heads': 1}},
+     'in the parameters, as its configuration says, .* pass the one'),
+    ({'config': {}}, "a 'config' of T5Config.to_dict, got TypeError"),
+    ({'step': np.int32(3)}, 'metadata of JSON values'),
+])
+@pytest.mark.parametrize('format', ['orbax', 't5x', 't5x-orbax', 'hf'])
+def test_what_could_not_be_loaded_is_not_written(
+    format, change, message, tmp_path
+):
+  with pytest.raises(UserError, match=message):
+    checkpoints.save_checkpoint(
+        str(tmp_path / 'checkpoint_3'), _params(), format=format,
+        metadata=METADATA | change,
+    )  # pyformat: disable
+  assert not any(tmp_path.iterdir())
+
+
 def test_existing_folder_is_not_overwritten(tmp_path):
   (tmp_path / 'mine').write_text('precious')
   with pytest.raises(UserError, match='exists already; remove it'):

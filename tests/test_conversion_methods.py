@@ -5,8 +5,10 @@ theory says that, and measured against errors worked out from scratch."""
 
 import dataclasses
 import errno
+import hashlib
 import os
 import tempfile
+import threading
 import tracemalloc
 
 from flax import traverse_util
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gqa_t5x import checkpoints
 from gqa_t5x import conversion
 from gqa_t5x import network
 from gqa_t5x import pretrained
@@ -456,12 +459,10 @@ def test_scaled_mean_by_hand():
 def test_calibration_text(tmp_path):
   pytest.importorskip('sentencepiece')
   vocabulary = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
-  path = tmp_path / 'text'
-  path.write_text('a b c d e f g h ' * 200)
   made = list(
       calibration_text.batches(
-          str(path), vocabulary, vocab_size=4096, num_sequences=5,
-          inputs_length=64,
+          'a b c d e f g h ' * 200, vocabulary, vocab_size=4096,
+          num_sequences=5, inputs_length=64,
       )
   )  # pyformat: disable
   batch = made[0]
@@ -477,14 +478,41 @@ def test_calibration_text(tmp_path):
   shifted = np.where(targets == 1, 0, targets)[:-1]
   np.testing.assert_array_equal(batch['decoder_input_tokens'][0, 1:], shifted)
   with pytest.raises(UserError, match='check --calibration_data'):
-    list(calibration_text.batches('nowhere', vocabulary, vocab_size=4096))
-  (tmp_path / 'empty').write_text('')
-  with pytest.raises(UserError, match='no text'):
-    list(
-        calibration_text.batches(
-            str(tmp_path / 'empty'), vocabulary, vocab_size=4096
-        )
-    )
+    calibration_text.read(str(tmp_path / 'nowhere'))
+  with pytest.raises(UserError, match='got 0 letters; pass another'):
+    list(calibration_text.batches('', vocabulary, vocab_size=4096))
+
+
+def test_calibration_text_that_can_be_read_once_is_told_by_its_hash(tmp_path):
+  pytest.importorskip('sentencepiece')
+  text = 'One may pass what another program writes. ' * 20
+  os.mkfifo(tmp_path / 'pipe')
+  writer = threading.Thread(target=(tmp_path / 'pipe').write_text, args=[text])
+  writer.start()
+  _, about = calibration_text.covariances(
+      pretrained.CHECKPOINT_PATH, str(tmp_path / 'pipe'), None, num_sequences=2
+  )
+  writer.join()
+  assert about['text_sha256'] == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda b: {k: v[:1] for k, v in b.items()}, 'of one shape'),
+    (lambda b: b | {'encoder_input_tokens': b['encoder_input_tokens'] + 99999},
+     'tokens below 4096, got'),
+])
+def test_calibration_batches_that_are_not_the_models(change, message):
+  params, metadata = checkpoints.load_checkpoint(pretrained.CHECKPOINT_PATH)
+  config = network.T5Config(**metadata['config'])
+  batch = {
+      name: np.full((2, 8), 7, np.int32)
+      for name in (
+          'encoder_input_tokens', 'decoder_input_tokens',
+          'decoder_target_tokens',
+      )
+  }  # pyformat: disable
+  with pytest.raises(ValueError, match=message):
+    calibration.covariances(config, params, [batch, change(batch)])
 
 
 @pytest.mark.parametrize('name', ['query', 'key', 'value', 'out'])

@@ -257,6 +257,26 @@ def test_space_is_checked_before_writing(tmp_path, monkeypatch):
   assert [p.name for p in tmp_path.iterdir()] == ['mha']
 
 
+def test_space_is_checked_for_heads_that_are_repeated(tmp_path, monkeypatch):
+  _save(tmp_path / 'mha')
+
+  def asked(format):  # pylint: disable=redefined-builtin
+    found = []
+    monkeypatch.setattr(
+        folders, '_check_free', lambda folder, wanted, _: found.append(wanted)
+    )
+    conversion.convert_checkpoint(
+        str(tmp_path / 'mha'), str(tmp_path / format), num_kv_heads=1,
+        format=format,
+    )  # pyformat: disable
+    # Before anything is read, and of what is about to be written.
+    early, late = found
+    assert early == late
+    return early
+
+  assert asked('hf') > asked('orbax')
+
+
 def test_what_an_interrupted_command_left_is_room_for_the_next(
     tmp_path, monkeypatch
 ):
@@ -294,10 +314,12 @@ def test_a_full_disk(tmp_path, monkeypatch, capsys):
   assert [p.name for p in tmp_path.iterdir()] == ['mha']
 
 
-def test_wrong_shapes_are_named(tmp_path):
+def test_wrong_shapes_are_named(tmp_path, monkeypatch):
   params = hf_reference.random_params(CONFIG, 0)
   params['decoder']['layers_0']['mlp']['wo']['kernel'] = np.zeros((5, 6))
-  _save(tmp_path / 'mha', params=params)
+  with monkeypatch.context() as patch:  # By another program.
+    patch.setattr(checkpoints.names, 'check_shapes', lambda *_: None)
+    _save(tmp_path / 'mha', params=params)
   with pytest.raises(
       UserError,
       match=r'decoder/layers_0/mlp/wo/kernel of shape \(5, 7\).*got \(5, 6\)',

@@ -14,6 +14,8 @@ import subprocess
 import pytest
 
 from gqa_t5x import pretrained
+from gqa_t5x import storage
+from gqa_t5x.errors import UserError
 from tests import torture
 
 # The command is run, has more space, and is run again.
@@ -29,6 +31,18 @@ _READ_ONLY = """
 mount -t tmpfs none "$DISK" && mount -o remount,ro "$DISK" || exit 77
 exec "$@"
 """
+
+
+def test_files_are_written_where_links_lead_and_over_nothing_else(tmp_path):
+  (tmp_path / 'there').write_text('old')
+  (tmp_path / 'link').symlink_to('there')
+  storage.write_text(tmp_path / 'link', 'new')
+  assert (tmp_path / 'link').is_symlink()
+  assert (tmp_path / 'there').read_text() == 'new'
+  os.mkfifo(tmp_path / 'pipe')
+  with pytest.raises(UserError, match='a device or a pipe; choose a name'):
+    storage.write_text(tmp_path / 'pipe', 'new')
+  assert (tmp_path / 'pipe').is_fifo()
 
 
 @functools.cache

@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping
 import concurrent.futures
+import json
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -200,8 +201,9 @@ def save_checkpoint(
       formats only.
 
   Raises:
-    UserError: if the format is unknown, the folder exists, there is no space
-      or, for t5x's formats, it is not named for the step.
+    UserError: if the format is unknown, the folder exists, there is no space,
+      the configuration is none or does not fit, or, for t5x's formats, the
+      folder is not named for the step.
   """
   write_checkpoint(
       path,
@@ -255,6 +257,17 @@ def write_checkpoint(
         f"expected a 'step' in the metadata, which format={format!r} holds, got"
         ' none; add it'
     )
+  try:
+    config = T5Config(**metadata['config'])
+    json.dumps(metadata)
+  except (KeyError, TypeError) as error:
+    raise UserError(
+        "expected metadata of JSON values with a 'config' of T5Config.to_dict,"
+        f' got {type(error).__name__}: {error}; mend it'
+    ) from error
+  names.check_shapes(
+      params, config, 'the parameters', 'pass the one that they are of'
+  )
   if param_states is not None and format not in OF_T5X:
     raise UserError(
         f'format={format!r} holds no optimizer state of t5x; choose t5x or'

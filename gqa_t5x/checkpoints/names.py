@@ -106,7 +106,12 @@ def _layer(config: T5Config, stack: str) -> Iterator[tuple[Path, Array]]:
     )
 
 
-def check_shapes(flat: Mapping[Path, Any], config: T5Config, where) -> None:
+def check_shapes(
+    flat: Mapping[Path, Any],
+    config: T5Config,
+    where: Any,
+    rest: str = 'the checkpoint is damaged or of another model',
+) -> None:
   """Raises UserError for an array of the model that is missing or misshapen.
 
   Further arrays are nobody's business here.
@@ -115,12 +120,12 @@ def check_shapes(flat: Mapping[Path, Any], config: T5Config, where) -> None:
     flat: parameters by path.
     config: of the model.
     where: the checkpoint's folder, for the message.
+    rest: of the message.
   """
   for path, array in arrays(config).items():
     got = tuple(flat[path].shape) if path in flat else 'none'
     if got != array.shape:
       raise UserError(
           f'expected {"/".join(path)} of shape {array.shape} in {where}, as its'
-          f' configuration says, got {got}; the checkpoint is damaged or of'
-          ' another model'
+          f' configuration says, got {got}; {rest}'
       )

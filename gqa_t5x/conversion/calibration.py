@@ -19,6 +19,7 @@ import functools
 import gc
 import tempfile
 from typing import Any, NamedTuple
+import weakref
 
 from flax import linen as nn
 import jax
@@ -56,10 +57,8 @@ class _Arrays:
     self._shape = shape
     self._size = int(np.prod(shape))
     self._file = tempfile.TemporaryFile()
+    weakref.finalize(self, self._file.close)
     self._count = 0
-
-  def __del__(self):
-    self._file.close()
 
   def __len__(self) -> int:
     return self._count
@@ -134,7 +133,8 @@ def covariances(
     {path of the attention: its Covariance}.
 
   Raises:
-    ValueError: if there are no tokens.
+    ValueError: if there are no tokens, the model has not as many, or batches
+      have several shapes.
   """
   # What is measured should not be rounded.
   config = dataclasses.replace(config, dtype=jnp.float32)
@@ -148,8 +148,16 @@ def covariances(
   )  # pyformat: disable
   if not any(map(jnp.any, inputs)) or not any(map(jnp.any, targets)):
     raise ValueError('expected calibration batches with tokens, got none')
-
+  if len(shapes := {(x.shape, y.shape) for x, y in zip(inputs, tokens)}) > 1:
+    raise ValueError(
+        f'expected calibration batches of one shape, got {sorted(shapes)}'
+    )
   table = params['token_embedder']['embedding']
+  largest = max(int(x.max()) for x in (*inputs, *tokens))
+  if largest >= table.shape[0]:
+    raise ValueError(
+        f'expected tokens below {table.shape[0]}, got {largest}'
+    )
   encoder, decoder = params['encoder'], params['decoder']
   masks = [network.key_mask(x) for x in inputs]
   run = functools.partial(_run, config)

@@ -60,7 +60,7 @@ def covariances(
     metadata.
 
   Raises:
-    UserError: as `batches`, and if the vocabulary is not known.
+    UserError: as `read` and `batches`, and if the vocabulary is not known.
   """
   opened = checkpoints.open_checkpoint(checkpoint)
   config = network.T5Config(**opened.metadata['config'])
@@ -83,12 +83,12 @@ def covariances(
       sha256=pieces.sha256,
       how=how,
   )
-  used = 0
+  text, used = read(path), 0
 
   def counted():
     nonlocal used
     for batch in batches(
-        path, pieces, vocab_size=config.vocab_size, num_sequences=num_sequences
+        text, pieces, vocab_size=config.vocab_size, num_sequences=num_sequences
     ):
       used += int(batch['decoder_target_tokens'].any(axis=1).sum())
       yield batch
@@ -98,13 +98,13 @@ def covariances(
   )
   return found, {
       'text': 'default' if path is None else pathlib.Path(path).name,
-      'text_sha256': hashlib.sha256(_read(path).encode()).hexdigest(),
+      'text_sha256': hashlib.sha256(text.encode()).hexdigest(),
       'sequences': used,
   }
 
 
 def batches(
-    path: str | None,
+    text: str,
     vocabulary: text_generation.Vocabulary,
     *,
     vocab_size: int,
@@ -115,8 +115,7 @@ def batches(
   """Yields batches for `calibration.covariances`.
 
   Args:
-    path: UTF-8 text; None takes `default_text`. Pieces of it are drawn evenly
-      from beginning to end.
+    text: of which pieces are drawn evenly from beginning to end.
     vocabulary: of the checkpoint.
     vocab_size: V of the checkpoint; the sentinels are the vocabulary's last.
     num_sequences: most sequences that are used.
@@ -128,8 +127,7 @@ def batches(
     decoder_target_tokens [B, T].
 
   Raises:
-    UserError: if there is no such text, too little of it, or the vocabulary
-      does not fit.
+    UserError: if there is too little text, or the vocabulary does not fit.
   """
   if vocabulary.size > vocab_size:
     raise UserError(
@@ -137,9 +135,12 @@ def batches(
         '; pass the one it was trained with as --vocabulary'
     )
   raw = span_corruption.raw_length(inputs_length)
-  tokens = np.asarray(vocabulary.encode(_read(path)), np.int32)
+  tokens = np.asarray(vocabulary.encode(text), np.int32)
   if len(tokens) < 2:
-    raise UserError(f'{path} has no text to calibrate with; pass another file')
+    raise UserError(
+        f'expected text to calibrate with, got {len(text)} letters; pass'
+        ' another file'
+    )
   starts = np.arange(0, max(len(tokens) - raw, 0) + 1, raw)
   chosen = np.linspace(0, len(starts) - 1, num_sequences).astype(int)
   starts = starts[np.unique(chosen)]
@@ -169,7 +170,12 @@ def batches(
     yield made
 
 
-def _read(path: str | None) -> str:
+def read(path: str | None) -> str:
+  """Returns the text of a file in UTF-8, or `default_text` where it is None.
+
+  Raises:
+    UserError: if there is no such file, or it is of something else.
+  """
   if path is None:
     return default_text()
   try:

@@ -18,6 +18,7 @@ from gqa_t5x import storage
 from gqa_t5x.checkpoints import folders
 from gqa_t5x.checkpoints import hf
 from gqa_t5x.checkpoints import lazy
+from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.conversion import optimizer_slots
 from gqa_t5x.conversion import params as params_lib
 from gqa_t5x.errors import UserError
@@ -98,10 +99,7 @@ def convert_checkpoint(
     )
   folders.check_space(
       storage.local_path(target).absolute(),
-      sum(
-          math.prod(changing.get(path, leaf.shape)) * leaf.dtype.itemsize
-          for path, leaf in checked.items()
-      ),
+      _num_bytes(checked, changing, has_all_heads=format == 'hf'),
   )
   if verify:
     opened.source.check_all()
@@ -182,6 +180,28 @@ def _check_apart(source: str, target: str) -> None:
         f'the target {target} {where} the source; choose another folder, the'
         ' source is left as it is'
     )
+
+
+def _num_bytes(
+    leaves: Mapping[Path, lazy.LazyArray],
+    changing: Mapping[Path, tuple[int, ...]],
+    *,
+    has_all_heads: bool,
+) -> int:
+  """Returns what parameters take, some in other shapes than now.
+
+  Args:
+    leaves: by path, as they are.
+    changing: shapes of some of them.
+    has_all_heads: whether key/value heads are repeated for each query head.
+  """
+  total = 0
+  for path, leaf in leaves.items():
+    shape = changing.get(path, leaf.shape)
+    if has_all_heads and heads_lib.is_kernel(path, 'key', 'value'):
+      shape = leaves[(*path[:-2], 'query', 'kernel')].shape
+    total += math.prod(shape) * leaf.dtype.itemsize
+  return total
 
 
 def _finite(path: Path, leaf, source: str) -> lazy.LazyArray:

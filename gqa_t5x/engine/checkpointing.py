@@ -8,6 +8,7 @@ files. A step that is damaged is set aside in MODEL_DIR/damaged.
 """
 
 import errno
+import math
 import logging
 import os
 import shutil
@@ -62,6 +63,7 @@ class Checkpoints:
               keep_checkpoints_without_metrics=False,
           )
       )
+    self._best_metric = best_metric
     self._folder = storage.local_path(model_dir).absolute()
     self._manager = ocp.CheckpointManager(
         self._folder / 'checkpoints',
@@ -151,6 +153,9 @@ class Checkpoints:
       raise OSError(
           errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder)
       )
+    best = (metrics or {}).get(self._best_metric)
+    if best is not None and not math.isfinite(best):
+      metrics = None  # Orbax takes NaN for the best, and drops what was.
     self._manager.save(
         step,
         args=ocp.args.Composite(

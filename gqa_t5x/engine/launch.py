@@ -29,6 +29,7 @@ from gqa_t5x import sizes
 from gqa_t5x import storage
 from gqa_t5x import vocabularies
 from gqa_t5x.engine import cache
+from gqa_t5x.engine import checkpointing
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import partitioning
@@ -181,6 +182,8 @@ class Train(_Job):
           f' {tuple(self.source.splits)}; add it, or set best_metric to None'
       )
     initial = self.config.initial_checkpoint
+    if checkpointing.best_or_latest(self.config.model_dir) is not None:
+      initial = None  # The run goes on from its own.
     teacher = self.config.teacher_checkpoint
     if cache.has_seqio() and not self.source.only_cached:
       # Before anything is tokenized for them.

@@ -146,7 +146,9 @@ def train(
       {'model': model.config.to_dict(), 'train': dataclasses.asdict(config)}
       | {'data': dict(describe or {})}
   )
-  params, origin = _load_initial(model, config)
+  params, origin = None, {}
+  if checkpointing.best_or_latest(config.model_dir) is None:
+    params, origin = _load_initial(model, config)
   teacher = None
   if config.teacher_checkpoint:
     teacher, _ = _load_fitting(

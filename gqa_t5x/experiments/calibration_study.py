@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 import itertools
 import json
 import pathlib
+import re
 import shlex
 import sys
 import tempfile
@@ -51,7 +52,7 @@ class Study(conversion_methods.Comparison):
 
   def text_batches(self, path: str | None, num_sequences: int):
     return calibration_text.batches(
-        path,
+        calibration_text.read(path),
         text_generation.Vocabulary(pretrained.VOCABULARY_PATH),
         vocab_size=self.config.vocab_size,
         num_sequences=num_sequences,
@@ -137,10 +138,14 @@ def _run(args, words: list[str]) -> None:
       texts[name] = lambda n, path=path: study.text_batches(path, n)
     for name, batches in texts.items():
       for sequences in args.sequences:
-        moments = study.measured_on(batches(sequences))
+        made = list(batches(sequences))
+        facts = {'text': name, 'sequences': sequences, 'used_sequences': sum(
+            int(x['decoder_target_tokens'].any(axis=1).sum()) for x in made
+        )}  # pyformat: disable
+        moments = study.measured_on(made)
         for k in args.num_kv_heads:
           params = study.convert(k, method='svd', covariances=moments)
-          add('svd', k, study.loss(params, k), text=name, sequences=sequences)
+          add('svd', k, study.loss(params, k), **facts)
   for method, moments in (
       ('mean', None), ('svd', None), ('svd', study.covariances),
   ):  # pyformat: disable
@@ -156,9 +161,10 @@ def _run(args, words: list[str]) -> None:
         add(method, k, study.loss(params, k, kind), **facts)
   # Where somebody's texts lie is of no use to others.
   words = [
-      f'{word.partition("=")[0]}=FILE' if word in args.text else word
+      re.sub(r'(?s)=.*', '=FILE', word) if word in args.text
+      else re.sub(r'(?s)(--text=[^=]*)=.*', r'\1=FILE', word)
       for word in words
-  ]
+  ]  # pyformat: disable
   report = {
       'command': 'python -m gqa_t5x.experiments.calibration_study '
       + shlex.join(words),

@@ -39,8 +39,10 @@ from gqa_t5x import number_flags
 from gqa_t5x import pretrained
 from gqa_t5x import provenance
 from gqa_t5x import storage
+from gqa_t5x import vocabularies
 from gqa_t5x.conversion import calibration
 from gqa_t5x.conversion import heads as heads_lib
+from gqa_t5x.engine import cache
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import launch
@@ -127,18 +129,34 @@ class Comparison:
 
   def __init__(self, checkpoint: str, calibration_sequences: int):
     self.checkpoint = checkpoint
-    self.params, metadata = checkpoints.load_checkpoint(checkpoint)
+    opened = checkpoints.open_checkpoint(checkpoint)
+    self.params, metadata = opened.read_params(), opened.metadata
     self.config = network.T5Config(**metadata['config'])
     self.config = dataclasses.replace(self.config, dropout_rate=0.0)
+    if metadata['step'] is None:
+      raise UserError(
+          f'expected a checkpoint that tells its step, of which alpha is a'
+          f' share, got {checkpoint}; choose one of gqa-t5x train or t5x'
+      )
     self.step = int(metadata['step'])
     self.calibration_sequences = calibration_sequences
     self.made_from = {
         'checkpoint': pathlib.Path(checkpoint).name,
+        'checkpoint_sha256': opened.source.source_hash(),
         'calibration_sequences': calibration_sequences,
         'loss': LOSS,
         'corpus_sha256': corpus.corpus_fingerprint()['sha256'],
     }
     self.uptraining = _uptraining(checkpoint)
+    (folder,) = self._dev_source().run()['validation']
+    meta = cache.read_meta(pathlib.Path(folder))
+    vocabularies.check(
+        checkpoint,
+        metadata,
+        size=meta['vocab_size'],
+        sha256=meta['vocabulary_sha256'],
+        how='choose a checkpoint of the vocabulary that ships',
+    )
     self.dev = self._eval_batches('validation', _EVAL_BATCHES)
 
   def _batch_config(self, batch_size, **options) -> data.BatchConfig:
@@ -147,11 +165,13 @@ class Comparison:
         batch_size, lengths['inputs'], lengths['targets'], **options
     )
 
-  def _eval_batches(self, split: str, count: int) -> list[data.Batch]:
-    source = dataclasses.replace(
+  def _dev_source(self) -> launch.Cache:
+    return dataclasses.replace(
         self.uptraining.source, mixture_or_task_name=_DEV_TASK
     )
-    (folder,) = source.run()[split]
+
+  def _eval_batches(self, split: str, count: int) -> list[data.Batch]:
+    (folder,) = self._dev_source().run()[split]
     batches = data.eval_batches(folder, self._batch_config(_EVAL_BATCH_SIZE))
     return list(itertools.islice(batches, count))
 
@@ -167,9 +187,8 @@ class Comparison:
     """Returns text of pre-training; none of it is validation text."""
     count = -(-num_sequences // _EVAL_BATCH_SIZE)
     batches = self._eval_batches('train', count)
-    last = num_sequences % _EVAL_BATCH_SIZE
-    if last:
-      batches[-1] = {name: x[:last] for name, x in batches[-1].items()}
+    for x in batches[-1].values():  # Padding, so that all have one shape.
+      x[num_sequences - (len(batches) - 1) * _EVAL_BATCH_SIZE :] = 0
     return batches
 
   def model(
@@ -375,7 +394,10 @@ def main(argv: list[str] | None = None) -> None:
       report = _read_report(storage.local_path(args.output))
       storage.write_text(args.figure, figure(report['cells']))
     else:
-      _run(args, sys.argv[1:] if argv is None else argv)
+      path = storage.output_file(args.output)  # Before anything is measured.
+      path.parent.mkdir(parents=True, exist_ok=True)
+      with storage.locked(path.with_name(f'.{path.name}.lock')):
+        _run(path, args, sys.argv[1:] if argv is None else argv)
   except (UserError, OSError) as error:
     parser.error(str(error))
 
@@ -388,9 +410,8 @@ def _read_report(path: pathlib.Path) -> dict[str, Any]:
   return report
 
 
-def _run(args, words: list[str]) -> None:
+def _run(path: pathlib.Path, args, words: list[str]) -> None:
   """Adds the cells that are missing to a report."""
-  path = storage.output_file(args.output)  # Before anything is measured.
   partitioning.use_cpu_cores()
   comparison = Comparison(args.checkpoint, args.calibration_sequences)
   for k in args.num_kv_heads:
@@ -399,9 +420,10 @@ def _run(args, words: list[str]) -> None:
   if path.exists():
     report = _read_report(path)
     for name, value in comparison.made_from.items():
-      if report.get(name) != value:
+      # Older reports lack some.
+      if report.setdefault(name, value) != value:
         raise UserError(
-            f'{path} has cells of {name} {report.get(name)!r}, not {value!r};'
+            f'{path} has cells of {name} {report[name]!r}, not {value!r};'
             ' choose another file'
         )
   if 'command' in report:

@@ -5,6 +5,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -226,6 +227,22 @@ def test_initial_checkpoint_of_another_model_is_refused(tmp_path, batches):
   assert not (tmp_path / 'run').exists()
 
 
+def test_a_run_goes_on_without_what_it_began_with(tmp_path, batches):
+  """The run that made that may have removed the step since."""
+  model = conftest.make_model()
+  params = trainer_of(model).initial_state(0).params
+  metadata = {'config': model.config.to_dict(), 'step': 10}
+  checkpoints.save_checkpoint(tmp_path / 'init', params, metadata=metadata)
+  config = make_config(
+      tmp_path / 'run', initial_checkpoint=str(tmp_path / 'init'),
+      total_steps=11,
+  )  # pyformat: disable
+  train.train(model, config, batches)
+  shutil.rmtree(tmp_path / 'init')
+  longer = dataclasses.replace(config, total_steps=12)
+  assert int(train.train(model, longer, batches).step) == 12
+
+
 def test_other_run_in_the_folder_is_refused(tmp_path, batches):
   model = conftest.make_model()
   train.train(model, make_config(tmp_path, total_steps=1), batches)
@@ -256,6 +273,23 @@ def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches):
   best = checkpointing.best_or_latest(str(tmp_path), 'f1', 'max')
   assert os.path.basename(best) == '2'
   assert os.path.basename(checkpointing.best_or_latest(str(tmp_path))) == '4'
+
+
+def test_a_score_that_is_no_number_is_not_the_best(tmp_path, batches):
+  scores = iter([0.3, 0.9, float('nan'), 0.5])
+  config = make_config(
+      tmp_path,
+      total_steps=4,
+      eval_every=1,
+      checkpoint_every=1,
+      keep=1,
+      best_metric='f1',
+      best_mode='max',
+  )
+  train.train(
+      conftest.make_model(), config, batches, lambda *_: {'f1': next(scores)}
+  )
+  assert sorted(os.listdir(tmp_path / 'checkpoints')) == ['2', '4']
 
 
 @pytest.mark.parametrize('start', [100, 101])

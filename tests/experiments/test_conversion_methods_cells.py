@@ -10,7 +10,11 @@ import jax
 import numpy as np
 import pytest
 
+from gqa_t5x import checkpoints
 from gqa_t5x import network
+from gqa_t5x import pretrained
+from gqa_t5x import storage
+from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import conversion_methods
 
 
@@ -106,6 +110,37 @@ def test_cells_of_another_kind_are_refused(
     run('second', '0.1', *words)
   error = capsys.readouterr().err
   assert message in error and 'choose another file' in error
+
+
+def test_a_report_is_one_programs_at_a_time(run, tmp_path, capsys):
+  with storage.locked(tmp_path / '.out.json.lock'):
+    with pytest.raises(SystemExit):
+      run('first', '0')
+  assert 'another program is writing to' in capsys.readouterr().err
+  assert not _Comparison.asked
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'step': None}, 'that tells its step'),
+    ({'vocabulary_sha256': 'ab' * 32}, 'expected the vocabulary that'),
+])
+def test_a_checkpoint_of_something_else_is_refused(
+    change, message, tmp_path, monkeypatch
+):
+  params, metadata = checkpoints.load_checkpoint(pretrained.CHECKPOINT_PATH)
+  path = str(tmp_path / 'other')
+  checkpoints.save_checkpoint(path, params, metadata=metadata | change)
+  made_for = metadata['vocabulary_sha256']
+  cached = types.SimpleNamespace(run=lambda: {'validation': ('folder',)})
+  monkeypatch.setattr(
+      conversion_methods.Comparison, '_dev_source', lambda _: cached
+  )
+  monkeypatch.setattr(
+      conversion_methods.cache, 'read_meta',
+      lambda _: {'vocab_size': 4096, 'vocabulary_sha256': made_for},
+  )  # pyformat: disable
+  with pytest.raises(UserError, match=message):
+    conversion_methods.Comparison(path, 8)
 
 
 def test_heads_that_do_not_divide_are_refused_before_any_cell(run, capsys):
