@@ -106,10 +106,8 @@ def plan(
   prefill = seconds(prefill_bytes, prefill_flops)
   step = seconds(step_bytes, step_flops)
   total = prefill + output_length * step
-  is_figure_6 = (
-      config.num_heads == 64 and config.emb_dim == 4096
-      and (input_length, output_length) == (2048, 512)
-  )  # pyformat: disable
+  shapes = config.num_heads, config.emb_dim, input_length, output_length
+  is_figure_6 = shapes == paper.FIGURE_6_SHAPES
   return Plan(
       num_kv_heads=config.num_kv_heads,
       cache_bytes_per_token=sizes.cache_bytes_per_token(config),

@@ -10,14 +10,20 @@ from gqa_t5x.errors import UserError
 
 
 # Arguments of `gqa_t5x.decoding.temperature_sample` and `beam_search`, which
-# have their defaults.
+# have their defaults; a test compares.
 _DECODING_OPTIONS = {
-    'temperature': float,
-    'top_k': int,
-    'top_p': float,
-    'seed': number_flags.seed,
-    'num_beams': int,
-    'length_penalty': float,
+    'temperature': (float, 'sample: divides the logits (default: 1)'),
+    'top_k': (int, 'sample: only from the K likeliest (default: 0, from all)'),
+    'top_p': (
+        float,
+        'sample: only from the likeliest that make up this share (default: 1)',
+    ),
+    'seed': (number_flags.seed, 'sample: of the random numbers (default: 0)'),
+    'num_beams': (int, 'beam: hypotheses a line (default: 4)'),
+    'length_penalty': (
+        float,
+        'beam: the higher, the longer the output (default: 0.6)',
+    ),
 }
 
 
@@ -55,8 +61,8 @@ def add_commands(add) -> None:
       default='greedy',
       help='greedy (default), sample or beam; the flags below are theirs',
   )
-  for flag, kind in _DECODING_OPTIONS.items():
-    command.add_argument(f'--{flag}', type=kind)
+  for flag, (kind, meaning) in _DECODING_OPTIONS.items():
+    command.add_argument(f'--{flag}', type=kind, help=meaning)
 
 
 def _generate(args) -> None:

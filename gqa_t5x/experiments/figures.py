@@ -13,6 +13,8 @@ import math
 import re
 from collections.abc import Sequence
 
+from gqa_t5x.experiments import paper
+
 WIDTH, HEIGHT = 360, 250  # About a phone's width: text is never scaled down.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 348, 18, 206  # The plot's area.
 _MARKED = 12  # Curves of more points have no marks.
@@ -281,7 +283,7 @@ def standalone(drawings: Sequence[str]) -> str:
 def of_benchmark(found: dict) -> str:
   """Returns a figure like the paper's Figure 6, as a file of its own.
 
-  Each shape has a drawing.
+  Each shape has a drawing, and those of the paper's Figure 6 have its beside.
 
   Args:
     found: what `gqa-t5x benchmark decode --json` printed.
@@ -290,7 +292,8 @@ def of_benchmark(found: dict) -> str:
     KeyError: if it is something else.
   """
   most = found['config']['num_heads']
-  by_shape = {}
+  width = found['config'].get('emb_dim')
+  by_shape, is_papers = {}, False
   for name, row in found['rows'].items():
     heads, seconds = row['num_kv_heads'], row['seconds_per_sample']
     kind = {most: 'mha', 1: 'mqa'}.get(heads, 'gqa')
@@ -301,9 +304,16 @@ def of_benchmark(found: dict) -> str:
     by_shape.setdefault(shape, []).append(Point(
         name.split(', ')[0], kind if name.startswith('K=') else 'peer', 0,
         seconds, f'{seconds:.3g}'))
+    lengths = row['input_length'], row['output_length']
+    is_papers |= (most, width, *lengths) == paper.FIGURE_6_SHAPES
   if not by_shape:
     raise KeyError('rows')
+  drawn = dict(by_shape)
+  if is_papers:
+    drawn['paper, TPU v4, digitised; input 2048, output 512'] = [
+        Point(f'K={k}', {64: 'mha', 1: 'mqa'}.get(k, 'gqa'), 0, x, f'{x:.2f}')
+        for k, x in sorted(paper.FIGURE_6.items(), reverse=True)]
   return standalone([
       bars(points, title='Time per sample of each number of key/value heads',
            x_label=shape, y_label='seconds per sample')
-      for shape, points in by_shape.items()])
+      for shape, points in drawn.items()])

@@ -131,6 +131,8 @@ FIGURE_5 = {
 # Figure 6: XXL, input 2048, output 512: key/value heads -> seconds a sample.
 FIGURE_6_SOURCE = DIGITISED
 FIGURE_6 = {1: 0.50, 4: 0.48, 8: 0.52, 16: 0.60, 32: 0.80, 64: 2.52}
+# Query heads, width, tokens in and out of it.
+FIGURE_6_SHAPES = (64, 4096, 2048, 512)
 # Its two horizontal lines, digitised apart from the curve's ends.
 FIGURE_6_LINES = {'MHA': 2.53, 'MQA': 0.49}
 FIGURE_6_NOTE = (

@@ -9,12 +9,14 @@ data sets. docs/tpu.md has the steps before them.
 from collections.abc import Callable, Iterator
 import dataclasses
 
-_GIN = 'gqa_t5x/gin_configs/experiments/'
+_GIN = 'gqa_t5x/gin_configs/'
 _PUBLIC = 'gs://t5-data/pretrained_models/t5x/t5_1_1_{}/checkpoint_1000000'
 _TASKS = (
     'cnn_dailymail', 'arxiv', 'pubmed', 'media_sum', 'multi_news',
     'wmt14_en_de', 'trivia_qa',
 )  # pyformat: disable
+# At 2,048 input tokens; the others have 512.
+_LONG = ('arxiv', 'pubmed', 'media_sum', 'multi_news', 'trivia_qa')
 _ABLATION_TASKS = ('cnn_dailymail', 'multi_news', 'trivia_qa')
 _LONG_TASKS = ('arxiv', 'pubmed', 'media_sum', 'multi_news')
 _XXL = {'NUM_PARTITIONS': 8, 'trainer.Trainer.num_microbatches': 8}
@@ -25,12 +27,30 @@ _UPTRAIN = {
 }
 
 
+# TPUv3 chip-days of the 1,000,000 steps of pre-training: 20 times what the
+# paper gives for uptraining XXL by 5%; Large's in proportion to operations.
+_PRETRAIN_DAYS = {'large': 850, 'xxl': 12_000}
+# Share of such a step that one of fine-tuning takes, 128 rows for 2,048, in
+# proportion to its tokens: (512 + 256) or (2048 + 512) for 512 + 114.
+_SHORT_STEP = 128 * 768 / (2048 * 626)
+_LONG_STEP = 128 * 2560 / (2048 * 626)
+_FINETUNE_STEPS = 50_000
+
+
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """A command and what it is for."""
+  """A command, what it is for, and about how many TPUv3 chip-days it takes.
+
+  None: it takes none, or few.
+  """
 
   title: str
   line: str
+  chip_days: float | None = None
+
+
+def _days(size: str, steps: float, share: float = 1.0) -> float:
+  return _PRETRAIN_DAYS[size] * steps / 1e6 * share
 
 
 def commands(experiment: str, bucket: str = 'gs://BUCKET') -> list[Command]:
@@ -57,34 +77,53 @@ def _t5x(script: str, gin_files: tuple[str, ...], **bindings) -> str:
   return ' \\\n  '.join(words)
 
 
-def _uptrain(gin: str, size: str, target: str, **more) -> Command:
+def _uptrain(
+    gin: str, size: str, target: str, percent: int = 5, **more
+) -> Command:
   line = _t5x(
       'train',
-      (gin,),
+      (f'experiments/{gin}',),
       INITIAL_CHECKPOINT_PATH=_PUBLIC.format(size),
       MODEL_DIR=target,
       **_UPTRAIN[size],
       **more,
   )
-  return Command(f'Convert and uptrain, {gin}', line)
+  title = f'Convert and uptrain, {gin}'
+  return Command(title, line, _days(size, 10_000 * percent))
 
 
-def _finetune(gin, source, target, tasks, **more) -> Iterator[Command]:
+def _finetune(gin, size, source, target, tasks, **more) -> Iterator[Command]:
   for task in tasks:
     line = _t5x(
         'train',
-        (gin, f'tasks/{task}'),
+        (f'experiments/{gin}', f'experiments/tasks/{task}'),
         INITIAL_CHECKPOINT_PATH=source,
         MODEL_DIR=f'{target}/{task}',
         **more,
     )
-    yield Command(f'Fine-tune and score, {gin} on {task}', line)
+    share = _LONG_STEP if task in _LONG else _SHORT_STEP
+    yield Command(
+        f'Fine-tune and score {source.split("/")[-2]} on {task}',
+        line,
+        _days(size, _FINETUNE_STEPS, share),
+    )
+
+
+def _convert(bucket: str, name: str, heads: int, options: str = '') -> Command:
+  """Converts a copy of the public XXL and uploads it to {bucket}/{name}."""
+  return Command(
+      f'Convert to K={heads}; copy the public checkpoint first',
+      'gqa-t5x convert --input t5_1_1_xxl/checkpoint_1000000 \\\n'
+      f'  --output {name}/checkpoint_1000000 --num_kv_heads {heads}{options} &&'
+      f' \\\n  gcloud storage cp -r {name} {bucket}/',
+  )
 
 
 def _table1(bucket) -> Iterator[Command]:
   for size, more in (('large', {}), ('xxl', _XXL)):
     yield from _finetune(
         f'table1_mha_{size}',
+        size,
         _PUBLIC.format(size),
         f'{bucket}/mha_{size}',
         _TASKS,
@@ -95,11 +134,45 @@ def _table1(bucket) -> Iterator[Command]:
     yield _uptrain(f'figure5_{name}_alpha_5', 'xxl', target)
     yield from _finetune(
         f'table1_{name}_xxl',
+        'xxl',
         f'{target}/checkpoint_1050000',
         target,
         _TASKS,
         **_XXL,
     )
+  yield from _ours(bucket)
+
+
+def _ours(bucket) -> Iterator[Command]:
+  """Calibrated svd, not uptrained and uptrained by 5%."""
+  for name, heads in (('gqa8', 8), ('mqa', 1)):
+    folder = f'xxl_svd_{heads}'
+    yield _convert(
+        bucket, folder, heads,
+        ' \\\n  --method svd --vocabulary sentencepiece.model',
+    )  # pyformat: disable
+    source = f'{bucket}/{folder}/checkpoint_1000000'
+    target = f'{bucket}/{name}_xxl_svd'
+    line = _t5x(
+        'train',
+        (f'models/{name}_xxl', 'runs/uptrain'),
+        INITIAL_CHECKPOINT_PATH=source,
+        MODEL_DIR=target,
+        **_UPTRAIN['xxl'],
+    )
+    yield Command(f'Uptrain {folder}', line, _days('xxl', 50_000))
+    for step, start in (
+        (1_000_000, source), (1_050_000, f'{target}/checkpoint_1050000'),
+    ):  # pyformat: disable
+      yield from _finetune(
+          f'table1_{name}_xxl',
+          'xxl',
+          start,
+          target + '_alpha_0' * (start == source),
+          _TASKS,
+          **_XXL,
+          TRAIN_STEPS=step + _FINETUNE_STEPS,
+      )
 
 
 def _figure4(bucket) -> Iterator[Command]:
@@ -108,6 +181,7 @@ def _figure4(bucket) -> Iterator[Command]:
     yield _uptrain(f'figure4_{method}', 'large', target)
     yield from _finetune(
         'figure4_finetune',
+        'large',
         f'{target}/checkpoint_1050000',
         target,
         _ABLATION_TASKS,
@@ -117,6 +191,7 @@ def _figure4(bucket) -> Iterator[Command]:
 def _figure5(bucket) -> Iterator[Command]:
   yield from _finetune(
       'table1_mha_xxl',
+      'xxl',
       _PUBLIC.format('xxl'),
       f'{bucket}/mha_xxl',
       _ABLATION_TASKS,
@@ -126,23 +201,30 @@ def _figure5(bucket) -> Iterator[Command]:
     # Converted as it is restored for fine-tuning.
     yield from _finetune(
         f'figure5_{name}_alpha_0',
+        'xxl',
         _PUBLIC.format('xxl'),
         f'{bucket}/{name}_xxl_alpha_0',
         _ABLATION_TASKS,
         **_XXL,
     )
-    for percent in (5, 10):
+    # The paper has 0, 5 and 10.
+    for percent in (1, 2, 5, 10):
       # 5% is Table 1's model: where that is done, these commands end at once.
-      target = f'{bucket}/{name}_xxl' + '_alpha_10' * (percent == 10)
-      yield _uptrain(f'figure5_{name}_alpha_{percent}', 'xxl', target)
+      target = f'{bucket}/{name}_xxl' + f'_alpha_{percent}' * (percent != 5)
+      gin, more = f'figure5_{name}_alpha_{percent}', {}
+      if percent < 5:
+        gin = f'figure5_{name}_alpha_5'
+        more = {'UPTRAIN_FRACTION': percent / 100}
+      yield _uptrain(gin, 'xxl', target, percent, **more)
       step = 1_000_000 + 10_000 * percent
       yield from _finetune(
           f'table1_{name}_xxl',
+          'xxl',
           f'{target}/checkpoint_{step}',
           target,
           _ABLATION_TASKS,
           **_XXL,
-          TRAIN_STEPS=step + 50_000,
+          TRAIN_STEPS=step + _FINETUNE_STEPS,
       )
 
 
@@ -152,15 +234,10 @@ def _figure6(bucket) -> Iterator[Command]:
     checkpoint = source
     if heads < 64:
       checkpoint = f'{bucket}/xxl_{heads}/checkpoint_1000000'
-      yield Command(
-          f'Convert to K={heads}; copy the public checkpoint first',
-          'gqa-t5x convert --input t5_1_1_xxl/checkpoint_1000000 \\\n'
-          f'  --output xxl_{heads}/checkpoint_1000000 --num_kv_heads {heads} &&'
-          f' \\\n  gcloud storage cp -r xxl_{heads} {bucket}/',
-      )
+      yield _convert(bucket, f'xxl_{heads}', heads)
     line = _t5x(
         'infer',
-        ('figure6',),
+        ('experiments/figure6',),
         NUM_KV_HEADS=heads,
         CHECKPOINT_PATH=checkpoint,
         INFER_OUTPUT_DIR=f'{bucket}/figure6/{heads}',
@@ -175,6 +252,7 @@ def _stability(bucket) -> Iterator[Command]:
     for run in (1, 2, 3):
       yield from _finetune(
           'figure4_finetune',
+          'large',
           f'{target}/checkpoint_1050000',
           f'{target}/run_{run}',
           _LONG_TASKS,
@@ -185,14 +263,16 @@ def _stability(bucket) -> Iterator[Command]:
     target = f'{bucket}/mqa_large_scratch_{run}'
     line = _t5x(
         'train',
-        ('appendix_a_pretrain',),
+        ('experiments/appendix_a_pretrain',),
         MODEL_DIR=target,
         RANDOM_SEED=run,
         **_UPTRAIN['large'],
     )
-    yield Command(f'Pre-train MQA from scratch, run {run}', line)
+    title = f'Pre-train MQA from scratch, run {run}'
+    yield Command(title, line, _days('large', 1e6))
     yield from _finetune(
         'figure4_finetune',
+        'large',
         f'{target}/checkpoint_1000000',
         target,
         _LONG_TASKS,

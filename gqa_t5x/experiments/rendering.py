@@ -22,6 +22,14 @@ class Paragraph:
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+  """The command that makes what follows, and the file that has its numbers."""
+
+  command: str
+  file: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Bullets:
   items: tuple[str, ...]
 
@@ -84,6 +92,9 @@ def _markdown_block(block) -> str:
     return f'## {block.text}'
   if isinstance(block, Paragraph):
     return block.text.replace('<', '&lt;')
+  if isinstance(block, Source):
+    link = f'[{block.file}]({block.file})'
+    return f'Made by `{block.command}`; numbers in {link}.'
   if isinstance(block, Bullets):
     return '\n'.join('- ' + item.replace('<', '&lt;') for item in block.items)
   if isinstance(block, Table):
@@ -148,6 +159,10 @@ def _html_block(block) -> str:
     return f'<h2>{_inline(block.text)}</h2>'
   if isinstance(block, Paragraph):
     return f'<p>{_inline(block.text)}</p>'
+  if isinstance(block, Source):
+    link = html.escape(block.file)
+    return (f'<p class="note">Made by {_inline(f"`{block.command}`")}; numbers '
+            f'in <a href="{link}">{link}</a>.</p>')
   if isinstance(block, Bullets):
     items = ''.join(f'<li>{_inline(item)}</li>' for item in block.items)
     return f'<ul>{items}</ul>'
@@ -176,6 +191,7 @@ h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem;
   border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
 h3 { font-size: 1rem; margin: 0 0 .5rem; }
 p, ul { max-width: 46rem; } li { margin: .25rem 0; }
+a { color: inherit; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 .caption { font-weight: 600; margin: 1.25rem 0 .4rem; break-after: avoid; }
 .scroll { overflow-x: auto; margin: 0 0 .5rem; }
@@ -236,7 +252,7 @@ dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 
 
 def to_html(title: str, blocks) -> str:
-  """Returns the report as one HTML page that refers to nothing outside."""
+  """Returns the report as one HTML page that needs nothing outside."""
   body = '\n'.join(map(_html_block, blocks))
   return (f'<!doctype html>\n<html lang="en">\n<head>\n'
           f'<meta charset="utf-8">\n<meta name="viewport" '

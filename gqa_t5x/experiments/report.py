@@ -3,6 +3,7 @@
 """Turns a run's results.json into report.md and report.html."""
 
 import pathlib
+import re
 
 from gqa_t5x import storage
 from gqa_t5x.errors import UserError
@@ -224,11 +225,20 @@ def _run_facts(results: dict) -> list:
   ]
 
 
+def _experiment(name: str, results: dict) -> list:
+  """Its heading, what makes it, and the rest of its part."""
+  command = re.sub(r' --experiment \S+', '', results['command'])
+  source = rendering.Source(
+      f'{command} --experiment {name}', results_lib.FILE_NAME)
+  blocks = catalog.EXPERIMENTS[name].blocks(results)
+  return [*blocks[:1], source, *blocks[1:]] if blocks else []
+
+
 def _blocks(results: dict) -> list:
   return [
       _headline(results), *_claims(results),
-      *(block for experiment in catalog.EXPERIMENTS.values()
-        for block in experiment.blocks(results)),
+      *(block for name in catalog.EXPERIMENTS
+        for block in _experiment(name, results)),
       *_losses(results), *_samples(results),
       rendering.Heading('What this run does not show'), _limits(results),
       *_run_facts(results)]

@@ -64,7 +64,21 @@ def reproduce(
           f'experiment={name!r} is unknown; choose {", ".join(known)} or all'
       )
   if scale == 'paper':
-    _show_pod(names, dry_run and not prepare)
+    if not dry_run or prepare:
+      raise UserError(
+          'the paper scale runs on TPU pods; add --dry_run to see its commands,'
+          ' and read docs/tpu.md'
+      )
+    for flag, value, default in (
+        ('seeds', tuple(seeds), (1,)), ('tasks', tuple(tasks), ()),
+        ('output_dir', output_dir, None),
+    ):  # pyformat: disable
+      if value != default:
+        raise UserError(
+            f'expected no --{flag} at the paper scale, whose commands are those'
+            f' of the paper, got {value}; leave it out and edit them'
+        )
+    _show_pod(names)
     return
   if scale not in scales.SCALES:
     raise UserError(
@@ -136,16 +150,20 @@ def reproduce(
     _write_report(folder, results)
 
 
-def _show_pod(names: Sequence[str], dry_run: bool) -> None:
-  if not dry_run:
-    raise UserError(
-        'the paper scale runs on TPU pods; add --dry_run to see its commands,'
-        ' and read docs/tpu.md'
-    )
+def _show_pod(names: Sequence[str]) -> None:
+  all_days = {}
   for name in names:
     print(f'## {catalog.EXPERIMENTS[name].title}')
     for command in pod.commands(name):
-      print(f'# {command.title}\n{command.line}')
+      days = command.chip_days
+      cost = '' if days is None else f' (some {days:,.0f} TPUv3 chip-days)'
+      print(f'# {command.title}{cost}\n{command.line}')
+      all_days[command.line] = days or 0
+  print(
+      f'# All, each once: some {sum(all_days.values()):,.0f} TPUv3 chip-days,'
+      " from the paper's 600 for uptraining XXL by 5%, in proportion to"
+      ' operations and tokens'
+  )
 
 
 def _write_report(folder, results) -> None:

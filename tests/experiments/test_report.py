@@ -60,16 +60,30 @@ def _parse(page):
   return parser
 
 
-def test_html_is_balanced_and_refers_to_nothing_outside(written):
+def test_html_is_balanced_and_needs_nothing_outside(written):
   parser = _parse(written[1])
   assert not {'script', 'link', 'img', 'iframe', 'object'} & set(parser.tags)
-  assert not {'src', 'href', 'xlink:href', 'srcset'} & {
+  assert not {'src', 'xlink:href', 'srcset'} & {
       name for name, _ in parser.attributes}
+  links = [value for name, value in parser.attributes if name == 'href']
+  assert links and set(links) == {'results.json'}
   assert not re.search(r'url\(|@import|https?://|file:', written[1])
   assert parser.tags.count('svg') == 5
   assert ('name', 'viewport') in parser.attributes
   assert 'prefers-color-scheme: dark' in written[1]
   assert '@media print' in written[1]
+
+
+def test_each_part_names_the_command_that_makes_it(written):
+  text = written[0]
+  for name, heading in (
+      ('table1', 'Quality and time'), ('figure6', 'Time'),
+  ):  # pyformat: disable
+    part = text.split(f'\n## {heading}\n\n')[1]
+    assert part.startswith(
+        'Made by `gqa-t5x reproduce --output_dir INVENTED --experiment'
+        f' {name}`; numbers in [results.json](results.json).'
+    )
 
 
 @pytest.mark.parametrize('which', [0, 1])
@@ -318,3 +332,16 @@ def test_each_shape_of_a_benchmark_has_its_drawing():
   assert texts.count((1, 'K=2')) == texts.count((0, 'hf')) == 1
   with pytest.raises(KeyError):
     figures.of_benchmark({'config': {'num_heads': 6}, 'rows': {}})
+
+
+@pytest.mark.parametrize('output_length', [512, 64])
+def test_the_papers_figure_6_stands_beside_its_shapes(output_length):
+  row = {
+      'num_kv_heads': 8, 'seconds_per_sample': 0.25, 'batch_size': 32,
+      'input_length': 2048, 'output_length': output_length,
+  }  # pyformat: disable
+  svg = figures.of_benchmark({
+      'config': {'num_heads': 64, 'emb_dim': 4096}, 'rows': {'K=8': row},
+  })  # pyformat: disable
+  theirs = [text for i, *_, text in _texts(svg) if i == 1]
+  assert ('2.52' in theirs and 'K=64' in theirs) == (output_length == 512)

@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from gqa_t5x import gin_configs
@@ -254,17 +255,49 @@ def test_commands_for_a_pod_name_files_that_are_there(name, capsys):
 
 def test_a_pod_uptrains_by_5_percent_once():
   first, again = (
-      {c.line for c in pod.commands(name, '/b') if 'alpha_5' in c.line}
+      {
+          c.line for c in pod.commands(name, '/b')
+          if 'alpha_5' in c.line and 'UPTRAIN_FRACTION' not in c.line
+      }
       for name in ('table1', 'figure5')
-  )
+  )  # pyformat: disable
   assert first == again and len(first) == 2  # GQA-8 and MQA, one folder each.
 
 
 def test_commands_for_table_1_fine_tune_every_cell():
   lines = [c.line for c in pod.commands('table1', '/b')]
-  assert sum('table1_' in line for line in lines) == 4 * 7
+  # The paper's four rows, and svd with 8 and 1, before uptraining and after.
+  assert sum('table1_' in line for line in lines) == (4 + 4) * 7
+  ours = [x for x in lines if 'svd' in x]
+  lines = [x for x in lines if 'svd' not in x]
+  assert sum('gqa-t5x convert' in x for x in ours) == 2
+  assert sum('xxl_svd_1/checkpoint_1000000' in x for x in ours) == 1 + 1 + 7
+  assert sum('mqa_xxl_svd/checkpoint_1050000' in x for x in ours) == 7
   # A row is uptrained before it is fine-tuned, from what that made.
   uptrained = lines.index(next(x for x in lines if 'mqa_alpha_5' in x))
   tuned = [i for i, x in enumerate(lines) if 'table1_mqa_xxl' in x]
   assert min(tuned) > uptrained
   assert all('/b/mqa_xxl/checkpoint_1050000' in lines[i] for i in tuned)
+
+
+def test_a_pods_days_are_the_papers_and_what_follows_from_them():
+  days = {c.line: c.chip_days for c in pod.commands('figure5', '/b')}
+  uptrain = [d for line, d in days.items() if 'alpha_5.gin' in line]
+  # 1, 2 and 5%; the paper has 600 for the last.
+  assert sorted(uptrain) == [120, 120, 240, 240, 600, 600]
+  of_arxiv = next(
+      c for c in pod.commands('table1', '/b') if 'xxl' in c.line
+      and 'arxiv' in c.line
+  )  # pyformat: disable
+  # 50,000 steps of 128 rows of 2,560 tokens for as many of 2,048 of 626.
+  np.testing.assert_allclose(of_arxiv.chip_days, 600 * 2560 / 16 / 626)
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'seeds': [1, 2]}, 'no --seeds at the paper scale'),
+    ({'tasks': ['docs_summarize']}, 'no --tasks at'),
+    ({'output_dir': 'x'}, 'no --output_dir at'),
+])
+def test_the_paper_scale_takes_nothing_that_it_ignores(changes, message):
+  with pytest.raises(UserError, match=message):
+    runner.reproduce('paper', dry_run=True, **changes)
