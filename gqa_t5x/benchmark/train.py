@@ -105,8 +105,9 @@ def compare_train(
     seed: of batches and parameters.
 
   Returns:
-    name -> dict with seconds_per_step, the median of seconds_per_step_repeats;
-    tokens_per_second, inputs and targets; warm_up_seconds, with compilation;
+    name -> dict with seconds_per_step, the median of seconds_per_step_repeats,
+    and their spread, (longest - shortest) / median; tokens_per_second, inputs
+    and targets; warm_up_seconds, with compilation;
     model_flops, see there; utilisation, of `measured_flops`; num_kv_heads,
     batch_size, input_length, target_length, dtype. All models are in memory.
 
@@ -171,6 +172,7 @@ def compare_train(
     found[name] = {
         'seconds_per_step': median,
         'seconds_per_step_repeats': seconds,
+        'spread': float(np.ptp(seconds) / median),
         'tokens_per_second': (
             batch_size * (input_length + target_length) / median
         ),

@@ -66,8 +66,8 @@ def add_shapes(command, dtype: str) -> None:
   command.add_argument(
       '--model',
       metavar='SIZE',
-      help='small, base, large, xl or xxl of T5.1.1, in place of the shapes of'
-      ' --checkpoint',
+      help='small, base, large, xl or xxl of T5.1.1 (default: the shapes of'
+      ' --checkpoint; the one that ships is tiny)',
   )
   command.add_argument(
       '--num_kv_heads',

@@ -282,19 +282,25 @@ def _decode(args) -> None:
 def _print_decode(rows) -> None:
   width = max(16, *map(len, rows))
   print(
-      f'{"model":<{width}}  batch  s/sample  encode s  prefill s  ms/step'
-      '  of limit  cache MB  peak MB'
+      f'{"model":<{width}}  batch  s/sample  spread  tokens/s  encode s'
+      '  prefill s  ms/step  of limit  cache MB  peak MB  compile s'
   )
   for name, row in rows.items():
     is_ours = 'cache_bytes_allocated' in row
     encode = f'{row["encode_seconds"]:8.3f}' if is_ours else f'{"":8}'
-    memory = ('cache_bytes_allocated', 'peak_memory_bytes') if is_ours else ()
+    rest = ''
+    if is_ours:
+      rest = (
+          f'  {row["cache_bytes_allocated"] / 1e6:8,.1f}'
+          f'  {row["peak_memory_bytes"] / 1e6:7,.0f}'
+          f'  {row["compile_seconds"]:9.1f}'
+      )
     print(
         f'{name:<{width}}  {row["batch_size"]:5}'
-        f'  {row["seconds_per_sample"]:8.4f}'
+        f'  {row["seconds_per_sample"]:8.4f}  {row["spread"]:6.0%}'
+        f'  {row["tokens_per_second"]:8,.0f}'
         f'  {encode}  {row["prefill_seconds"]:9.3f}'
-        f'  {row["ms_per_step"]:7.2f}  {row["bandwidth_share"]:8.0%}'
-        + ''.join(f'  {row[m] / 1e6:8,.1f}' for m in memory)
+        f'  {row["ms_per_step"]:7.2f}  {row["bandwidth_share"]:8.0%}{rest}'
     )
 
 
@@ -317,10 +323,10 @@ def _train(args) -> None:
   if args.json:
     _print_rows(args, config, rows, peers=peers.versions(args.against))
     return
-  print('model  s/step  tokens/s  utilisation')
+  print('model  s/step  spread  tokens/s  utilisation')
   for name, row in rows.items():
     print(
-        f'{name:<5}  {row["seconds_per_step"]:6.3f}'
+        f'{name:<5}  {row["seconds_per_step"]:6.3f}  {row["spread"]:6.0%}'
         f'  {row["tokens_per_second"]:8,.0f}  {row["utilisation"]:11.0%}'
     )
 

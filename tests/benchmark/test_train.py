@@ -55,7 +55,10 @@ def test_rows(monkeypatch):
   )
   assert list(found) == ['K=4', 'K=1']
   row = found['K=4']
-  assert len(row['seconds_per_step_repeats']) == 2
+  short, long = sorted(row['seconds_per_step_repeats'])
+  np.testing.assert_allclose(
+      row['spread'], (long - short) / ((long + short) / 2)
+  )
   np.testing.assert_allclose(
       row['utilisation'],
       row['model_flops'] / row['seconds_per_step'] / 1e9,
