@@ -81,7 +81,15 @@ METHODS = {
     'mean_cross': {'method': 'mean', 'only': 'encoder_decoder_attention'},
     'svd_self': {'method': 'svd', 'only': 'self_attention'},
     'svd_cross': {'method': 'svd', 'only': 'encoder_decoder_attention'},
+    'none_rate_quarter': {'rate': 0.25},
+    'svd_rate_quarter': {'method': 'svd', 'rate': 0.25},
+    'svd_calibrated_rate_quarter': {
+        'method': 'svd', 'calibrated': True, 'rate': 0.25,
+    },
     'none_rate_half': {'rate': 0.5},
+    'svd_calibrated_rate_half': {
+        'method': 'svd', 'calibrated': True, 'rate': 0.5,
+    },
     'mean_rate_half': {'method': 'mean', 'rate': 0.5},
     'svd_rate_half': {'method': 'svd', 'rate': 0.5},
     'none_rate_double': {'rate': 2.0},
