@@ -3,7 +3,8 @@
 """What calibrated conversion depends on, without any uptraining.
 
 Which text the covariances are measured on, how much of it, and which of the
-decoder's attentions are converted. Loss as in `conversion_methods`.
+decoder's attentions are converted; and how far each attention is from what it
+was. Loss as in `conversion_methods`.
 
   python -m gqa_t5x.experiments.calibration_study --output OUT.json
 """
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from typing import Any
 
+from flax import traverse_util
 import numpy as np
 
 from gqa_t5x import number_flags
@@ -28,6 +30,7 @@ from gqa_t5x import storage
 from gqa_t5x import text_generation
 from gqa_t5x.conversion import calibration
 from gqa_t5x.conversion import calibration_text
+from gqa_t5x.conversion import errors
 from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import partitioning
@@ -49,6 +52,26 @@ class Study(conversion_methods.Comparison):
 
   def measured_on(self, batches: Iterator[Mapping[str, Any]]):
     return calibration.covariances(self.config, self.params, batches)
+
+  def errors(self, converted: Any) -> dict[str, dict[str, float]]:
+    """Returns `errors.relative_errors` of each attention, on `covariances`."""
+    trees = [traverse_util.flatten_dict(x) for x in (self.params, converted)]
+    found = {}
+    for attention in heads_lib.attentions(trees[0]):
+      old, new = (
+          heads_lib.split(
+              {
+                  name: np.asarray(flat[(*attention, name, 'kernel')])
+                  for name in heads_lib.PROJECTIONS
+              },
+              self.config.num_heads,
+          )
+          for flat in trees
+      )
+      found['/'.join(attention)] = errors.relative_errors(
+          old, new, self.covariances[attention]
+      )
+    return found
 
   def text_batches(self, path: str | None, num_sequences: int):
     return calibration_text.batches(
@@ -122,7 +145,8 @@ def _run(args, words: list[str]) -> None:
     cells.append(
         {'method': label, 'num_kv_heads': num_kv_heads, 'loss': loss} | facts
     )
-    print(label, num_kv_heads, facts, f'{loss:.4f}', flush=True)
+    told = ', '.join(str(x) for x in facts.values() if not isinstance(x, dict))
+    print(label, num_kv_heads, told, f'{loss:.4f}', flush=True)
 
   with tempfile.TemporaryDirectory() as folder:
     far = pathlib.Path(folder) / 'translation.txt'
@@ -158,6 +182,8 @@ def _run(args, words: list[str]) -> None:
             'text': moments and 'pre-training',
             'attention': kind or 'both',
         }
+        if kind is None:
+          facts['errors'] = study.errors(params)
         add(method, k, study.loss(params, k, kind), **facts)
   # Where somebody's texts lie is of no use to others.
   words = [

@@ -184,6 +184,28 @@ def _attention_kinds(report: dict) -> str:
   )
 
 
+def _conversion_errors(report: dict) -> str:
+  """Relative errors of each attention, with the fewest heads."""
+  cells = [c for c in report['cells'] if 'errors' in c]
+  fewest = min(c['num_kv_heads'] for c in cells)
+  columns = {
+      c['method'] + (', calibrated' if c['text'] else ''): c['errors']
+      for c in cells if c['num_kv_heads'] == fewest
+  }  # pyformat: disable
+  parts = 'logits', 'outputs'
+  return _table(
+      [f'attention, K={fewest}']
+      + [f'{method}, {part}' for method in columns for part in parts],
+      [
+          [name.removeprefix('decoder/')] + [
+              f'{errors[name][part]:.2f}'
+              for errors in columns.values() for part in parts
+          ]
+          for name in next(iter(columns.values()))
+      ],
+  )  # pyformat: disable
+
+
 _TABLES: Mapping[str, Callable[..., str]] = {
     'table1': _table1,
     'decoding': _decoding,
@@ -193,6 +215,7 @@ _TABLES: Mapping[str, Callable[..., str]] = {
     'conversion': _conversion,
     'calibration-text': _calibration_text,
     'attention-kinds': _attention_kinds,
+    'conversion-errors': _conversion_errors,
 }
 # Drawn beside their JSON, and shown.
 _FIGURES: Mapping[str, tuple[str, Callable[[dict], str]]] = {
