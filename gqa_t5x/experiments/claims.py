@@ -111,6 +111,15 @@ def _examples(results: dict, entry: dict) -> list[np.ndarray] | None:
   return arrays
 
 
+def averages_by_seed(results: dict, name: str) -> list[float]:
+  """Returns a model's average over tasks for each seed."""
+  tasks = _examples(results, results['models'][name])
+  return [
+      float(np.mean([statistics.corpus_score(x) for x in of_seed]))
+      for of_seed in zip(*tasks, strict=True)
+  ]
+
+
 def quality_difference(results: dict, first: str, second: str
                        ) -> statistics.Interval | None:
   """Interval of the difference of two models' averages, in points."""

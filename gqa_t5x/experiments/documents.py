@@ -18,8 +18,11 @@ import os
 import pathlib
 import re
 
+import numpy as np
+
 from gqa_t5x import storage
 from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import conversion_methods
 from gqa_t5x.experiments import figures
 from gqa_t5x.experiments import tables
@@ -184,6 +187,42 @@ def _attention_kinds(report: dict) -> str:
   )
 
 
+def _intervals(results: dict) -> str:
+  """What svd gains over mean pooling on tasks, for K=2 and 1."""
+  models = 'GQA-2', 'MQA'
+
+  def contrast(first, second):
+    cells = []
+    for name in models:
+      weights = {first.format(name): 1.0, second.format(name): -1.0}
+      x = claims.quality_contrast(results, weights)
+      cells.append(f'{x.estimate:.1f} ({x.low:.1f} to {x.high:.1f})')
+    return cells
+
+  def shares():
+    cells = []
+    for name in models:
+      ours, mean, best = (
+          np.array(claims.averages_by_seed(results, x))
+          for x in (f'{name}, svd', name, 'MHA')
+      )
+      gained, lost = ours - mean, best - mean
+      share = gained.mean() / lost.mean()
+      each = gained / lost
+      cells.append(f'{share:.0%} ({each.min():.0%} to {each.max():.0%})')
+    return cells
+
+  rows = {
+      '`svd` with **no uptraining at all**, above the mean with 5%':
+          contrast('{}, svd, alpha 0', '{}'),
+      '`svd` with 5%, above the mean with 5%': contrast('{}, svd', '{}'),
+      'its share of what the mean loses against MHA, range of the seeds':
+          shares(),
+      'still below MHA': contrast('MHA', '{}, svd'),
+  }  # pyformat: disable
+  return _table(['', *models], [[what, *cells] for what, cells in rows.items()])
+
+
 def _conversion_errors(report: dict) -> str:
   """Relative errors of each attention, with the fewest heads."""
   cells = [c for c in report['cells'] if 'errors' in c]
@@ -208,6 +247,7 @@ def _conversion_errors(report: dict) -> str:
 
 _TABLES: Mapping[str, Callable[..., str]] = {
     'table1': _table1,
+    'intervals': _intervals,
     'decoding': _decoding,
     'limits': _limits,
     'largest-batch': _largest_batch,
