@@ -292,16 +292,27 @@ def has_diverged(losses) -> bool:
   return bool(len(means) > 1 and means[-1] > means.min() + DIVERGED_NATS)
 
 
+def training_losses(entry: dict) -> list[list[list[float | None]]]:
+  """Returns a model's losses of each step, for each seed and run of it.
+
+  The first run is pre-training, the others are fine-tuning where that was kept.
+  """
+  runs = [task.get('train_losses') for task in entry.get('tasks', {}).values()]
+  runs = [entry.get('train_losses'), *filter(None, runs)]
+  return [] if not runs[0] else [list(x) for x in zip(*runs, strict=True)]
+
+
 def _stability(results, gqa) -> list[Finding]:
   test = (f'MQA trained from scratch spikes or diverges more often than {gqa}: '
           'for every seed; contradicted if for none and rarer for one')
-  runs = [results['models'].get(f'{name} from scratch', {}).get('train_losses')
+  runs = [training_losses(results['models'].get(f'{name} from scratch', {}))
           for name in ('MQA', gqa)]
   told = 'told in words, appendix A'
   if not all(runs):
     return [Finding('C6', test, told)]
   # One that diverged is worse than any number of spikes.
-  counts = [[(has_diverged(x), spikes(x)) for x in run] for run in runs]
+  counts = [[(any(map(has_diverged, x)), sum(map(spikes, x))) for x in run]
+            for run in runs]
   more = np.array([(a > b) - (a < b) for a, b in zip(*counts)])
   verdict = NOT_SHOWN
   if (more > 0).all():

@@ -84,6 +84,11 @@ def collect(
             )
             for task in pipeline.tasks
         }
+        if model.method is None:
+          for task, found in entry['tasks'].items():
+            found['train_losses'] = [
+                result(pipeline.finetuned(model, s, task)) for s in seeds
+            ]
       if str(model.num_kv_heads) in times:
         entry['decode'] = times[str(model.num_kv_heads)]
   baselines = 'baselines' in done and result(pipeline.baselines())

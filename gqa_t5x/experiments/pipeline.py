@@ -30,6 +30,9 @@ from gqa_t5x.experiments.model import ALPHA, NUM_HEADS, SCRATCH, Model
 from gqa_t5x.experiments.scales import Scale
 from gqa_t5x.experiments.stages import Done, Stage
 
+_EVERY_LOSS = {'train.TrainConfig.log_every': 1}
+# Whose stability is measured goes on after a step without a finite loss.
+_STABILITY = _EVERY_LOSS | {'train.TrainConfig.skip_bad_steps': True}
 CALIBRATED = ('svd',)  # Methods that are given covariances of text.
 # Stages of a suite without a checkpoint after which seqio and TensorFlow are no
 # longer needed.
@@ -263,18 +266,12 @@ class Pipeline:
     def result(target):
       from gqa_t5x.engine import checkpointing
 
-      metrics = (target / 'metrics.jsonl').read_text(encoding='utf-8')
-      rows = [json.loads(line) for line in metrics.splitlines()]
       checkpoint = checkpointing.best_or_latest(str(target), None)
       return {
-          'losses': [row['loss'] for row in rows if 'loss' in row],
+          'losses': _losses(target),
           'config': _metadata(checkpoint)['config'],
       }
 
-    # Whose stability is measured goes on after a step without a finite loss.
-    stability = {}
-    if seed is not None:
-      stability = {'train.TrainConfig.skip_bad_steps': True}
     return self._training(
         f'pretrain-K{num_kv_heads}-{steps}',
         f'Train {Model(num_kv_heads, None).name} for {steps} steps',
@@ -283,8 +280,7 @@ class Pipeline:
         {
             'NUM_KV_HEADS': num_kv_heads,
             'PRETRAIN_STEPS': steps,
-            'train.TrainConfig.log_every': 1,
-            **stability,
+            **(_EVERY_LOSS if seed is None else _STABILITY),
             **self._scale.pretrain_bindings,
         },
         self._scale,
@@ -342,6 +338,7 @@ class Pipeline:
             'EVAL_EVERY': max(1, scale.finetune_steps // scale.finetune_evals),
             'DEV_EXAMPLES': scale.dev_examples,
             **decay,
+            **({} if model.method else _STABILITY),
             **scale.finetune_bindings,
         },
         scale,
@@ -436,7 +433,7 @@ class Pipeline:
 
   def _training(
       self, name, title, seconds, gin_file, bindings, scale, *, seed,
-      start=None, task=None, from_scratch=False, result=lambda target: None,
+      start=None, task=None, from_scratch=False, result=None,
   ) -> Stage:  # pyformat: disable
     """A run of a gin file.
 
@@ -451,7 +448,7 @@ class Pipeline:
       start: whose checkpoint it starts from; None is the one that ships.
       task: that it trains on; None is that of pre-training.
       from_scratch: whether it starts from none.
-      result: what is kept of the folder that the run wrote.
+      result: what is kept of the folder that the run wrote; None are `_losses`.
     """
     shared = {
         'SEED': seed or 0,
@@ -471,7 +468,7 @@ class Pipeline:
 
     def run(target):
       of(target).run()
-      return result(target)
+      return (result or _losses)(target)
 
     return self._stage(
         name,
@@ -622,6 +619,13 @@ def _cached(scale: Scale) -> dict[str, Any]:
       'TASK_FEATURE_LENGTHS': scale.lengths,
       'MAX_CACHED_EXAMPLES': scale.max_cached_examples,
   }
+
+
+def _losses(target: pathlib.Path) -> list[float | None]:
+  """Returns the loss of each step of a run; None is no finite number."""
+  metrics = (target / 'metrics.jsonl').read_text(encoding='utf-8')
+  rows = [json.loads(line) for line in metrics.splitlines()]
+  return [row['loss'] for row in rows if 'loss' in row]
 
 
 def _metadata(path: str) -> dict[str, Any]:

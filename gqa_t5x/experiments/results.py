@@ -38,6 +38,8 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
         per_example        [seeds][score], the same examples for every model
         [bleu_statistics]  [seeds][[10 ints]]: `statistics.bleu_statistics`;
                            needed for a corpus BLEU interval
+        [train_losses]     [seeds][steps] of fine-tuning, of a model trained
+                           from scratch
         num_examples, best_steps,
         samples            [{input, target, prediction}], of the first seed}}
       [decode]             its entry of `times`}}

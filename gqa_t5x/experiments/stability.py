@@ -24,14 +24,12 @@ def blocks(results: dict) -> list:
   for name, entry in results['models'].items():
     if entry['origin'] != SCRATCH:
       continue
-    losses = entry.get('train_losses')
-    cells = [tables.DASH, tables.DASH]
-    if losses and losses[0]:
-      cells = [
-          ', '.join(str(claims.spikes(one)) for one in losses),
-          f'{sum(map(claims.has_diverged, losses))} of {len(losses)}',
-      ]
-      points = _thinned(losses[0])
+    seeds = claims.training_losses(entry)
+    cells = [tables.DASH] * 4
+    if seeds and seeds[0][0]:
+      cells = _counts([runs[:1] for runs in seeds])
+      cells += _counts([runs[1:] for runs in seeds])
+      points = _thinned(seeds[0][0])
       curves += [figures.Line(name, tables.kind(name), points)] * bool(points)
     average = results_lib.average_score(results, entry)
     rows.append((name, *cells, tables.loss(entry), tables.score(average)))
@@ -41,14 +39,17 @@ def blocks(results: dict) -> list:
       rendering.Heading('Trained from scratch'),
       rendering.Table(
           'Stability, and uptraining against training from scratch',
-          ('Model', 'Spikes', 'Diverged', 'Loss', 'Average'),
+          (
+              'Model', 'Spikes', 'Diverged', 'Spikes, tuning',
+              'Diverged, tuning', 'Loss', 'Average',
+          ),
           tuple(rows),
           note='Spikes of the training loss, for each seed: above the median of'
           f' the {claims.SPIKE_WINDOW} steps before by more than'
           f' {claims.SPIKE_DEVIATIONS:g} robust standard deviations. Diverged:'
           f' its last {claims.SPIKE_WINDOW} steps end {claims.DIVERGED_NATS:g}'
           ' nat above its best, or no number. Loss: validation, nats a token.'
-          ' All models saw as many steps.',
+          ' Tuning: fine-tuning on all tasks. All models saw as many steps.',
       ),
       rendering.Figure(
           'Training loss from scratch, seed by seed the first.',
@@ -57,6 +58,16 @@ def blocks(results: dict) -> list:
           ),
       ),
   ]
+
+
+def _counts(seeds) -> list[str]:
+  """Returns spikes of each seed, and how many runs diverged."""
+  runs = [run for of_seed in seeds for run in of_seed]
+  if not runs:
+    return [tables.DASH] * 2
+  spikes = (str(sum(map(claims.spikes, of_seed))) for of_seed in seeds)
+  diverged = sum(map(claims.has_diverged, runs))
+  return [', '.join(spikes), f'{diverged} of {len(runs)}']
 
 
 def _thinned(losses) -> tuple[tuple[float, float], ...]:

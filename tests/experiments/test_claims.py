@@ -199,6 +199,13 @@ def test_stability(results):
   assert _verdicts(results, 'C6') == ['shown']
   results['models']['MQA from scratch']['train_losses'][0] = _loss_curve()
   assert _verdicts(results, 'C6') == ['not shown']
+  # Fine-tuning counts where it was kept.
+  for name, first in (('MQA', _loss_curve([150])), ('GQA-2', _loss_curve())):
+    results['models'][f'{name} from scratch']['tasks'] = {
+        'a': {'train_losses': [_loss_curve(), _loss_curve()]},
+        'b': {'train_losses': [first, _loss_curve()]},
+    }  # pyformat: disable
+  assert _verdicts(results, 'C6') == ['shown']
 
 
 def test_untested_claims(results):

@@ -164,10 +164,15 @@ def test_losses_that_are_no_number_become_dashes(results, tmp_path):
         'origin': 'scratch', 'alpha': None, 'loss': None,
         'loss_per_example': [[None] * 25], 'train_losses': [[None] * 9],
     }  # pyformat: disable
+  models['GQA-2 from scratch']['tasks'] = {
+      'docs_summarize': {'train_losses': [[None] * 9]},
+      'cldr_translate_en_de': {'train_losses': [[1.0] * 9]},
+  }
   models['GQA-2']['loss'] = None
   results_lib.save_results(tmp_path, results)
   text, _ = (path.read_text() for path in report.write_report(tmp_path))
-  assert '| MQA from scratch | 0 | 1 of 1 | – |' in text
+  assert '| MQA from scratch | 0 | 1 of 1 | – | – | – |' in text
+  assert '| GQA-2 from scratch | 0 | 1 of 1 | 0 | 1 of 2 | – |' in text
 
 
 def test_bars_of_zeros_can_be_drawn():
