@@ -11,6 +11,7 @@ no flag for it.
 
 import argparse
 import os
+import re
 import runpy
 import sys
 
@@ -29,6 +30,11 @@ def join_processes() -> None:
   if not (coordinator := os.environ.get('JAX_COORDINATOR_ADDRESS')):
     return
   names = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
+  if not re.fullmatch(r'\S+:\d+', coordinator):
+    raise UserError(
+        'expected HOST:PORT in JAX_COORDINATOR_ADDRESS, got'
+        f' {coordinator!r}; add the port'
+    )
   given = [os.environ[name] for name in names if os.environ.get(name)]
   try:
     if len(given) == 1:

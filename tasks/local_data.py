@@ -22,6 +22,7 @@ Without seqio nothing is registered, and what is cached can be trained on.
 """
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -29,6 +30,7 @@ import importlib.util
 import json
 import os
 import pathlib
+from typing import IO
 
 from gqa_t5x import errors
 from gqa_t5x.tasks import common
@@ -171,7 +173,7 @@ def _hashes() -> dict[str, str]:
   for name in FIELDS:
     for split in SPLITS:
       if path := _path(name, split):
-        with _open(path) as lines:
+        with _reading(path) as lines:
           text = lines.read()
         found[f'{name}.{split}'] = hashlib.sha256(text.encode()).hexdigest()
   return found
@@ -227,21 +229,28 @@ def _read(path: pathlib.Path, fields: tuple[str, ...]) -> list[dict]:
     UserError: with the line number, where the file is not as expected.
   """
   rows = []
-  try:
-    with _open(path) as lines:
-      for number, line in enumerate(lines, start=1):
-        if line.strip():
-          rows.append(_row(f'{path} line {number}', line, fields))
-  except (OSError, EOFError, UnicodeDecodeError) as error:
-    raise errors.UserError(
-        f'expected JSON lines in UTF-8, got "{error}" in {path}; copy the file '
-        'again'
-    ) from None
+  with _reading(path) as lines:
+    for number, line in enumerate(lines, start=1):
+      if line.strip():
+        rows.append(_row(f'{path} line {number}', line, fields))
   if not rows:
     raise errors.UserError(
         f'expected at least one row, got none: {path} is empty; copy it again'
     )
   return rows
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path) -> Iterator[IO[str]]:
+  """Opens a file; raises UserError where it is damaged."""
+  try:
+    with _open(path) as lines:
+      yield lines
+  except (OSError, EOFError, UnicodeDecodeError) as error:
+    raise errors.UserError(
+        f'expected JSON lines in UTF-8, got "{error}" in {path}; copy the file '
+        'again'
+    ) from None
 
 
 def _open(path):

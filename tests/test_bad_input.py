@@ -325,6 +325,12 @@ CASES = [
     ),
     ('convert --input {ckpt} --output {new} --num_kv_heads 1e3', '1e3'),
     ('plan --model xxl', '--device'),
+    ('plan --model xxl --checkpoint {ckpt} --device h100', 'got both'),
+    (
+        'benchmark decode --checkpoint {ckpt} --largest_batch_in 1e-6'
+        ' --num_kv_heads 1',
+        'expected memory for one sample',
+    ),
     ('plan --model xxl --device tpu-v9', 'tpu-v5p'),
     ('plan --model huge --device h100', 'xxl'),
     ('plan --model xxl --device h100 --bandwidth nan', "got 'nan'"),

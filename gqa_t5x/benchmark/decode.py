@@ -398,30 +398,44 @@ def largest_batch(config: T5Config, memory_bytes: float, *, input_length: int,
   return fits
 
 
-def compare_largest_batches(
+def largest_batches(
     config: T5Config, num_kv_heads: Sequence[int] | None,
-    memory_bytes: float, **options) -> dict[str, dict]:
-  """Times each number of key/value heads at the largest batch that fits.
-
-  One after another, since each may need all of the memory.
+    memory_bytes: float, **lengths) -> dict[int, int]:
+  """Returns `largest_batch` of each number of key/value heads.
 
   Args:
     config: of the model; its dtype is that of weights and cache too.
     num_kv_heads: wanted; None is all divisors of its query heads.
     memory_bytes: as in `largest_batch`.
-    **options: as in `compare_decode`.
-
-  Returns:
-    'K=...' -> what `compare_decode` returns.
+    **lengths: likewise.
 
   Raises:
     UserError: if the heads do not divide, or not even one sample fits.
   """
-  lengths = {k: options[k] for k in ('input_length', 'output_length')}
+  return {
+      k: largest_batch(one, memory_bytes, **lengths)
+      for k, one in configs_by_kv_heads(config, num_kv_heads).items()
+  }
+
+
+def compare_largest_batches(
+    config: T5Config, batches: Mapping[int, int], **options
+) -> dict[str, dict]:
+  """Times each number of key/value heads at its own batch.
+
+  One after another, since each may need all of the memory.
+
+  Args:
+    config: of the model; its dtype is that of weights and cache too.
+    batches: {key/value heads: samples}, as `largest_batches` finds them.
+    **options: as in `compare_decode`.
+
+  Returns:
+    'K=...' -> what `compare_decode` returns.
+  """
   found = {}
-  for k, one in configs_by_kv_heads(config, num_kv_heads).items():
-    size = largest_batch(one, memory_bytes, **lengths)
-    found |= compare_decode({f'K={k}': (one, None)}, batch_size=size,
+  for k, one in configs_by_kv_heads(config, list(batches)).items():
+    found |= compare_decode({f'K={k}': (one, None)}, batch_size=batches[k],
                             **{'dtype': config.dtype, **options})
   return found
 

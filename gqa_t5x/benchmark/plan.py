@@ -106,8 +106,7 @@ def plan(
   prefill = seconds(prefill_bytes, prefill_flops)
   step = seconds(step_bytes, step_flops)
   total = prefill + output_length * step
-  shapes = config.num_heads, config.emb_dim, input_length, output_length
-  is_figure_6 = shapes == paper.FIGURE_6_SHAPES
+  is_figure_6 = paper.is_figure_6(config.to_dict(), input_length, output_length)
   return Plan(
       num_kv_heads=config.num_kv_heads,
       cache_bytes_per_token=sizes.cache_bytes_per_token(config),

@@ -314,6 +314,11 @@ def _generation(topology: str) -> Generation:
 
 
 def _check_batch(job: Job, mesh: Mesh) -> None:
+  if job.num_microbatches > 1 and job.what != 'train':
+    raise UserError(
+        'expected one microbatch, since only training has more, got'
+        f' {job.num_microbatches}; leave --num_microbatches out'
+    )
   parts = mesh.shape['data'] * job.num_microbatches
   if job.batch_size % parts:
     raise UserError(

@@ -7,6 +7,7 @@ import dataclasses
 import json
 
 from gqa_t5x import number_flags
+from gqa_t5x.errors import UserError
 
 
 class Commands:
@@ -88,6 +89,11 @@ def config_of(args):
   from gqa_t5x import inspection
   from gqa_t5x.benchmark import tpu_compile
 
+  if args.model and args.checkpoint:
+    raise UserError(
+        'expected --model or --checkpoint to give the shapes, got both; leave'
+        ' one of them out'
+    )
   config = (
       tpu_compile.t5_1_1_config(args.model, None)
       if args.model

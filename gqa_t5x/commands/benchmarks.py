@@ -241,7 +241,14 @@ def _decode(args) -> None:
 
   config = arguments.with_layers(arguments.config_of(args), args.num_layers)
   shape = _shape(args, 'input_length', 'output_length', 'num_repeats')
-  rows, bandwidth = {}, None
+  rows, bandwidth, largest = {}, None, {}
+  if args.largest_batch_in:  # It may not be found; then nothing is timed.
+    batches = decode.largest_batches(
+        config,
+        args.num_kv_heads,
+        args.largest_batch_in * 2**30,
+        **_shape(args, 'input_length', 'output_length'),
+    )
   sizes = list(dict.fromkeys(args.batch_size))
   for size in sizes:
     found = decode.compare_kv_heads(
@@ -255,14 +262,9 @@ def _decode(args) -> None:
     bandwidth = bandwidth or next(iter(found.values()))['bandwidth']
     of_size = f', batch {size}' if len(sizes) > 1 else ''
     rows |= {name + of_size: row for name, row in found.items()}
-  largest = {}
   if args.largest_batch_in:
     largest = decode.compare_largest_batches(
-        config,
-        args.num_kv_heads,
-        args.largest_batch_in * 2**30,
-        bandwidth=bandwidth,
-        **shape,
+        config, batches, bandwidth=bandwidth, **shape
     )
   if args.json:
     _print_rows(

@@ -27,12 +27,14 @@ NEARLY_RATIO = 1.25  # "Nearly as fast": at most a quarter slower.
 SEVERAL_RATIO = 2.0  # "Several times": at least twice.
 GAP_CLOSED = 2 / 3  # Of what mean pooling leaves open to MHA.
 
-# A loss spikes at a step where it is above the median of the steps before by
-# this many times their spread, as a standard deviation; steps of one spike
-# stand together; no number is a spike. It diverges where its last so many steps
-# have one that is no number, or a mean above the best of others by a nat.
-SPIKE_WINDOW = 100
+# A loss spikes at a step where it is above the median of up to so many steps
+# before, at least so many, by this many times their spread, as a standard
+# deviation; steps of one spike stand together; no number is a spike. It
+# diverges where its last steps, as many, or half of all if those are fewer,
+# have one that is no number, or a mean a nat above the best so many in a row.
+SPIKE_WINDOW, SPIKE_LEAST = 100, 20
 SPIKE_DEVIATIONS = 6.0
+DIVERGED_STEPS = 10
 DIVERGED_NATS = 1.0
 
 OURS = (
@@ -269,8 +271,8 @@ def spikes(losses) -> int:
   """
   losses = np.array([np.inf if x is None else x for x in losses], np.float64)
   count, in_spike = 0, False
-  for step in range(SPIKE_WINDOW, len(losses)):
-    before = losses[step - SPIKE_WINDOW:step]
+  for step in range(SPIKE_LEAST, len(losses)):
+    before = losses[max(0, step - SPIKE_WINDOW):step]
     middle = np.median(before)
     # 1.4826: from the median absolute deviation to a standard deviation.
     spread = 1.4826 * np.median(np.abs(before - middle))
@@ -283,13 +285,13 @@ def spikes(losses) -> int:
 def has_diverged(losses) -> bool:
   """Whether a training loss diverged by the rule at the head of this file."""
   losses = np.array([np.nan if x is None else x for x in losses], np.float64)
-  last = losses[-SPIKE_WINDOW:]
+  last = losses[-max(1, min(SPIKE_WINDOW, len(losses) // 2)):]
   if not np.isfinite(last).all():
     return True
-  # The last window ends with the last step; what is left over is at the start.
-  windows = losses[len(losses) % SPIKE_WINDOW:].reshape(-1, SPIKE_WINDOW)
-  means = windows[np.isfinite(windows).all(1)].mean(1)
-  return bool(len(means) > 1 and means[-1] > means.min() + DIVERGED_NATS)
+  if len(losses) < 2 * DIVERGED_STEPS:
+    return False
+  in_a_row = np.lib.stride_tricks.sliding_window_view(losses, DIVERGED_STEPS)
+  return bool(last.mean() > np.nanmin(in_a_row.mean(1)) + DIVERGED_NATS)
 
 
 def training_losses(entry: dict) -> list[list[list[float | None]]]:

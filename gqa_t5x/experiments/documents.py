@@ -28,7 +28,8 @@ from gqa_t5x.experiments import figures
 from gqa_t5x.experiments import tables
 
 _BLOCK = re.compile(
-    r'(<!-- made: (?P<name>\S+) (?P<files>[^>]+?) -->\n).*?(<!-- end -->)',
+    r'(<!-- made: (?P<name>\S+) (?P<files>[^>]+?) -->\n)'
+    r'(?:(?!<!-- made:).)*?(<!-- end -->)',
     re.DOTALL,
 )
 _PEERS = {'ctranslate2': 'CTranslate2', 't5x': 't5x', 'hf': 'Hugging Face'}
@@ -284,6 +285,11 @@ def fill(text: str, folder: str, root: pathlib.Path) -> tuple[str, dict]:
     UserError: if a block has an unknown name, or a file cannot be read.
   """
   drawn = {}
+  if len(_BLOCK.findall(text)) != text.count('<!-- made:'):
+    raise UserError(
+        'expected <!-- end --> after each <!-- made: NAME FILE -->, got one'
+        ' without; add it'
+    )
 
   def made(match):
     name, files = match['name'], match['files'].split()

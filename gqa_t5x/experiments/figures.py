@@ -292,7 +292,6 @@ def of_benchmark(found: dict) -> str:
     KeyError: if it is something else.
   """
   most = found['config']['num_heads']
-  width = found['config'].get('emb_dim')
   by_shape, is_papers = {}, False
   for name, row in found['rows'].items():
     heads, seconds = row['num_kv_heads'], row['seconds_per_sample']
@@ -304,8 +303,8 @@ def of_benchmark(found: dict) -> str:
     by_shape.setdefault(shape, []).append(Point(
         name.split(', ')[0], kind if name.startswith('K=') else 'peer', 0,
         seconds, f'{seconds:.3g}'))
-    lengths = row['input_length'], row['output_length']
-    is_papers |= (most, width, *lengths) == paper.FIGURE_6_SHAPES
+    is_papers |= paper.is_figure_6(
+        found['config'], row['input_length'], row['output_length'])
   if not by_shape:
     raise KeyError('rows')
   drawn = dict(by_shape)

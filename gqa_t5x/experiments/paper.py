@@ -7,7 +7,9 @@ Checkpoints", Ainslie et al., EMNLP 2023, arXiv 2305.13245. The paper's
 "groups" (GQA-8 has 8) are key/value heads: our `num_kv_heads`.
 """
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 PRINTED = 'printed'  # The number stands in the paper.
 DIGITISED = 'digitised'  # Read off a figure: about ±0.03 score, ±0.02 s.
@@ -131,14 +133,24 @@ FIGURE_5 = {
 # Figure 6: XXL, input 2048, output 512: key/value heads -> seconds a sample.
 FIGURE_6_SOURCE = DIGITISED
 FIGURE_6 = {1: 0.50, 4: 0.48, 8: 0.52, 16: 0.60, 32: 0.80, 64: 2.52}
-# Query heads, width, tokens in and out of it.
-FIGURE_6_SHAPES = (64, 4096, 2048, 512)
 # Its two horizontal lines, digitised apart from the curve's ends.
 FIGURE_6_LINES = {'MHA': 2.53, 'MQA': 0.49}
 FIGURE_6_NOTE = (
     'Digitised: the curve at 64 and at 1 reads 2.52 and 0.50 s, the lines '
     'for MHA and MQA, which are the same models, 2.53 and 0.49 s. Figure 6 '
     'has its own shapes, so its times are not those of Table 1.')
+
+
+def is_figure_6(
+    config: Mapping[str, Any], input_length: int, output_length: int
+) -> bool:
+  """Whether a model's `T5Config.to_dict`, and lengths, are Figure 6's."""
+  xxl = {
+      'num_heads': 64, 'emb_dim': 4096, 'num_encoder_layers': 24,
+      'num_decoder_layers': 24,
+  }  # pyformat: disable
+  is_xxl = all(config.get(name) == value for name, value in xxl.items())
+  return is_xxl and (input_length, output_length) == (2048, 512)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import rendering
 from gqa_t5x.experiments import tables
 from gqa_t5x.experiments import results as results_lib
+from gqa_t5x.experiments.model import ALPHA, SCRATCH
 from gqa_t5x.experiments.tables import DASH, format_table
 
 __all__ = ['format_table', 'write_report']
@@ -39,18 +40,22 @@ def _interval(finding: claims.Finding) -> str:
 
 
 def _headline(results: dict) -> rendering.Paragraph:
-  model, entries = results['model'], results['models'].values()
+  model, entries = results['model'], [
+      entry for entry in results['models'].values()
+      if entry.get('origin') != SCRATCH]
   deeds = [text for text, is_done in (
       ('converted to grouped-query (GQA) and multi-query (MQA) attention',
-       True),
+       bool(entries) or not results['models']),
       (f'uptrained for {results["uptrain_fraction"]:.3g} of its '
        f'{results["pretrain_steps"]:,} pre-training steps',
        any(entry.get('alpha') for entry in entries)),
-      ('fine-tuned and scored', any(entry.get('tasks') for entry in entries)),
+      ('trained from scratch', len(entries) < len(results['models'])),
+      ('fine-tuned and scored', any(
+          entry.get('tasks') for entry in results['models'].values())),
       ('timed', _is_timed(results)),
   ) if is_done]
   return rendering.Paragraph(
-      f'A multi-head (MHA) T5 checkpoint was {"; ".join(deeds)}; as in the '
+      f'T5 with multi-head (MHA) attention was {"; ".join(deeds)}; as in the '
       'paper (Ainslie et al. 2023, arXiv 2305.13245), here with '
       f'{model.get("num_encoder_layers", DASH)}+'
       f'{model.get("num_decoder_layers", DASH)} layers of width '
@@ -102,9 +107,11 @@ def _claims(results: dict) -> list:
 def _losses(results: dict) -> list:
   if not results['models']:
     return []
-  rows = []
-  for name, entry in sorted(
-      results['models'].items(),
+  rows, smaller = [], ''
+  if results['uptrain_fraction'] != ALPHA:
+    smaller = (f' in the paper; here {ALPHA:g} stands for'
+               f' {results["uptrain_fraction"]:.3g}')
+  for name, entry in sorted(      results['models'].items(),
       key=lambda item: (-item[1]['num_kv_heads'], item[0])):
     rows.append((name, entry.get('method') or DASH,
                  DASH if entry.get('alpha') is None else f'{entry["alpha"]:g}',
@@ -118,7 +125,8 @@ def _losses(results: dict) -> list:
           ('Model', 'Conversion', 'Alpha', 'Step', 'Parameters', 'Loss'),
           tuple(rows), text_columns=2, note=(
                f'Alpha: share of the {results["pretrain_steps"]:,} steps of '
-               'pre-training that uptraining takes. MHA is the control, not '
+               'pre-training, or of those from scratch, that uptraining takes'
+               + smaller + '. MHA is the control, not '
                'converted and continued for the same steps: what it gains or '
                'loses is not due to conversion.')),
   ]
@@ -227,9 +235,12 @@ def _run_facts(results: dict) -> list:
 
 def _experiment(name: str, results: dict) -> list:
   """Its heading, what makes it, and the rest of its part."""
-  command = re.sub(r' --experiment \S+', '', results['command'])
-  source = rendering.Source(
-      f'{command} --experiment {name}', results_lib.FILE_NAME)
+  command, run = results['command'], results['experiment']
+  # A part may have come about by another experiment, which shares its models.
+  if run == 'all' or name in run.split(','):
+    command = re.sub(r' --experiment \S+', '', command)
+    command += f' --experiment {name}'
+  source = rendering.Source(command, results_lib.FILE_NAME)
   blocks = catalog.EXPERIMENTS[name].blocks(results)
   return [*blocks[:1], source, *blocks[1:]] if blocks else []
 

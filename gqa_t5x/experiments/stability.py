@@ -45,14 +45,16 @@ def blocks(results: dict) -> list:
           ),
           tuple(rows),
           note='Spikes of the training loss, for each seed: above the median of'
-          f' the {claims.SPIKE_WINDOW} steps before by more than'
-          f' {claims.SPIKE_DEVIATIONS:g} robust standard deviations. Diverged:'
-          f' its last {claims.SPIKE_WINDOW} steps end {claims.DIVERGED_NATS:g}'
-          ' nat above its best, or no number. Loss: validation, nats a token.'
+          f' the {claims.SPIKE_LEAST} to {claims.SPIKE_WINDOW} steps before by'
+          f' more than {claims.SPIKE_DEVIATIONS:g} robust standard deviations.'
+          f' Diverged: its last {claims.SPIKE_WINDOW} steps, or half of all,'
+          f' are {claims.DIVERGED_NATS:g} nat above its best'
+          f' {claims.DIVERGED_STEPS} in a row, or no number. Loss: validation,'
+          ' nats a token.'
           ' Tuning: fine-tuning on all tasks. All models saw as many steps.',
       ),
       rendering.Figure(
-          'Training loss from scratch, seed by seed the first.',
+          'Training loss from scratch, of the first seed.',
           figures.panels(
               figures.lines, (('This run', curves),), 'step', 'nats a token'
           ),
@@ -74,7 +76,10 @@ def _thinned(losses) -> tuple[tuple[float, float], ...]:
   """Returns (step, mean loss) of as many parts, from the second on."""
   size = max(1, len(losses) // _POINTS)
   parts = [
-      (start + size, [x for x in losses[start : start + size] if x is not None])
+      (
+          min(start + size, len(losses)),
+          [x for x in losses[start : start + size] if x is not None],
+      )
       for start in range(0, len(losses), size)
   ]
   return tuple((step, sum(x) / len(x)) for step, x in parts[1:] if x)

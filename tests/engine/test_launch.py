@@ -238,3 +238,6 @@ def test_processes_that_are_not_told_who_they_are(monkeypatch, given):
     monkeypatch.setenv(name, value)
   with pytest.raises(UserError, match='JAX_NUM_PROCESSES and JAX_PROCESS_ID'):
     multi_host.join_processes()
+  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'localhost')
+  with pytest.raises(UserError, match="HOST:PORT .* got 'localhost'; add"):
+    multi_host.join_processes()

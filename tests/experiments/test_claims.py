@@ -154,6 +154,8 @@ def test_spikes_are_counted_once_each():
   assert claims.spikes(_loss_curve()) == 0
   assert claims.spikes(_loss_curve([150, 300])) == 2
   assert claims.spikes(_loss_curve()[:200] + [None] * 3) == 1
+  assert claims.spikes(_loss_curve([30, 60], length=80)) == 2
+  assert claims.spikes(_loss_curve(length=80)) == 0
   # A fall, as every training starts with, is none.
   assert claims.spikes([9.0 * 0.99**i for i in range(300)]) == 0
 
@@ -168,6 +170,11 @@ def test_divergence():
   # A step that was skipped, long ago.
   assert not claims.has_diverged(_loss_curve() + [None] + _loss_curve())
   assert not claims.has_diverged([3.0] * 50)
+  # At once, and in a run that is shorter than the window.
+  assert claims.has_diverged([2.0] * 10 + [8.0] * 590)
+  assert claims.has_diverged([1.0] * 40 + [9.0] * 40)
+  assert not claims.has_diverged(_loss_curve(length=80))
+  assert not claims.has_diverged([9.0 * 0.99**i for i in range(300)])
 
 
 def test_one_that_diverged_is_worse_than_spikes(results):

@@ -70,6 +70,9 @@ def test_a_block_is_filled_from_its_files(tmp_path):
     documents.fill(text.replace('decoding', 'tabel'), 'docs', tmp_path)
   with pytest.raises(UserError, match='the block decoding needs'):
     documents.fill(text.replace('d.json', 'e.json'), 'docs', tmp_path)
+  # Or all that stands between would go.
+  with pytest.raises(UserError, match='got one without; add it'):
+    documents.fill(text.replace('<!-- end -->', '', 1), 'docs', tmp_path)
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda p: p.name)

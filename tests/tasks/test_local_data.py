@@ -143,6 +143,11 @@ def test_changed_files_are_noticed(tmp_path, monkeypatch):
   _write(tmp_path / 'multi30k.test.jsonl', [ROWS['multi30k']])
   _write(tmp_path / 'sumpubmed.test.jsonl', [ROWS['sumpubmed']])
   assert local_data.changed(fingerprint) == ['aeslc.test', 'sumpubmed.test']
+  _write(tmp_path / 'multi30k.train.jsonl.gz', [ROWS['multi30k']] * 9)
+  whole = (tmp_path / 'multi30k.train.jsonl.gz').read_bytes()
+  (tmp_path / 'multi30k.train.jsonl.gz').write_bytes(whole[:-12])
+  with pytest.raises(errors.UserError, match='multi30k.* copy the file again'):
+    local_data.changed(fingerprint)
 
 
 def test_validation_of_sumpubmed_is_dealt_out(tmp_path):
