@@ -303,11 +303,12 @@ def summary(cells: list[dict]) -> str:
     rows.setdefault((cell['num_kv_heads'], cell['method']), []).append(cell)
     alphas += [a for a in cell['losses'] if a not in alphas]
   alphas.sort(key=float)
-  lines = [f'{"K":>2} {"method":<26} seeds  ' + '  '.join(
+  width = max([26, *(len(method) for _, method in rows)])
+  lines = [f'{"K":>2} {"method":<{width}} seeds  ' + '  '.join(
       f'alpha {a:<8}' for a in alphas
   )]  # pyformat: disable
   for (heads, method), group in sorted(rows.items(), reverse=True):
-    line = f'{heads:>2} {method:<26} {len(group):>5}'
+    line = f'{heads:>2} {method:<{width}} {len(group):>5}'
     for alpha in alphas:
       values = [c['losses'][alpha] for c in group if alpha in c['losses']]
       text = '-'
