@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from typing import IO
 
 from gqa_t5x.errors import UserError
@@ -70,7 +71,8 @@ def free_bytes(path: pathlib.Path) -> int:
   """Returns what is free on the disk of a path, which may not be there yet."""
   while not path.exists():
     path = path.parent
-  return shutil.disk_usage(path).free
+  usage = shutil.disk_usage(path)
+  return usage.free if usage.total else sys.maxsize  # None is told of /proc.
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -258,14 +258,23 @@ def test_damaged_orbax_is_one_line(tmp_path):
   assert '\n' not in str(error.value)
 
 
-def test_a_failed_write_leaves_nothing_and_the_next_one_cleans_up(tmp_path):
+def test_a_failed_write_leaves_nothing_and_the_next_one_cleans_up(
+    tmp_path, monkeypatch
+):
   path = tmp_path / 'checkpoint_1'
   (tmp_path / 'checkpoint_1.gqa_t5x-incomplete').mkdir()
   params = golden.random_params(golden.CONFIG)
+
+  def fail(_):
+    assert len(list(tmp_path.rglob('*'))) > 2
+    raise OSError('At the end.')
+
+  monkeypatch.setattr(checkpoints.folders.Writing, 'finish', fail)
+  metadata = {'step': 1, 'config': golden.CONFIG.to_dict()}
   for format in FORMATS.values():
-    with pytest.raises(TypeError):  # A set is not JSON; written last.
+    with pytest.raises(OSError, match='At the end.'):
       checkpoints.save_checkpoint(
-          str(path), params, format=format, metadata={'step': 1, 'x': set()}
+          str(path), params, format=format, metadata=metadata
       )
     assert not list(tmp_path.iterdir())
 

@@ -257,6 +257,11 @@ def write_checkpoint(
         f"expected a 'step' in the metadata, which format={format!r} holds, got"
         ' none; add it'
     )
+  if param_states is not None and format not in OF_T5X:
+    raise UserError(
+        f'format={format!r} holds no optimizer state of t5x; choose t5x or'
+        ' t5x-orbax, or leave it out'
+    )
   try:
     config = T5Config(**metadata['config'])
     json.dumps(metadata)
@@ -268,11 +273,6 @@ def write_checkpoint(
   names.check_shapes(
       params, config, 'the parameters', 'pass the one that they are of'
   )
-  if param_states is not None and format not in OF_T5X:
-    raise UserError(
-        f'format={format!r} holds no optimizer state of t5x; choose t5x or'
-        ' t5x-orbax, or leave it out'
-    )
   folder = _folder(path)
   folder.parent.mkdir(parents=True, exist_ok=True)
   with folders.new_folder(folder, about, verify=verify) as writing:

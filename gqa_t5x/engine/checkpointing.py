@@ -209,6 +209,15 @@ class Checkpoints:
     self._manager.close()
 
 
+def has_steps(model_dir: str) -> bool:
+  """Whether a run has saved a step.
+
+  It asks the disk alone: Orbax's managers wait for each other on several hosts.
+  """
+  folder = storage.local_path(model_dir) / 'checkpoints'
+  return any(path.name.isdigit() for path in folder.glob('[0-9]*'))
+
+
 def best_or_latest(
     model_dir: str, best_metric: str | None = None, best_mode: str = 'min'
 ) -> str | None:

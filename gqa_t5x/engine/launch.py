@@ -182,7 +182,7 @@ class Train(_Job):
           f' {tuple(self.source.splits)}; add it, or set best_metric to None'
       )
     initial = self.config.initial_checkpoint
-    if checkpointing.best_or_latest(self.config.model_dir) is not None:
+    if checkpointing.has_steps(self.config.model_dir):
       initial = None  # The run goes on from its own.
     teacher = self.config.teacher_checkpoint
     if cache.has_seqio() and not self.source.only_cached:

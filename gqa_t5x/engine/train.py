@@ -147,7 +147,7 @@ def train(
       | {'data': dict(describe or {})}
   )
   params, origin = None, {}
-  if checkpointing.best_or_latest(config.model_dir) is None:
+  if not checkpointing.has_steps(config.model_dir):
     params, origin = _load_initial(model, config)
   teacher = None
   if config.teacher_checkpoint:
