@@ -8,8 +8,8 @@ files. A step that is damaged is set aside in MODEL_DIR/damaged.
 """
 
 import errno
-import math
 import logging
+import math
 import os
 import shutil
 from typing import Any

@@ -171,6 +171,8 @@ def train(
       step = jax.device_put(np.int32(latest), trainer.shardings.step)
       state = train_step.TrainState(step, *restored)
     else:
+      if params is None:  # What looked like a step is none.
+        params, origin = _load_initial(model, config)
       start = 0 if config.reset_step else int(origin.get('step') or 0)
       metadata = {
           'config': model.config.to_dict(),

@@ -187,8 +187,8 @@ def _run(args, words: list[str]) -> None:
         add(method, k, study.loss(params, k, kind), **facts)
   # Where somebody's texts lie is of no use to others.
   words = [
-      re.sub(r'(?s)=.*', '=FILE', word) if word in args.text
-      else re.sub(r'(?s)(--text=[^=]*)=.*', r'\1=FILE', word)
+      re.sub(r'(?s)((--text=)?[^=]*)=.*', r'\1=FILE', word)
+      if word.removeprefix('--text=') in args.text else word
       for word in words
   ]  # pyformat: disable
   report = {

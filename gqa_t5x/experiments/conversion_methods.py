@@ -77,29 +77,23 @@ METHODS = {
     'svd_calibrated_similarity': {
         'method': 'svd', 'group_by': 'similarity', 'calibrated': True,
     },
-    'mean_self': {'method': 'mean', 'only': 'self_attention'},
-    'mean_cross': {'method': 'mean', 'only': 'encoder_decoder_attention'},
-    'svd_self': {'method': 'svd', 'only': 'self_attention'},
-    'svd_cross': {'method': 'svd', 'only': 'encoder_decoder_attention'},
-    'none_rate_quarter': {'rate': 0.25},
-    'svd_rate_quarter': {'method': 'svd', 'rate': 0.25},
-    'svd_calibrated_rate_quarter': {
-        'method': 'svd', 'calibrated': True, 'rate': 0.25,
-    },
-    'none_rate_half': {'rate': 0.5},
-    'svd_calibrated_rate_half': {
-        'method': 'svd', 'calibrated': True, 'rate': 0.5,
-    },
-    'mean_rate_half': {'method': 'mean', 'rate': 0.5},
-    'svd_rate_half': {'method': 'svd', 'rate': 0.5},
-    'none_rate_double': {'rate': 2.0},
-    'mean_rate_double': {'method': 'mean', 'rate': 2.0},
-    'svd_rate_double': {'method': 'svd', 'rate': 2.0},
-    'svd_scale_half': {'method': 'svd', 'scale': 0.5},
-    'svd_scale_double': {'method': 'svd', 'scale': 2.0},
-    'none_distilled': {'distilled': True},
-    'mean_distilled': {'method': 'mean', 'distilled': True},
-    'svd_distilled': {'method': 'svd', 'distilled': True},
+}  # pyformat: disable
+_CONVERSIONS = list(METHODS)  # What follows asks more of some of them.
+METHODS |= {
+    f'{method}_{more}': METHODS[method] | options
+    for methods, more, options in (
+        (('mean', 'svd'), 'self', {'only': 'self_attention'}),
+        (('mean', 'svd'), 'cross', {'only': 'encoder_decoder_attention'}),
+        (('none', 'mean', 'svd', 'svd_calibrated'), 'rate_quarter',
+         {'rate': 0.25}),
+        (('none', 'mean', 'svd', 'svd_calibrated'), 'rate_half', {'rate': 0.5}),
+        (('none', 'mean', 'svd', 'svd_calibrated'), 'rate_double',
+         {'rate': 2.0}),
+        (('svd',), 'scale_half', {'scale': 0.5}),
+        (('svd',), 'scale_double', {'scale': 2.0}),
+        (('none', 'mean', 'svd'), 'distilled', {'distilled': True}),
+    )
+    for method in methods
 }  # pyformat: disable
 
 
@@ -379,7 +373,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--output', required=True, metavar='JSON')
   parser.add_argument('--checkpoint', default=pretrained.CHECKPOINT_PATH)
   parser.add_argument(
-      '--methods', type=_methods, default=list(METHODS), metavar='M,M'
+      '--methods', type=_methods, default=_CONVERSIONS, metavar='M,M'
   )
   parser.add_argument(
       '--num_kv_heads', type=number_flags.integers, default=[4, 2, 1],

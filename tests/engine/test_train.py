@@ -243,6 +243,18 @@ def test_a_run_goes_on_without_what_it_began_with(tmp_path, batches):
   assert int(train.train(model, longer, batches).step) == 12
 
 
+def test_a_folder_that_only_looks_like_a_step_is_not_gone_on_from(
+    tmp_path, batches
+):
+  (tmp_path / 'run' / 'checkpoints' / '7').mkdir(parents=True)
+  config = make_config(
+      tmp_path / 'run', initial_checkpoint=str(tmp_path / 'missing')
+  )
+  # Neither that nor parameters drawn anew.
+  with pytest.raises(UserError):
+    train.train(conftest.make_model(), config, batches)
+
+
 def test_other_run_in_the_folder_is_refused(tmp_path, batches):
   model = conftest.make_model()
   train.train(model, make_config(tmp_path, total_steps=1), batches)
@@ -255,8 +267,9 @@ def test_other_run_in_the_folder_is_refused(tmp_path, batches):
     train.train(model, config, batches)
 
 
-def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches):
-  scores = iter([0.3, 0.9, 0.1, 0.5])
+@pytest.mark.parametrize('third', [0.1, float('nan')])
+def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches, third):
+  scores = iter([0.3, 0.9, third, 0.5])
   config = make_config(
       tmp_path,
       total_steps=4,
@@ -273,23 +286,6 @@ def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches):
   best = checkpointing.best_or_latest(str(tmp_path), 'f1', 'max')
   assert os.path.basename(best) == '2'
   assert os.path.basename(checkpointing.best_or_latest(str(tmp_path))) == '4'
-
-
-def test_a_score_that_is_no_number_is_not_the_best(tmp_path, batches):
-  scores = iter([0.3, 0.9, float('nan'), 0.5])
-  config = make_config(
-      tmp_path,
-      total_steps=4,
-      eval_every=1,
-      checkpoint_every=1,
-      keep=1,
-      best_metric='f1',
-      best_mode='max',
-  )
-  train.train(
-      conftest.make_model(), config, batches, lambda *_: {'f1': next(scores)}
-  )
-  assert sorted(os.listdir(tmp_path / 'checkpoints')) == ['2', '4']
 
 
 @pytest.mark.parametrize('start', [100, 101])
