@@ -1,12 +1,14 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How long uptraining lasts."""
+"""How long uptraining lasts, and how fast it learns; gin cannot multiply."""
+
+import math
 
 from gqa_t5x.errors import UserError
 
 
 def total_steps(pretrain_steps: int, fraction: float) -> int:
-  """Returns the global step at which uptraining ends; gin cannot multiply.
+  """Returns the global step at which uptraining ends.
 
   Args:
     pretrain_steps: at which the checkpoint's pre-training ended; uptraining
@@ -22,3 +24,24 @@ def total_steps(pretrain_steps: int, fraction: float) -> int:
         f' got {fraction}; 5% is 0.05'
     )
   return pretrain_steps + round(pretrain_steps * fraction)
+
+
+def learning_rate(pretrain: float, factor: float = 1.0) -> float:
+  """Returns the base learning rate of uptraining.
+
+  The paper's is that of pre-training. After a good conversion a lower one is
+  better (docs/conversion.md).
+
+  Args:
+    pretrain: base of the schedule of pre-training.
+    factor: that it is multiplied by.
+
+  Raises:
+    UserError: if the factor is not above 0.
+  """
+  if not 0 < factor < math.inf:
+    raise UserError(
+        'expected LEARNING_RATE_FACTOR above 0, got'
+        f" {factor}; 1.0 is pre-training's rate, 0.25 a quarter of it"
+    )
+  return pretrain * factor

@@ -10,6 +10,7 @@ it is the job that would run.
 import functools
 import importlib.util
 import inspect
+import math
 import pathlib
 import re
 import sys
@@ -126,6 +127,14 @@ def test_uptraining_counts_on():
   for wrong in (5, -0.05):
     with pytest.raises(errors.UserError, match=f'got {wrong}; 5% is 0.05'):
       uptraining.total_steps(1_000_000, wrong)
+
+
+def test_uptraining_at_a_lower_rate():
+  assert uptraining.learning_rate(0.5) == 0.5
+  assert uptraining.learning_rate(0.5, 0.25) == 0.125
+  for wrong in (0.0, -0.25, math.nan, math.inf):
+    with pytest.raises(errors.UserError, match=f'above 0, got {wrong}; 1.0 is'):
+      uptraining.learning_rate(0.5, wrong)
 
 
 @pytest.mark.parametrize('model_first', [True, False])
@@ -315,6 +324,13 @@ def test_uptraining_continues_it(call):
   restore = arguments['checkpoint_cfg'].restore
   assert (restore.path, restore.mode) == ('c/checkpoint_7', 'specific')
   assert not restore.state_transformation_fns
+
+
+@pytest.mark.t5x
+def test_uptraining_at_a_quarter_of_the_rate(call):
+  call('uptrain', ['models/gqa8_xxl', 'runs/uptrain'],
+       'LEARNING_RATE_FACTOR = 0.25')  # pyformat: disable
+  assert learning_rate(1_000_000) == pytest.approx(0.00025)
 
 
 def check_recipe(arguments):

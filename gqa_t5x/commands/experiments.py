@@ -27,7 +27,8 @@ def add_commands(add) -> None:
       '--experiment',
       default='table1',
       metavar='E,E',
-      help='table1 (default), figure4, figure5, figure6, stability or all',
+      help='table1 (default), figure4, figure5, figure6, stability,'
+      ' learning_rate or all',
   )
   command.add_argument(
       '--seeds',

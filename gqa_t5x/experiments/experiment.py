@@ -116,6 +116,7 @@ def _entry(model, pipeline, base_config, seeds, result) -> dict[str, Any]:
       'num_kv_heads': model.num_kv_heads,
       'method': model.method if model.is_converted else None,
       'alpha': None if model.method is None else model.alpha,
+      'rate': None if model.method is None else model.rate,
       'origin': pipeline.origin(model),
       'num_params': losses[0]['num_params'],
       'step': losses[0]['step'],

@@ -19,7 +19,7 @@ def blocks(results: dict) -> list:
   for entry in results['models'].values():
     if entry.get('method') not in (None, 'mean') or entry.get('alpha') is None:
       continue
-    if entry['origin'] == SCRATCH:
+    if entry['origin'] == SCRATCH or entry.get('rate', 1) != 1:
       continue
     name, alpha = Model(entry['num_kv_heads']).name, entry['alpha']
     average = results_lib.average_score(results, entry)

@@ -8,6 +8,7 @@ from gqa_t5x.experiments import paper
 
 NUM_HEADS = 8  # Of the multi-head checkpoint of every suite.
 ALPHA = paper.UPTRAIN_FRACTION
+LOW_RATE = 0.25  # Of uptraining: of pre-training's learning rate.
 SCRATCH = 'scratch'
 
 
@@ -22,12 +23,14 @@ class Model:
     alpha: share of the original pre-training that uptraining takes.
     origin: None, the checkpoint of the suite, or 'scratch', an MHA model
       trained for as long as those from scratch.
+    rate: learning rate of uptraining, as a multiple of pre-training's.
   """
 
   num_kv_heads: int
   method: str | None = 'mean'
   alpha: float = ALPHA
   origin: str | None = None
+  rate: float = 1.0
 
   @property
   def name(self) -> str:
@@ -40,6 +43,8 @@ class Model:
       parts.append(self.method)
     if self.alpha != ALPHA:
       parts.append(f'alpha {self.alpha:g}')
+    if self.rate != 1:
+      parts.append(f'rate {self.rate:g}')
     if self.origin:
       parts.append('of a model from scratch')
     return ', '.join(parts)
@@ -56,4 +61,5 @@ class Model:
     parts += [origin] * bool(origin)
     parts += [self.method] * self.is_converted
     parts += [f'alpha{self.alpha:g}'] * (self.method is not None)
+    parts += [f'rate{self.rate:g}'] * (self.rate != 1)
     return '-'.join(parts)

@@ -205,7 +205,7 @@ class Pipeline:
 
     what = 'MHA from scratch' if model.origin else 'the multi-head checkpoint'
     return self._stage(
-        f'convert-{dataclasses.replace(model, alpha=0).slug}',
+        f'convert-{dataclasses.replace(model, alpha=0, rate=1).slug}',
         f'Convert {what} to K={model.num_kv_heads} by {model.method}',
         self._scale.seconds['convert'],
         convert,
@@ -238,6 +238,7 @@ class Pipeline:
             'NUM_KV_HEADS': model.num_kv_heads,
             'PRETRAIN_STEPS': origin_steps,
             'UPTRAIN_FRACTION': fraction,
+            'LEARNING_RATE_FACTOR': model.rate,
             'DEV_EXAMPLES': scale.dev_examples,
             **scale.pretrain_bindings,
         },

@@ -9,6 +9,8 @@ data sets. docs/tpu.md has the steps before them.
 from collections.abc import Callable, Iterator
 import dataclasses
 
+from gqa_t5x.experiments.model import LOW_RATE
+
 _GIN = 'gqa_t5x/gin_configs/'
 _PUBLIC = 'gs://t5-data/pretrained_models/t5x/t5_1_1_{}/checkpoint_1000000'
 _TASKS = (
@@ -18,6 +20,7 @@ _TASKS = (
 # At 2,048 input tokens; the others have 512.
 _LONG = ('arxiv', 'pubmed', 'media_sum', 'multi_news', 'trivia_qa')
 _ABLATION_TASKS = ('cnn_dailymail', 'multi_news', 'trivia_qa')
+_GROUPED_XXL = {'gqa8': 8, 'mqa': 1}  # {name of its gin files: K}.
 _LONG_TASKS = ('arxiv', 'pubmed', 'media_sum', 'multi_news')
 _XXL = {'NUM_PARTITIONS': 8, 'trainer.Trainer.num_microbatches': 8}
 # At the batch of pre-training, on 64 v4 chips (docs/tpu_memory.md).
@@ -145,22 +148,11 @@ def _table1(bucket) -> Iterator[Command]:
 
 def _ours(bucket) -> Iterator[Command]:
   """Calibrated svd, not uptrained and uptrained by 5%."""
-  for name, heads in (('gqa8', 8), ('mqa', 1)):
-    folder = f'xxl_svd_{heads}'
-    yield _convert(
-        bucket, folder, heads,
-        ' \\\n  --method svd --vocabulary sentencepiece.model',
-    )  # pyformat: disable
-    source = f'{bucket}/{folder}/checkpoint_1000000'
+  for name, heads in _GROUPED_XXL.items():
+    source = _svd(bucket, heads)
+    yield _convert_by_svd(bucket, heads)
     target = f'{bucket}/{name}_xxl_svd'
-    line = _t5x(
-        'train',
-        (f'models/{name}_xxl', 'runs/uptrain'),
-        INITIAL_CHECKPOINT_PATH=source,
-        MODEL_DIR=target,
-        **_UPTRAIN['xxl'],
-    )
-    yield Command(f'Uptrain {folder}', line, _days('xxl', 50_000))
+    yield _uptrain_xxl(name, source, target)
     for step, start in (
         (1_000_000, source), (1_050_000, f'{target}/checkpoint_1050000'),
     ):  # pyformat: disable
@@ -172,6 +164,60 @@ def _ours(bucket) -> Iterator[Command]:
           _TASKS,
           **_XXL,
           TRAIN_STEPS=step + _FINETUNE_STEPS,
+      )
+
+
+def _svd(bucket: str, heads: int) -> str:
+  return f'{bucket}/xxl_svd_{heads}/checkpoint_1000000'
+
+
+def _convert_by_svd(bucket: str, heads: int) -> Command:
+  return _convert(
+      bucket,
+      f'xxl_svd_{heads}',
+      heads,
+      ' \\\n  --method svd --vocabulary sentencepiece.model',
+  )
+
+
+def _uptrain_xxl(name: str, source: str, target: str, **more) -> Command:
+  """Uptrains a checkpoint of models/{name}_xxl by 5%."""
+  line = _t5x(
+      'train',
+      (f'models/{name}_xxl', 'runs/uptrain'),
+      INITIAL_CHECKPOINT_PATH=source,
+      MODEL_DIR=target,
+      **_UPTRAIN['xxl'],
+      **more,
+  )
+  title = f'Uptrain {target.split("/")[-1]} by 5%'
+  return Command(title, line, _days('xxl', 50_000))
+
+
+def _learning_rate(bucket) -> Iterator[Command]:
+  """Calibrated svd and MHA uptrained at both rates; mean's are Table 1's."""
+  sources = {'mha': _PUBLIC.format('xxl')}
+  for name, heads in _GROUPED_XXL.items():
+    sources[name] = _svd(bucket, heads)
+    yield _convert_by_svd(bucket, heads)
+  for name, source in sources.items():
+    for factor in (1.0, LOW_RATE):
+      target = f'{bucket}/{name}_xxl' + '_svd' * (name != 'mha')
+      more = {}
+      if factor != 1:
+        target += f'_rate_{factor:g}'
+        more['LEARNING_RATE_FACTOR'] = factor
+      elif name == 'mha':
+        target += '_uptrained'
+      yield _uptrain_xxl(name, source, target, **more)
+      yield from _finetune(
+          f'table1_{name}_xxl',
+          'xxl',
+          f'{target}/checkpoint_1050000',
+          target,
+          _TASKS,
+          **_XXL,
+          TRAIN_STEPS=1_050_000 + _FINETUNE_STEPS,
       )
 
 
@@ -287,4 +333,5 @@ _EXPERIMENTS: dict[str, Callable[[str], Iterator[Command]]] = {
     'figure5': _figure5,
     'figure6': _figure6,
     'stability': _stability,
+    'learning_rate': _learning_rate,
 }

@@ -28,6 +28,8 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
       num_kv_heads, num_params, cache_bytes_per_token, step,
       method               of conversion; null is none
       alpha                of uptraining; null where trained from scratch
+      [rate]               its learning rate, as a multiple of pre-training's;
+                           without it 1
       origin               'shipped' or 'pretrained': the checkpoint of all;
                            'scratch': a model of its own
       loss                 validation, nats a target token

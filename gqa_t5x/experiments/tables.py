@@ -19,6 +19,7 @@ def is_of_paper(entry: dict) -> bool:
   """Whether a model is made as those of the paper's Table 1 are."""
   return (entry.get('method') in (None, 'mean')
           and entry.get('alpha') == paper.UPTRAIN_FRACTION
+          and entry.get('rate', 1) == 1
           and entry.get('origin') != 'scratch')
 
 

@@ -142,6 +142,32 @@ def test_two_thirds_of_the_gap_in_scores_by_hand(results):
   assert found.verdict == 'contradicted'
 
 
+def test_a_lower_rate_is_held_against_the_full_one_and_none(results):
+  models = results['models']
+  base = models['MQA']  # Its loss is 2.71, MHA's 2.48.
+  models['MHA, rate 0.25'] = copy.deepcopy(models['MHA'])
+  models['MQA, svd, alpha 0'] = _with_loss(base, 2.60)
+  models['MQA, svd'] = _with_loss(base, 2.58)
+  low = models['MQA, svd, rate 0.25'] = _with_loss(base, 2.55)
+  found = [f for f in claims.findings(results) if f.claim == 'O4']
+  tested = {f.test: f for f in found if f.estimate is not None}
+  losses = [f for f in tested.values() if f.unit == 'nats']
+  # Two thirds are closed at 2.5567.
+  assert [f.estimate for f in losses] == pytest.approx(
+      [0.03, 0.05, 0.0067], abs=1e-4
+  )
+  assert {f.verdict for f in losses} == {'shown'}
+  assert len(tested) == 6
+  low['loss_per_example'] = models['MHA']['loss_per_example']
+  low['tasks'] = models['MHA']['tasks']
+  scores = [
+      f for f in claims.findings(results)
+      if f.claim == 'O4' and f.unit == 'points' and f.estimate is not None
+  ]  # pyformat: disable
+  gain = claims.quality_difference(results, 'MHA', 'MQA').estimate
+  assert [f.estimate for f in scores] == pytest.approx([gain, gain, gain / 3])
+
+
 def _loss_curve(spikes=(), length=400):
   rng = np.random.default_rng(0)
   curve = 3 + 0.1 * rng.standard_normal(length)
@@ -216,7 +242,7 @@ def test_stability(results):
 
 
 def test_untested_claims(results):
-  for name in ('C3', 'C5', 'C6', 'O1', 'O2', 'O3'):
+  for name in ('C3', 'C5', 'C6', 'O1', 'O2', 'O3', 'O4'):
     assert claims.verdict(name, claims.findings(results)) == 'not tested'
   results['models'], results['times'] = {}, {}
   assert {f.verdict for f in claims.findings(results)} == {'not tested'}

@@ -277,6 +277,19 @@ def test_quality_against_time_has_our_conversion_and_no_other(
   assert 'GQA-2, first' not in labels
 
 
+def test_a_lower_rate_stands_beside_the_full_one(results, tmp_path):
+  models = results['models']
+  models['MHA, rate 0.25'] = models['MHA'] | {'rate': 0.25, 'loss': 1.2345}
+  results_lib.save_results(tmp_path, results)
+  markdown, _ = report.write_report(tmp_path)
+  _, after = markdown.read_text('utf-8').split('## The learning rate')
+  # Loss and average of both; the average is of 41, BLEU and 62.
+  row = next(x for x in after.splitlines() if x.startswith('| MHA'))
+  cells = [cell.strip() for cell in row.strip('|').split('|')]
+  average = results_lib.average_score(results, models['MHA'])
+  assert cells == ['MHA', '2.480', '1.234', *[f'{average:.1f}'] * 2]
+
+
 def test_a_label_ends_within_the_drawing():
   """M, H and A of DejaVu Sans are 0.863, 0.752 and 0.684 em wide, at 12 px."""
   for seconds in np.linspace(0.5, 1.0, 40):

@@ -226,6 +226,27 @@ def test_equal_compute_from_scratch():
   assert 'UPTRAIN_FRACTION=0.05' in uptrain
 
 
+def test_a_lower_rate_changes_uptraining_alone():
+  by_name = {stage.name: stage for stage in _plan('learning_rate')}
+  full, low = (
+      by_name[f'uptrain-K1-svd-alpha0.05{rate}-seed1']
+      for rate in ('', '-rate0.25')
+  )
+  assert 'LEARNING_RATE_FACTOR=0.25' in low.command_line()
+  assert full.command_line().replace(
+      'FACTOR=1.0', 'FACTOR=0.25'
+  ).rsplit(' ', 2)[0] == low.command_line().rsplit(' ', 2)[0]
+  # One conversion for both; what mean loses at the lower rate is measured only.
+  assert {n for n in by_name if n.startswith('convert-')} == {
+      f'convert-K{k}-{method}-alpha0' for k in (1, 2)
+      for method in ('mean', 'svd')
+  }  # pyformat: disable
+  assert 'loss-K1-mean-alpha0.05-rate0.25-seed1' in by_name
+  tuned = {n.split('-docs')[0] for n in by_name if n.startswith('finetune-')}
+  assert 'finetune-K8-alpha0.05-rate0.25' in tuned
+  assert 'finetune-K1-mean-alpha0.05-rate0.25' not in tuned
+
+
 def test_dry_run_leaves_nothing(tmp_path, capsys):
   runner.reproduce('smoke', 'all', str(tmp_path / 'new'), dry_run=True)
   assert not (tmp_path / 'new').exists()
@@ -278,6 +299,17 @@ def test_commands_for_table_1_fine_tune_every_cell():
   tuned = [i for i, x in enumerate(lines) if 'table1_mqa_xxl' in x]
   assert min(tuned) > uptrained
   assert all('/b/mqa_xxl/checkpoint_1050000' in lines[i] for i in tuned)
+
+
+def test_a_pod_uptrains_svd_and_mha_at_both_rates():
+  lines = [c.line for c in pod.commands('learning_rate', '/b')]
+  uptrained = [x for x in lines if 'runs/uptrain' in x]
+  assert len(uptrained) == 3 * 2
+  assert sum('LEARNING_RATE_FACTOR="0.25"' in x for x in uptrained) == 3
+  assert sum('table1_' in x for x in lines) == 3 * 2 * 7
+  # At the full rate svd's are Table 1's own, so that they are done once.
+  shared = {c.line for c in pod.commands('table1', '/b')} & set(lines)
+  assert len(shared) == 2 + 2 * (1 + 7)
 
 
 def test_a_pods_days_are_the_papers_and_what_follows_from_them():
