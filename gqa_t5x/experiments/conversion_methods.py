@@ -91,7 +91,10 @@ METHODS |= {
          {'rate': 2.0}),
         (('svd',), 'scale_half', {'scale': 0.5}),
         (('svd',), 'scale_double', {'scale': 2.0}),
-        (('none', 'mean', 'svd'), 'distilled', {'distilled': True}),
+        (('none', 'mean', 'svd', 'svd_calibrated'), 'distilled',
+         {'distilled': True}),
+        (('none', 'svd', 'svd_calibrated'), 'distilled_rate_quarter',
+         {'distilled': True, 'rate': 0.25}),
     )
     for method in methods
 }  # pyformat: disable
