@@ -10,7 +10,10 @@ a group the best that its heads' W_q can do is a problem of linear algebra:
   minimise over W_k and all W_qh
     sum_h || A^(1/2) (M_h - W_qh W_k^T) C^(1/2) ||^2
 
-with A and C the second moments of x and y, the identity where no text is given.
+with A the second moments of x and C the root of those of y, the identity where
+no text is given. The moments of y themselves would give the least error of the
+logits, and a worse model: they count the few directions that most of y has
+twice, and rare ones hardly at all (docs/conversion.md).
 The solution (Eckart and Young, 1936) projects on the top H eigenvectors of
 C^(1/2) (sum_h W_kh B_h W_kh^T) C^(1/2) with B_h = W_qh^T A W_qh. The values are
 the same with the product W_v W_o and B_h = W_o W_o^T.
@@ -38,7 +41,7 @@ def convert(heads: Heads, num_kv_heads: int, *, covariance=None, **_) -> Heads:
     covariance: second moments of what the attention gets, see
       `calibration.Covariance`; None takes the identity.
   """
-  inputs = None if covariance is None else covariance.key
+  inputs = None if covariance is None else _root(covariance.key)
   queries = None if covariance is None else covariance.query
 
   def share(projection, kernel, others):

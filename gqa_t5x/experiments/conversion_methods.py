@@ -60,8 +60,9 @@ _EVAL_BATCHES = 16
 
 # A label for each: the method, how heads are grouped, on what it is calibrated,
 # which kind of attention alone is converted, whether uptraining learns from the
-# multi-head model, by what its learning rate is multiplied, and by what the
-# shared heads are, while their other sides are divided by it.
+# multi-head model, by what its learning rate is multiplied, by what the shared
+# heads are, while their other sides are divided by it, and the power of the
+# covariance that weighs errors, of which `svd` takes the root.
 METHODS = {
     'none': {},
     'mean': {'method': 'mean'},
@@ -89,6 +90,8 @@ METHODS |= {
         (('none', 'mean', 'svd', 'svd_calibrated'), 'rate_half', {'rate': 0.5}),
         (('none', 'mean', 'svd', 'svd_calibrated'), 'rate_double',
          {'rate': 2.0}),
+        (('svd_calibrated',), 'power_1', {'power': 1.0}),
+        (('svd_calibrated',), 'power_quarter', {'power': 0.25}),
         (('svd',), 'scale_half', {'scale': 0.5}),
         (('svd',), 'scale_double', {'scale': 2.0}),
         (('none', 'mean', 'svd', 'svd_calibrated'), 'distilled',
@@ -264,6 +267,11 @@ class Comparison:
       teacher = trainer.place_teacher(self.params)
     if options.pop('calibrated', False):
       options['covariances'] = self.covariances
+    if power := options.pop('power', None):
+      options['covariances'] = {
+          path: moments._replace(key=_power(moments.key, 2 * power))
+          for path, moments in self.covariances.items()
+      }
     params = self.params
     if options:
       params = self.convert(num_kv_heads, seed=seed, **options)
@@ -284,6 +292,12 @@ class Comparison:
       with trainer.use():
         loss = evaluate.dev_loss(model, state.params, self.dev)['loss']
       yield alpha, loss
+
+
+def _power(moments: np.ndarray, exponent: float) -> np.ndarray:
+  """Returns a power of a positive semi-definite matrix."""
+  values, vectors = np.linalg.eigh(moments.astype(np.float64))
+  return (vectors * np.maximum(values, 0) ** exponent) @ vectors.T
 
 
 def summary(cells: list[dict]) -> str:

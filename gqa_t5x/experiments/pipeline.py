@@ -209,7 +209,8 @@ class Pipeline:
         f'Convert {what} to K={model.num_kv_heads} by {model.method}',
         self._scale.seconds['convert'],
         convert,
-        recipe=options | ({'sequences': sequences} if calibrated else {}),
+        recipe=options
+        | ({'sequences': sequences, 'weights': 'root'} if calibrated else {}),
         command=command,
         needs=[origin],
         has_product=True,
