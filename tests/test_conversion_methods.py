@@ -275,7 +275,7 @@ def test_covariances_are_those_of_the_inputs_by_hand():
   x *= np.asarray(layer['pre_self_attention_layer_norm']['scale'])
   of_self = found['decoder', 'layers_0', 'self_attention']
   np.testing.assert_allclose(of_self.query, x.T @ x / len(x), atol=1e-5)
-  assert of_self.key is of_self.query
+  np.testing.assert_array_equal(of_self.key, of_self.query)
   encoded = network.Transformer(CONFIG).apply(
       {'params': params},
       jnp.asarray(batch['encoder_input_tokens']),
@@ -283,7 +283,12 @@ def test_covariances_are_those_of_the_inputs_by_hand():
       method='encode',
   )
   y = np.asarray(encoded)[batch['encoder_input_tokens'] > 0]
-  np.testing.assert_allclose(found[ATTENTION].key, y.T @ y / len(y), atol=1e-5)
+  of_cross = found[ATTENTION]
+  np.testing.assert_allclose(of_cross.key, y.T @ y / len(y), atol=1e-5)
+  for moments in of_self, of_cross:
+    root = moments.key_root
+    np.testing.assert_allclose(root @ root, moments.key, atol=1e-5)
+    assert (np.linalg.eigvalsh(root) > -1e-5).all()
 
 
 def test_covariances_a_layer_at_a_time_are_those_of_the_whole_model():

@@ -29,6 +29,7 @@ import numpy as np
 from gqa_t5x import layers
 from gqa_t5x import network
 from gqa_t5x.checkpoints import lazy
+from gqa_t5x.conversion import products
 from gqa_t5x.errors import UserError
 
 Array = jax.Array
@@ -48,6 +49,11 @@ class Covariance(NamedTuple):
 
   query: np.ndarray
   key: np.ndarray
+
+  @property
+  def key_root(self) -> np.ndarray:
+    """The root of `key`, float32 [D, D]."""
+    return products.root(self.key)
 
 
 class _Arrays:
@@ -85,12 +91,30 @@ class _Arrays:
     self._file.seek(i * self._size * np.dtype(np.float32).itemsize)
 
 
-class _Covariances(Mapping[tuple[str, ...], Covariance]):
-  """Those of an XL model take 1 GB: each is read when it is asked for."""
+@dataclasses.dataclass(frozen=True)
+class _OnDisk:
+  """A `Covariance` that reads its matrices when they are asked for.
+
+  Attributes:
+    matrices: that they are among.
+    numbers: of `query`, `key` and `key_root`.
+  """
+
+  matrices: _Arrays
+  numbers: tuple[int, int, int]
+
+  query = property(lambda self: self.matrices[self.numbers[0]])
+  key = property(lambda self: self.matrices[self.numbers[1]])
+  key_root = property(lambda self: self.matrices[self.numbers[2]])
+
+
+class _Covariances(Mapping[tuple[str, ...], _OnDisk]):
+  """Those of an XL model take 1 GB, and so do their roots."""
 
   def __init__(self, emb_dim: int):
     self._matrices = _Arrays((emb_dim, emb_dim))
     self._numbers: dict[tuple[str, ...], tuple[int, int]] = {}
+    self._roots: dict[int, int] = {}
 
   def add(self, matrix: np.ndarray) -> int:
     """Takes [D, D] and returns its number."""
@@ -100,12 +124,15 @@ class _Covariances(Mapping[tuple[str, ...], Covariance]):
     """Says which matrices are those of an attention."""
     self._numbers[path] = query, key
 
-  def __getitem__(self, path: tuple[str, ...]) -> Covariance:
+  def add_roots(self) -> None:
+    """Takes the roots, while there is room for what that needs."""
+    for number in dict.fromkeys(key for _, key in self._numbers.values()):
+      root = products.root(self._matrices[number], overwrite=True)
+      self._roots[number] = self.add(root)
+
+  def __getitem__(self, path: tuple[str, ...]) -> _OnDisk:
     query, key = self._numbers[path]
-    of_query = self._matrices[query]
-    return Covariance(
-        of_query, of_query if key == query else self._matrices[key]
-    )
+    return _OnDisk(self._matrices, (query, key, self._roots[key]))
 
   def __iter__(self) -> Iterator[tuple[str, ...]]:
     return iter(self._numbers)
@@ -199,6 +226,8 @@ def covariances(
       query = found.add(run(layer, kind, hidden, options, targets))
       found.name((*path, kind), query, query if key is None else key)
     run(layer, 'mlp', hidden)
+  gc.collect()  # Weights that are done with; see `_array`.
+  found.add_roots()
   return found
 
 

@@ -8,6 +8,7 @@ XXL.
 """
 
 import numpy as np
+import scipy.linalg
 
 _ROWS = 512  # Enough for a fast product, 16 MiB of XXL in float64.
 
@@ -41,3 +42,18 @@ def weigh(kernel: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
 def gram(kernel: np.ndarray, moments: np.ndarray | None) -> np.ndarray:
   """Returns W^T C W, [n, n]; arguments as for `weigh`."""
   return kernel.T @ weigh(kernel, moments)
+
+
+def root(moments: np.ndarray, *, overwrite: bool = False) -> np.ndarray:
+  """Returns the root of a positive semi-definite matrix, [n, n].
+
+  Args:
+    moments: [n, n].
+    overwrite: whether its memory may be used; no other copy is made then.
+  """
+  # Its transpose is the same, with columns first, as LAPACK wants it.
+  values, vectors = scipy.linalg.eigh(
+      moments.T, overwrite_a=overwrite, driver='evd'
+  )
+  vectors *= np.maximum(values, 0) ** 0.25
+  return vectors @ vectors.T

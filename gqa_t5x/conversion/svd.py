@@ -41,7 +41,7 @@ def convert(heads: Heads, num_kv_heads: int, *, covariance=None, **_) -> Heads:
     covariance: second moments of what the attention gets, see
       `calibration.Covariance`; None takes the identity.
   """
-  inputs = None if covariance is None else _root(covariance.key)
+  inputs = None if covariance is None else covariance.key_root
   queries = None if covariance is None else covariance.query
 
   def share(projection, kernel, others):
@@ -69,7 +69,7 @@ def shared_head(
   """
   emb_dim, group, head_dim = kernel.shape
   size = group * head_dim
-  roots = np.stack([_root(gram) for gram in grams])
+  roots = np.stack([products.root(gram) for gram in grams])
   energy, vectors = scipy.linalg.eigh(
       _energies(kernel, roots, covariance).T,  # Columns first: not copied.
       subset_by_index=(size - head_dim, size - 1),
@@ -119,9 +119,3 @@ def _energies(
   for g, root in enumerate(roots):
     rows[g] = root @ rows[g]
   return energies.reshape(group * head_dim, -1)
-
-
-def _root(matrix: np.ndarray) -> np.ndarray:
-  """Returns the root of a positive semi-definite matrix."""
-  values, vectors = np.linalg.eigh(matrix)
-  return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -269,7 +269,9 @@ class Comparison:
       options['covariances'] = self.covariances
     if power := options.pop('power', None):
       options['covariances'] = {
-          path: moments._replace(key=_power(moments.key, 2 * power))
+          path: calibration.Covariance(
+              moments.query, _power(moments.key, 2 * power)
+          )
           for path, moments in self.covariances.items()
       }
     params = self.params
