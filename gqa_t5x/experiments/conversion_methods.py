@@ -269,9 +269,7 @@ class Comparison:
       options['covariances'] = self.covariances
     if power := options.pop('power', None):
       options['covariances'] = {
-          path: calibration.Covariance(
-              moments.query, _power(moments.key, 2 * power)
-          )
+          path: _weighed_by(moments, power)
           for path, moments in self.covariances.items()
       }
     params = self.params
@@ -296,10 +294,11 @@ class Comparison:
       yield alpha, loss
 
 
-def _power(moments: np.ndarray, exponent: float) -> np.ndarray:
-  """Returns a power of a positive semi-definite matrix."""
-  values, vectors = np.linalg.eigh(moments.astype(np.float64))
-  return (vectors * np.maximum(values, 0) ** exponent) @ vectors.T
+def _weighed_by(moments, power: float) -> calibration.Covariance:
+  """Returns a covariance whose root is a power of the key's of another."""
+  values, vectors = np.linalg.eigh(moments.key.astype(np.float64))
+  key = (vectors * np.maximum(values, 0) ** (2 * power)) @ vectors.T
+  return calibration.Covariance(moments.query, key)
 
 
 def summary(cells: list[dict]) -> str:

@@ -9,11 +9,13 @@ import flax
 import jax
 import numpy as np
 import pytest
+import scipy.linalg
 
 from gqa_t5x import checkpoints
 from gqa_t5x import network
 from gqa_t5x import pretrained
 from gqa_t5x import storage
+from gqa_t5x.conversion import calibration
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import conversion_methods
 
@@ -226,3 +228,15 @@ def test_one_kind_of_attention_shares_heads_and_the_other_keeps_its_own(
                      for p in (converted, scaled))
     np.testing.assert_array_equal(after, before * (2 if x == 'key' else 0.5))
   np.testing.assert_allclose(logits(model, scaled), got, atol=1e-5)
+
+
+def test_svd_by_other_powers_of_the_covariance():
+  x = np.random.default_rng(0).normal(size=(40, 6))
+  moments = calibration.Covariance(np.eye(6), x.T @ x / 40)
+  root = scipy.linalg.sqrtm(moments.key)
+  for power, expected in (
+      (1.0, moments.key), (0.5, root), (0.25, scipy.linalg.sqrtm(root)),
+  ):  # pyformat: disable
+    found = conversion_methods._weighed_by(moments, power)
+    np.testing.assert_allclose(found.key_root, expected, atol=1e-9)
+    assert found.query is moments.query
