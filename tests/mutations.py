@@ -186,7 +186,10 @@ MUTATIONS = (
     ('checkpoints/zarr.py', 'urllib.parse.quote(str(source.folder / inside))',
      'str(source.folder / inside)', _MANIFEST),
     ('vocabularies.py', 'return 0 if held else', 'return', 'test_cli.py'),
-    ('uptraining.py', 'return', 'return 1 +', 'test_gin.py'),
+    ('uptraining.py', 'return pretrain_steps', 'return 1 + pretrain_steps',
+     'test_gin.py'),
+    ('uptraining.py', 'return pretrain * factor', 'return pretrain',
+     'test_gin.py'),
 )  # pyformat: disable
 
 
