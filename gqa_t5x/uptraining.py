@@ -18,10 +18,10 @@ def total_steps(pretrain_steps: int, fraction: float) -> int:
   Raises:
     UserError: if the fraction is out of its range.
   """
-  if not 0 <= fraction <= 1:
+  if not (isinstance(fraction, (int, float)) and 0 <= fraction <= 1):
     raise UserError(
         'expected a share of the pre-training steps from 0 to 1 for uptraining,'
-        f' got {fraction}; 5% is 0.05'
+        f' got {fraction!r}; 5% is 0.05'
     )
   return pretrain_steps + round(pretrain_steps * fraction)
 
@@ -29,8 +29,8 @@ def total_steps(pretrain_steps: int, fraction: float) -> int:
 def learning_rate(pretrain: float, factor: float = 1.0) -> float:
   """Returns the base learning rate of uptraining.
 
-  The paper's is that of pre-training. After a good conversion a lower one is
-  better (docs/conversion.md).
+  The paper's is that of pre-training. After a good conversion a lower one
+  gives a lower loss (docs/conversion.md).
 
   Args:
     pretrain: base of the schedule of pre-training.
@@ -39,9 +39,9 @@ def learning_rate(pretrain: float, factor: float = 1.0) -> float:
   Raises:
     UserError: if the factor is not above 0.
   """
-  if not 0 < factor < math.inf:
+  if not (isinstance(factor, (int, float)) and 0 < factor < math.inf):
     raise UserError(
         'expected LEARNING_RATE_FACTOR above 0, got'
-        f" {factor}; 1.0 is pre-training's rate, 0.25 a quarter of it"
+        f" {factor!r}; 1.0 is pre-training's rate, 0.25 a quarter of it"
     )
   return pretrain * factor

@@ -124,16 +124,17 @@ def test_uptraining_counts_on():
   assert uptraining.total_steps(1_000_000, 0.05) == 1_050_000
   assert uptraining.total_steps(7000, 0.05) == 7350
   assert uptraining.total_steps(1_000_000, 0.0) == 1_000_000
-  for wrong in (5, -0.05):
-    with pytest.raises(errors.UserError, match=f'got {wrong}; 5% is 0.05'):
+  for wrong in (5, -0.05, 'x'):
+    with pytest.raises(errors.UserError, match=f'got {wrong!r}; 5% is 0.05'):
       uptraining.total_steps(1_000_000, wrong)
 
 
 def test_uptraining_at_a_lower_rate():
   assert uptraining.learning_rate(0.5) == 0.5
   assert uptraining.learning_rate(0.5, 0.25) == 0.125
-  for wrong in (0.0, -0.25, math.nan, math.inf):
-    with pytest.raises(errors.UserError, match=f'above 0, got {wrong}; 1.0 is'):
+  for wrong in (0.0, -0.25, math.nan, math.inf, 'x'):
+    expected = f'above 0, got {wrong!r}; 1.0 is'
+    with pytest.raises(errors.UserError, match=expected):
       uptraining.learning_rate(0.5, wrong)
 
 

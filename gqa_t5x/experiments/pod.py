@@ -156,14 +156,8 @@ def _ours(bucket) -> Iterator[Command]:
     for step, start in (
         (1_000_000, source), (1_050_000, f'{target}/checkpoint_1050000'),
     ):  # pyformat: disable
-      yield from _finetune(
-          f'table1_{name}_xxl',
-          'xxl',
-          start,
-          target + '_alpha_0' * (start == source),
-          _TASKS,
-          **_XXL,
-          TRAIN_STEPS=step + _FINETUNE_STEPS,
+      yield from _finetune_xxl(
+          name, step, start, target + '_alpha_0' * (start == source)
       )
 
 
@@ -194,6 +188,21 @@ def _uptrain_xxl(name: str, source: str, target: str, **more) -> Command:
   return Command(title, line, _days('xxl', 50_000))
 
 
+def _finetune_xxl(
+    name: str, step: int, start: str, target: str
+) -> Iterator[Command]:
+  """Fine-tunes a checkpoint of models/{name}_xxl, of a step, on all tasks."""
+  return _finetune(
+      f'table1_{name}_xxl',
+      'xxl',
+      start,
+      target,
+      _TASKS,
+      **_XXL,
+      TRAIN_STEPS=step + _FINETUNE_STEPS,
+  )
+
+
 def _learning_rate(bucket) -> Iterator[Command]:
   """Calibrated svd and MHA uptrained at both rates; mean's are Table 1's."""
   sources = {'mha': _PUBLIC.format('xxl')}
@@ -210,15 +219,8 @@ def _learning_rate(bucket) -> Iterator[Command]:
       elif name == 'mha':
         target += '_uptrained'
       yield _uptrain_xxl(name, source, target, **more)
-      yield from _finetune(
-          f'table1_{name}_xxl',
-          'xxl',
-          f'{target}/checkpoint_1050000',
-          target,
-          _TASKS,
-          **_XXL,
-          TRAIN_STEPS=1_050_000 + _FINETUNE_STEPS,
-      )
+      start = f'{target}/checkpoint_1050000'
+      yield from _finetune_xxl(name, 1_050_000, start, target)
 
 
 def _figure4(bucket) -> Iterator[Command]:
