@@ -28,7 +28,7 @@ def add_commands(add) -> None:
       default='table1',
       metavar='E,E',
       help='table1 (default), figure4, figure5, figure6, stability,'
-      ' learning_rate or all',
+      ' learning_rate, finetuned or all',
   )
   command.add_argument(
       '--seeds',

@@ -24,7 +24,7 @@ class Schedule:
     warmup_steps: of 'rsqrt'.
     linear_warmup_steps: over these the rate also grows from 0; 0 is none.
     linear_decay_steps: over these it also falls to 0; 0 is none.
-    last_step: where it is 0, with linear decay.
+    last_step: where it is 0, with linear decay; None is the last of a run.
   """
 
   kind: str = 'rsqrt'
@@ -45,14 +45,27 @@ class Schedule:
     )
     if self.kind == 'rsqrt':
       check_limits(self, 'warmup_steps', least=1)
+
+  def ending_at(self, step: int) -> 'Schedule':
+    """Returns it for a run that ends at a step; decay may need to know it."""
+    if not self.linear_decay_steps or self.last_step is not None:
+      return self
+    return dataclasses.replace(self, last_step=step)
+
+  def __call__(self, step: jax.Array) -> jax.Array:
+    """Returns the rate of the update that leads from `step` to the next.
+
+    Args:
+      step: global, a scalar.
+
+    Raises:
+      UserError: if it decays, and has no last step.
+    """
     if self.linear_decay_steps and self.last_step is None:
       raise UserError(
           'expected the last_step of linear_decay_steps='
           f'{self.linear_decay_steps}, got none; set Schedule.last_step'
       )
-
-  def __call__(self, step: jax.Array) -> jax.Array:
-    """Returns the rate of the update that leads from `step` to the next."""
     step = jnp.asarray(step, jnp.float32)
     rate = jnp.float32(self.base)
     if self.kind == 'rsqrt':

@@ -108,6 +108,18 @@ class TrainConfig(train_step.StepConfig):
           ' checkpoints'
       )
 
+  def starting_at(self, step: int) -> 'TrainConfig':
+    """Returns it with `total_steps`, and a schedule that knows them."""
+    last = self.total_steps
+    if last is None:
+      last = step + self.relative_steps
+    return dataclasses.replace(
+        self,
+        total_steps=last,
+        relative_steps=None,
+        schedule=self.schedule.ending_at(last),
+    )
+
 
 def train(
     model: network.Transformer,
@@ -158,35 +170,38 @@ def train(
   saved = checkpointing.Checkpoints(
       config.model_dir, config.keep, config.best_metric, config.best_mode
   )
-  trainer = train_step.trainer_for(model, config)
-  if teacher is not None:
-    teacher = trainer.place_teacher(teacher)
   try:
     latest = saved.latest_good_step()
     if latest is not None:
       metadata = saved.metadata(latest)
-      restored = saved.restore(
-          latest, trainer.shapes.params, trainer.shapes.opt_state
-      )
-      step = jax.device_put(np.int32(latest), trainer.shardings.step)
-      state = train_step.TrainState(step, *restored)
     else:
       if params is None:  # What looked like a step is none.
         params, origin = _load_initial(model, config)
-      start = 0 if config.reset_step else int(origin.get('step') or 0)
       metadata = {
           'config': model.config.to_dict(),
-          'start_step': start,
+          'start_step': (
+              0 if config.reset_step else int(origin.get('step') or 0)
+          ),
           'conversion': origin.get('conversion'),
           'vocabulary_sha256': config.vocabulary_sha256
           or origin.get('vocabulary_sha256', ''),
           'initial_checkpoint': config.initial_checkpoint,
       }
-      state = (
-          trainer.initial_state(config.seed)
-          if params is None
-          else trainer.state_from(params, start)
+    start = metadata['start_step']
+    config = config.starting_at(start)
+    trainer = train_step.trainer_for(model, config)
+    if teacher is not None:
+      teacher = trainer.place_teacher(teacher)
+    if latest is not None:
+      restored = saved.restore(
+          latest, trainer.shapes.params, trainer.shapes.opt_state
       )
+      step = jax.device_put(np.int32(latest), trainer.shardings.step)
+      state = train_step.TrainState(step, *restored)
+    elif params is None:
+      state = trainer.initial_state(config.seed)
+    else:
+      state = trainer.state_from(params, start)
     del params
     folder.open(latest)
     with preemption.Watch() as watch:
@@ -213,8 +228,6 @@ def _loop(
   """Runs the steps that are left; see `train`."""
   step, start = int(state.step), metadata['start_step']
   last = config.total_steps
-  if last is None:
-    last = start + config.relative_steps
   if step >= last and saved.latest_step() is None:
     raise UserError(
         f'expected steps to make, got none: from step {step} to {last}; set'

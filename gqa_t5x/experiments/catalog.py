@@ -5,6 +5,7 @@
 from gqa_t5x.experiments import figure4
 from gqa_t5x.experiments import figure5
 from gqa_t5x.experiments import figure6
+from gqa_t5x.experiments import finetuned
 from gqa_t5x.experiments import learning_rate
 from gqa_t5x.experiments import stability
 from gqa_t5x.experiments import table1
@@ -12,6 +13,6 @@ from gqa_t5x.experiments import table1
 EXPERIMENTS = {
     module.EXPERIMENT.name: module.EXPERIMENT
     for module in (
-        table1, figure6, figure4, figure5, stability, learning_rate
+        table1, figure6, figure4, figure5, stability, learning_rate, finetuned,
     )
 }  # pyformat: disable

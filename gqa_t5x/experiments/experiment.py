@@ -9,6 +9,7 @@ from typing import Any
 
 from gqa_t5x import pretrained
 from gqa_t5x.experiments import pipeline as pipeline_lib
+from gqa_t5x.experiments.model import FINETUNED
 from gqa_t5x.experiments.model import Model
 from gqa_t5x.experiments.stages import Done, Stage
 
@@ -21,7 +22,7 @@ class Experiment:
     name: as given to `gqa-t5x reproduce --experiment`.
     title: what it is.
     scored: models that are fine-tuned and tested on all tasks; their loss is
-      measured too.
+      measured too, but of those that come from fine-tuned ones.
     measured: further models, whose pre-training loss is measured.
     is_timed: whether decoding is timed, for each K.
     blocks: makes its part of the report of results.json.
@@ -41,7 +42,8 @@ class Experiment:
     found = []
     for seed in seeds:
       for model in pipeline.made((*self.scored, *self.measured)):
-        found.append(pipeline.loss(model, seed))
+        if model.origin != FINETUNED:
+          found.append(pipeline.loss(model, seed))
       for model in pipeline.made(self.scored):
         for task in pipeline.tasks:
           found.append(pipeline.tested(model, seed, task))
@@ -111,16 +113,20 @@ def _entry(model, pipeline, base_config, seeds, result) -> dict[str, Any]:
   config = network.T5Config(
       **base_config | {'num_kv_heads': model.num_kv_heads}
   )
-  losses = [result(pipeline.loss(model, seed)) for seed in seeds]
   found = {
       'num_kv_heads': model.num_kv_heads,
       'method': model.method if model.is_converted else None,
       'alpha': None if model.method is None else model.alpha,
       'rate': None if model.method is None else model.rate,
       'origin': pipeline.origin(model),
+      'cache_bytes_per_token': sizes.cache_bytes_per_token(config),
+  }
+  if model.origin == FINETUNED:  # One for each task.
+    return found
+  losses = [result(pipeline.loss(model, seed)) for seed in seeds]
+  found |= {
       'num_params': losses[0]['num_params'],
       'step': losses[0]['step'],
-      'cache_bytes_per_token': sizes.cache_bytes_per_token(config),
       'loss': float(np.mean([x['per_example'] for x in losses])),
       'loss_per_example': [x['per_example'] for x in losses],
   }

@@ -9,7 +9,6 @@ from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import tables
 from gqa_t5x.experiments.experiment import Experiment
 from gqa_t5x.experiments.model import Model
-from gqa_t5x.experiments.model import SCRATCH
 
 ALPHAS = (0.0, 0.01, 0.02, 0.05, 0.1)
 
@@ -19,7 +18,7 @@ def blocks(results: dict) -> list:
   for entry in results['models'].values():
     if entry.get('method') not in (None, 'mean') or entry.get('alpha') is None:
       continue
-    if entry['origin'] == SCRATCH or entry.get('rate', 1) != 1:
+    if not tables.is_of_suite(entry) or entry.get('rate', 1) != 1:
       continue
     name, alpha = Model(entry['num_kv_heads']).name, entry['alpha']
     average = results_lib.average_score(results, entry)

@@ -9,7 +9,7 @@ from gqa_t5x.experiments import paper
 NUM_HEADS = 8  # Of the multi-head checkpoint of every suite.
 ALPHA = paper.UPTRAIN_FRACTION
 LOW_RATE = 0.25  # Of uptraining: of pre-training's learning rate.
-SCRATCH = 'scratch'
+SCRATCH, FINETUNED = 'scratch', 'finetuned'
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -22,8 +22,10 @@ class Model:
       as many steps as pre-training and uptraining of the others.
     alpha: share of the original pre-training that uptraining takes.
     origin: None, the checkpoint of the suite, or 'scratch', an MHA model
-      trained for as long as those from scratch.
+      trained for as long as those from scratch, or 'finetuned', the
+      checkpoint of the suite fine-tuned on the task.
     rate: learning rate of uptraining, as a multiple of pre-training's.
+    is_tuned: whether fine-tuning follows; of what was 'finetuned', again.
   """
 
   num_kv_heads: int
@@ -31,6 +33,7 @@ class Model:
   alpha: float = ALPHA
   origin: str | None = None
   rate: float = 1.0
+  is_tuned: bool = True
 
   @property
   def name(self) -> str:
@@ -41,11 +44,13 @@ class Model:
       return f'{parts[0]} from scratch'
     if self.method != 'mean':
       parts.append(self.method)
-    if self.alpha != ALPHA:
+    if self.origin == FINETUNED:
+      parts.append('tuned twice' if self.is_tuned else 'tuned before')
+    elif self.alpha != ALPHA:
       parts.append(f'alpha {self.alpha:g}')
     if self.rate != 1:
       parts.append(f'rate {self.rate:g}')
-    if self.origin:
+    if self.origin == SCRATCH:
       parts.append('of a model from scratch')
     return ', '.join(parts)
 
@@ -62,4 +67,5 @@ class Model:
     parts += [self.method] * self.is_converted
     parts += [f'alpha{self.alpha:g}'] * (self.method is not None)
     parts += [f'rate{self.rate:g}'] * (self.rate != 1)
+    parts += ['asis'] * (not self.is_tuned)
     return '-'.join(parts)

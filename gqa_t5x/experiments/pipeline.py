@@ -26,7 +26,8 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import stages as stages_lib
 from gqa_t5x.experiments.gin_run import GinRun
-from gqa_t5x.experiments.model import ALPHA, NUM_HEADS, SCRATCH, Model
+from gqa_t5x.experiments.model import ALPHA, FINETUNED, NUM_HEADS, SCRATCH
+from gqa_t5x.experiments.model import Model
 from gqa_t5x.experiments.scales import Scale
 from gqa_t5x.experiments.stages import Done, Stage
 
@@ -41,6 +42,7 @@ _LOCAL = 'gqa_t5x/gin_configs/local/'
 _SPLITS = ('train', 'validation', 'test')
 _VOCABULARY, _VOCABULARY_PATH = 'sentencepiece.model', 'VOCABULARY_PATH'
 _CACHE_DIR = 'launch.Cache.cache_dir'
+_FINETUNE = 'finetune'  # Of names.
 _GIN_RUN = 'gin_run'  # In the recipes of runs that gin files describe.
 _OF_REPRODUCE = '(part of gqa-t5x reproduce)'
 
@@ -161,9 +163,17 @@ class Pipeline:
           f' {", ".join(changed)} changed since; choose another --output_dir'
       )
 
-  def converted(self, model: Model, seed: int) -> Stage:
-    """The checkpoint before uptraining, of a model that is converted."""
-    origin = self._origin(model, seed)
+  def converted(
+      self, model: Model, seed: int, task: str | None = None
+  ) -> Stage:
+    """The checkpoint before uptraining, of a model that is converted.
+
+    Args:
+      model: as named.
+      seed: as named.
+      task: that the multi-head model is fine-tuned on, where it is.
+    """
+    origin = self._origin(model, seed, task)
     options = {
         'num_kv_heads': model.num_kv_heads,
         'method': model.method,
@@ -203,9 +213,11 @@ class Pipeline:
           words += ['--vocabulary', path]
       return shlex.join(words)
 
-    what = 'MHA from scratch' if model.origin else 'the multi-head checkpoint'
+    what = {None: 'the multi-head checkpoint', SCRATCH: 'MHA from scratch'}
+    what = what.get(model.origin, f'MHA fine-tuned on {task}')
+    slug = dataclasses.replace(model, alpha=0, rate=1, is_tuned=True).slug
     return self._stage(
-        f'convert-{dataclasses.replace(model, alpha=0, rate=1).slug}',
+        '-'.join(['convert', slug, *([task] if task else [])]),
         f'Convert {what} to K={model.num_kv_heads} by {model.method}',
         self._scale.seconds['convert'],
         convert,
@@ -256,10 +268,14 @@ class Pipeline:
       return self._scale.scratch_steps, model.alpha
     return self._scale.pretrain_steps, model.alpha * self._scale.alpha_unit
 
-  def _origin(self, model: Model, seed: int) -> Stage | None:
+  def _origin(
+      self, model: Model, seed: int, task: str | None = None
+  ) -> Stage | None:
     """The multi-head checkpoint that it comes from; None is the one shipped."""
     if not model.origin:
       return self.base()
+    if model.origin == FINETUNED:
+      return self.finetuned(Model(NUM_HEADS, alpha=0.0), seed, task)
     return self._pretrained(NUM_HEADS, seed, self._scale.scratch_steps)
 
   def _pretrained(
@@ -319,17 +335,17 @@ class Pipeline:
     )
 
   def finetuned(self, model: Model, seed: int, task: str) -> Stage:
+    """The checkpoint that is tested; of one that is not tuned, as it came."""
+    start = self._untuned(model, seed, task)
+    if not model.is_tuned:
+      return start
     scale = self._scale.of(task)
     decay = {}
-    if scale.finetune_decay_steps:
-      origin_steps, fraction = self._lengths(model)
-      before = origin_steps + round(fraction * origin_steps)
-      decay = {
-          'optimizer.Schedule.linear_decay_steps': scale.finetune_decay_steps,
-          'optimizer.Schedule.last_step': before + scale.finetune_steps,
-      }
+    if scale.finetune_decay_steps:  # Up to where the run ends.
+      steps = scale.finetune_decay_steps
+      decay['optimizer.Schedule.linear_decay_steps'] = steps
     return self._training(
-        f'finetune-{model.slug}-{task}',
+        f'{_FINETUNE}-{model.slug}-{task}',
         f'Fine-tune {model.name} on {task}',
         scale.seconds['finetune'],
         'finetune.gin',
@@ -345,16 +361,24 @@ class Pipeline:
         },
         scale,
         seed=seed,
-        start=self.trained(model, seed),
+        start=start,
         task=task,
     )
+
+  def _untuned(self, model: Model, seed: int, task: str) -> Stage | None:
+    """What fine-tuning starts from; None is the checkpoint that ships."""
+    if model.origin != FINETUNED:
+      return self.trained(model, seed)
+    if model.is_converted:
+      return self.converted(model, seed, task)
+    return self._origin(model, seed, task)
 
   def tested(self, model: Model, seed: int, task: str) -> Stage:
     finetuned = self.finetuned(model, seed, task)
     scale = self._scale.of(task)
 
     def test():
-      network, params, metadata = _load(self._checkpoint(finetuned, 'loss'))
+      network, params, metadata = _load(self._checkpoint(finetuned))
       found = self._test(network, params, task, scale)
       return found | {'best_step': metadata['step']}
 
@@ -560,12 +584,11 @@ class Pipeline:
     folder = {_CACHE_DIR: str(tokens)} if tokens else {}
     return self._vocabulary_path() | folder
 
-  def _checkpoint(
-      self, stage: Stage | None, best_metric: str | None = None
-  ) -> str:
+  def _checkpoint(self, stage: Stage | None) -> str:
     """Returns the checkpoint that a stage has made, or would make.
 
-    What was converted is one; a training run has a folder of them.
+    What was converted is one; a training run has a folder of them, of which
+    fine-tuning's is the one of the least dev loss, others' the last.
     """
     from gqa_t5x.engine import checkpointing
 
@@ -573,7 +596,8 @@ class Pipeline:
       return self._suite.checkpoint
     if _GIN_RUN not in stage.recipe:
       return str(stage.product)
-    path = checkpointing.best_or_latest(str(stage.product), best_metric)
+    best = 'loss' if stage.name.startswith(_FINETUNE) else None
+    path = checkpointing.best_or_latest(str(stage.product), best)
     return path or f'{stage.product}/checkpoints/STEP'
 
   def _stage(

@@ -21,6 +21,7 @@ _TASKS = (
 _LONG = ('arxiv', 'pubmed', 'media_sum', 'multi_news', 'trivia_qa')
 _ABLATION_TASKS = ('cnn_dailymail', 'multi_news', 'trivia_qa')
 _GROUPED_XXL = {'gqa8': 8, 'mqa': 1}  # {name of its gin files: K}.
+_BY_SVD = ' \\\n  --method svd --vocabulary sentencepiece.model'
 _LONG_TASKS = ('arxiv', 'pubmed', 'media_sum', 'multi_news')
 _XXL = {'NUM_PARTITIONS': 8, 'trainer.Trainer.num_microbatches': 8}
 # At the batch of pre-training, on 64 v4 chips (docs/tpu_memory.md).
@@ -70,6 +71,7 @@ def commands(experiment: str, bucket: str = 'gs://BUCKET') -> list[Command]:
 _SCRIPTS = {
     'train': 'python -m t5x.train --multiprocess_gpu',
     'infer': 'python -m gqa_t5x.multi_host t5x.infer',
+    'eval': 'python -m gqa_t5x.multi_host t5x.eval',
 }
 
 
@@ -105,19 +107,23 @@ def _finetune(gin, size, source, target, tasks, **more) -> Iterator[Command]:
         **more,
     )
     share = _LONG_STEP if task in _LONG else _SHORT_STEP
-    yield Command(
-        f'Fine-tune and score {source.split("/")[-2]} on {task}',
-        line,
-        _days(size, _FINETUNE_STEPS, share),
-    )
+    days = _days(size, _FINETUNE_STEPS, share)
+    yield Command(f'Fine-tune and score {target}/{task}', line, days)
 
 
-def _convert(bucket: str, name: str, heads: int, options: str = '') -> Command:
-  """Converts a copy of the public XXL and uploads it to {bucket}/{name}."""
+def _convert(
+    bucket: str,
+    name: str,
+    heads: int,
+    options: str = '',
+    source: str = 't5_1_1_xxl/checkpoint_1000000',
+) -> Command:
+  """Converts a copy of a checkpoint and uploads it to {bucket}/{name}."""
+  step = source.rsplit('/', 1)[-1]
   return Command(
-      f'Convert to K={heads}; copy the public checkpoint first',
-      'gqa-t5x convert --input t5_1_1_xxl/checkpoint_1000000 \\\n'
-      f'  --output {name}/checkpoint_1000000 --num_kv_heads {heads}{options} &&'
+      f'Convert to K={heads}; copy the checkpoint from its bucket first',
+      f'gqa-t5x convert --input {source} \\\n'
+      f'  --output {name}/{step} --num_kv_heads {heads}{options} &&'
       f' \\\n  gcloud storage cp -r {name} {bucket}/',
   )
 
@@ -166,12 +172,7 @@ def _svd(bucket: str, heads: int) -> str:
 
 
 def _convert_by_svd(bucket: str, heads: int) -> Command:
-  return _convert(
-      bucket,
-      f'xxl_svd_{heads}',
-      heads,
-      ' \\\n  --method svd --vocabulary sentencepiece.model',
-  )
+  return _convert(bucket, f'xxl_svd_{heads}', heads, _BY_SVD)
 
 
 def _uptrain_xxl(name: str, source: str, target: str, **more) -> Command:
@@ -221,6 +222,41 @@ def _learning_rate(bucket) -> Iterator[Command]:
       yield _uptrain_xxl(name, source, target, **more)
       start = f'{target}/checkpoint_1050000'
       yield from _finetune_xxl(name, 1_050_000, start, target)
+
+
+def _finetuned(bucket) -> Iterator[Command]:
+  """Table 1's MHA converted after fine-tuning; the paper's order is Table 1."""
+  last = 1_000_000 + _FINETUNE_STEPS
+  more = {**_XXL, 'TRAIN_STEPS': last + _FINETUNE_STEPS}
+  for task in _TASKS:
+    tuned = f'{bucket}/mha_xxl/{task}/checkpoint_{last}'
+    yield from _finetune(
+        'table1_mha_xxl', 'xxl', _PUBLIC.format('xxl'), f'{bucket}/mha_xxl',
+        [task], **_XXL,
+    )  # pyformat: disable
+    yield from _finetune(
+        'table1_mha_xxl', 'xxl', tuned, f'{bucket}/mha_xxl_twice', [task],
+        **more,
+    )  # pyformat: disable
+    for method, options in (('mean', ''), ('svd', _BY_SVD)):
+      for name, heads in _GROUPED_XXL.items():
+        converted = f'{name}_xxl_of_{task}_{method}'
+        source = f'{bucket}/{converted}/checkpoint_{last}'
+        yield _convert(
+            bucket, converted, heads, options, f'mha_{task}/checkpoint_{last}'
+        )
+        line = _t5x(
+            'eval',
+            (f'models/{name}_xxl', 'runs/eval', f'experiments/tasks/{task}'),
+            CHECKPOINT_PATH=source,
+            EVAL_OUTPUT_DIR=f'{bucket}/{converted}/eval',
+            NUM_PARTITIONS=_XXL['NUM_PARTITIONS'],
+        )
+        yield Command(f'Score {converted}', line)
+        yield from _finetune(
+            f'table1_{name}_xxl', 'xxl', source,
+            f'{bucket}/{name}_xxl_{method}_twice', [task], **more,
+        )  # pyformat: disable
 
 
 def _figure4(bucket) -> Iterator[Command]:
@@ -336,4 +372,5 @@ _EXPERIMENTS: dict[str, Callable[[str], Iterator[Command]]] = {
     'figure6': _figure6,
     'stability': _stability,
     'learning_rate': _learning_rate,
+    'finetuned': _finetuned,
 }

@@ -12,7 +12,7 @@ from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import rendering
 from gqa_t5x.experiments import tables
 from gqa_t5x.experiments import results as results_lib
-from gqa_t5x.experiments.model import ALPHA, SCRATCH
+from gqa_t5x.experiments.model import ALPHA, FINETUNED, SCRATCH
 from gqa_t5x.experiments.tables import DASH, format_table
 
 __all__ = ['format_table', 'write_report']
@@ -111,8 +111,11 @@ def _losses(results: dict) -> list:
   if results['uptrain_fraction'] != ALPHA:
     smaller = (f' in the paper; here {ALPHA:g} stands for'
                f' {results["uptrain_fraction"]:.3g}')
-  for name, entry in sorted(      results['models'].items(),
+  for name, entry in sorted(
+      results['models'].items(),
       key=lambda item: (-item[1]['num_kv_heads'], item[0])):
+    if entry.get('origin') == FINETUNED:
+      continue
     rows.append((name, entry.get('method') or DASH,
                  DASH if entry.get('alpha') is None else f'{entry["alpha"]:g}',
                  tables.whole(entry.get('step')),

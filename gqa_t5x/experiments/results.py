@@ -25,15 +25,16 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
     [timed_on]             {device, versions, commit} of `times`; without it
                            those of the file
     models                 {'MHA' | 'GQA-<K>' | 'MQA' | 'MQA, svd' | ...: {
-      num_kv_heads, num_params, cache_bytes_per_token, step,
+      num_kv_heads, cache_bytes_per_token, [num_params, step],
       method               of conversion; null is none
       alpha                of uptraining; null where trained from scratch
       [rate]               its learning rate, as a multiple of pre-training's;
                            without it 1
       origin               'shipped' or 'pretrained': the checkpoint of all;
-                           'scratch': a model of its own
-      loss                 validation, nats a target token
-      loss_per_example     [seeds][float], the same examples for every model
+                           'scratch': a model of its own; 'finetuned': that
+                           of all after fine-tuning, of which there is no loss
+      [loss]               validation, nats a target token
+      [loss_per_example]   [seeds][float], the same examples for every model
       [train_losses]       [seeds][steps], of a model trained from scratch
       [tasks]              {task: {
         metrics            {'rouge1' | 'bleu' | 'f1' | ...: score}, means

@@ -4,7 +4,7 @@
 
 from gqa_t5x.experiments import paper
 from gqa_t5x.experiments import results as results_lib
-from gqa_t5x.experiments.model import ALPHA
+from gqa_t5x.experiments.model import ALPHA, FINETUNED, SCRATCH
 
 DASH = '–'
 
@@ -20,7 +20,12 @@ def is_of_paper(entry: dict) -> bool:
   return (entry.get('method') in (None, 'mean')
           and entry.get('alpha') == paper.UPTRAIN_FRACTION
           and entry.get('rate', 1) == 1
-          and entry.get('origin') != 'scratch')
+          and is_of_suite(entry))
+
+
+def is_of_suite(entry: dict) -> bool:
+  """Whether a model comes from the checkpoint of all, and not from another."""
+  return entry.get('origin') not in (SCRATCH, FINETUNED)
 
 
 def scored(results: dict) -> dict[str, dict]:
@@ -152,6 +157,7 @@ def format_headline(results: dict) -> str:
   models = {
       name: entry for name, entry in by_heads
       if is_of_paper(entry)
-      or (entry.get('method') == 'svd' and entry.get('alpha') in (0, ALPHA))}
+      or (entry.get('method') == 'svd' and entry.get('alpha') in (0, ALPHA)
+          and is_of_suite(entry))}
   header = ('Model', 'K', 'T(s)', 'B/token', 'Avg', *_titles(results))
   return '\n'.join(_aligned(header, our_rows({**results, 'models': models})))

@@ -35,8 +35,17 @@ def test_linear_decay():
       [schedule(step) for step in (0, 90, 95, 99, 100, 101)],
       [1e-2, 1e-2, 5e-3, 1e-3, 0, 0], rtol=1e-6,
   )  # pyformat: disable
+
+
+def test_linear_decay_to_where_a_run_ends():
+  schedule = optimizer.Schedule('constant', 1e-2, linear_decay_steps=10)
   with pytest.raises(UserError, match='set Schedule.last_step'):
-    optimizer.Schedule(linear_decay_steps=10)
+    schedule(95)
+  np.testing.assert_allclose(schedule.ending_at(100)(95), 5e-3, rtol=1e-6)
+  named = optimizer.Schedule(linear_decay_steps=10, last_step=90)
+  assert named.ending_at(100) == named
+  # Runs that do not decay share a compiled step, wherever they end.
+  assert optimizer.Schedule().ending_at(100) == optimizer.Schedule()
 
 
 def test_unknown_schedule():

@@ -186,6 +186,15 @@ def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
       config, model_dir=str(tmp_path / 'restarted'), reset_step=True
   )
   assert int(train.train(model, restarted, batches).step) == 2
+  decaying = dataclasses.replace(
+      config,
+      model_dir=str(tmp_path / 'decaying'),
+      log_every=1,
+      schedule=optimizer.Schedule('constant', 0.01, linear_decay_steps=2),
+  )
+  train.train(model, decaying, batches)
+  rates = [row['learning_rate'] for row in read_metrics(tmp_path / 'decaying')]
+  np.testing.assert_allclose(rates, [0.01, 0.005], rtol=1e-6)
   # Hugging Face's tell no step, and others must be of the one that is told.
   checkpoints.save_checkpoint(
       tmp_path / 'no_step', params, metadata=metadata | {'step': None}

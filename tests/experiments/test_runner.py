@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gqa_t5x import gin_configs
+from gqa_t5x.engine import checkpointing
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
 from gqa_t5x.experiments import pipeline
@@ -246,6 +247,48 @@ def test_a_lower_rate_changes_uptraining_alone():
   assert not any('mean-alpha0.05-rate' in name for name in by_name)
 
 
+def test_a_fine_tuned_model_is_converted_for_each_task():
+  by_name = {stage.name: stage for stage in _plan('finetuned')}
+  task = 'docs_summarize'
+  tuned = by_name[f'finetune-K8-alpha0-{task}-seed1']
+  assert not tuned.needs[-1].name.startswith('uptrain')  # Whatever ships.
+  for slug, k in (('K2-finetuned-mean', 2), ('K1-finetuned-svd', 1)):
+    converted = by_name[f'convert-{slug}-alpha0-{task}-seed1']
+    assert converted.needs[-1] is tuned
+    as_it_is = by_name[f'test-{slug}-alpha0-asis-{task}-seed1']
+    assert converted in as_it_is.needs
+    again = by_name[f'finetune-{slug}-alpha0-{task}-seed1']
+    assert converted in again.needs
+
+    def said(stage, heads):
+      line = stage.command_line().replace(f'KV_HEADS={heads}', 'KV_HEADS=K')
+      return re.sub(r'/\S+', 'PATH', line)
+
+    # It is fine-tuned as it was the first time, but for where it starts.
+    assert said(again, k) == said(tuned, 8)
+  twice = by_name[f'finetune-K8-finetuned-alpha0-{task}-seed1']
+  assert tuned in twice.needs
+  # No loss of pre-training: there is a model for each task.
+  assert not any('loss-' in n and 'finetuned' in n for n in by_name)
+
+
+def test_what_is_converted_is_the_best_of_fine_tuning(tmp_path, monkeypatch):
+  asked = []
+  monkeypatch.setattr(
+      checkpointing, 'best_or_latest',
+      lambda folder, best: asked.append((best, folder)) or f'{folder}/1',
+  )  # pyformat: disable
+  by_name = {s.name: s for s in _plan('finetuned', tmp_path)}
+  converted = 'convert-K1-finetuned-mean-alpha0-docs_summarize-seed1'
+  line = by_name[converted].command_line()
+  ((best, folder),) = asked
+  assert best == 'loss' and 'finetune-K8-alpha0-docs_summarize' in folder
+  assert f'--input {folder}/1 ' in line
+  asked.clear()
+  by_name['loss-K1-mean-alpha0.05-seed1'].needs[-1].command_line()
+  assert not [b for b, _ in asked if b]  # Of uptraining it is the last.
+
+
 def test_dry_run_leaves_nothing(tmp_path, capsys):
   runner.reproduce('smoke', 'all', str(tmp_path / 'new'), dry_run=True)
   assert not (tmp_path / 'new').exists()
@@ -309,6 +352,21 @@ def test_a_pod_uptrains_svd_and_mha_at_both_rates():
   # At the full rate svd's are Table 1's own, so that they are done once.
   shared = {c.line for c in pod.commands('table1', '/b')} & set(lines)
   assert len(shared) == 2 + 2 * (1 + 7)
+
+
+def test_a_pod_converts_every_fine_tuned_model():
+  made = pod.commands('finetuned', '/b')
+  lines = [c.line for c in made]
+  assert sum('gqa-t5x convert' in x for x in lines) == 7 * 2 * 2
+  assert sum('t5x.eval' in x for x in lines) == 7 * 2 * 2
+  tuned = [x for x in lines if 't5x.train' in x]
+  assert len(tuned) == 7 * (2 + 2 * 2)
+  first = [x for x in tuned if 'TRAIN_STEPS' not in x]
+  # Those that Table 1 has, so that they are done once.
+  assert len(first) == 7
+  assert set(first) <= {c.line for c in pod.commands('table1', '/b')}
+  for line in set(tuned) - set(first):
+    assert '/checkpoint_1050000' in line and 'TRAIN_STEPS="1100000"' in line
 
 
 def test_a_pods_days_are_the_papers_and_what_follows_from_them():

@@ -94,10 +94,8 @@ def test_the_learning_rate_falls_to_0_where_fine_tuning_ends():
   by_name = {stage.name: stage for stage in _plan('benchmarks')}
   for name in ('K8', 'K2-mean', 'K1-mean'):
     tuned = by_name[f'finetune-{name}-alpha0.05-gqa_multi30k-seed1']
-    (uptrained,) = (s for s in tuned.needs if s.name.startswith('uptrain'))
-    last = 8000 + 400 + 2500
-    assert f'Schedule.last_step={last}' in tuned.command_line()
-    assert 'UPTRAIN_FRACTION=0.05' in uptrained.command_line()
+    for words in ('linear_decay_steps=1000', 'TRAIN_STEPS_RELATIVE=2500'):
+      assert words in tuned.command_line()
   assert 'decay' not in '\n'.join(s.command_line() for s in _plan('laptop'))
 
 
