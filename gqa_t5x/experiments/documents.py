@@ -25,6 +25,7 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import conversion_methods
 from gqa_t5x.experiments import figures
+from gqa_t5x.experiments import finetuned
 from gqa_t5x.experiments import tables
 
 _BLOCK = re.compile(
@@ -224,6 +225,12 @@ def _intervals(results: dict) -> str:
   return _table(['', *models], [[what, *cells] for what, cells in rows.items()])
 
 
+def _finetuned(results: dict) -> str:
+  """Scores of what was converted after fine-tuning."""
+  table = finetuned.table(results)
+  return _table(table.header, table.rows)
+
+
 def _conversion_errors(report: dict) -> str:
   """Relative errors of each attention, with the fewest heads."""
   cells = [c for c in report['cells'] if 'errors' in c]
@@ -257,6 +264,7 @@ _TABLES: Mapping[str, Callable[..., str]] = {
     'calibration-text': _calibration_text,
     'attention-kinds': _attention_kinds,
     'conversion-errors': _conversion_errors,
+    'finetuned': _finetuned,
 }
 # Drawn beside their JSON, and shown.
 _FIGURES: Mapping[str, tuple[str, Callable[[dict], str]]] = {

@@ -44,35 +44,40 @@ _ROWS = (
 )
 
 
-def blocks(results: dict) -> list:
-  models = results['models']
-  if not any(model.name in models for model in _CONVERTED):
-    return []
+def table(results: dict) -> rendering.Table:
+  """Returns the scores of each of these models that a run has."""
   columns = results_lib.columns(results)
-  rows = [
-      (
-          model.name,
-          tables.score(results_lib.average_score(results, entry)),
-          *(
-              tables.score(results_lib.main_score(entry, column))
-              for column in columns
-          ),
-      )
-      for model in _ROWS
-      if (entry := models.get(model.name, {})).get('tasks')
+  found = [
+      (model.name, results['models'].get(model.name, {})) for model in _ROWS
   ]
-  return [
-      rendering.Heading('A model that is already fine-tuned'),
-      rendering.Table(
-          'Converted after fine-tuning, and the paper\'s order',
-          ('Model', 'Average', *(column.title for column in columns)),
-          tuple(rows),
-          note=f'{_BEFORE.name} is the model that was fine-tuned. Tuned before:'
-          ' converted and tested as it is. Tuned twice: fine-tuned once more'
-          ' after that, as it was before. The others: converted, uptrained by'
-          ' 5%, fine-tuned.',
+  return rendering.Table(
+      "Converted after fine-tuning, and in the paper's order",
+      ('Model', 'Average', *(column.title for column in columns)),
+      tuple(
+          (
+              name,
+              tables.score(results_lib.average_score(results, entry)),
+              *(
+                  tables.score(results_lib.main_score(entry, column))
+                  for column in columns
+              ),
+          )
+          for name, entry in found
+          if entry.get('tasks')
       ),
-  ]
+      note=f'{_BEFORE.name}: fine-tuned once, and what the others come from.'
+      ' Tuned before: converted, and tested as it is. Tuned twice: fine-tuned'
+      ' again after that, as the first time. Without a remark: converted,'
+      ' uptrained by 5% and fine-tuned.',
+  )
+
+
+def blocks(results: dict) -> list:
+  if not any(model.name in results['models'] for model in _CONVERTED):
+    return []
+  return [
+      rendering.Heading('A model that is already fine-tuned'), table(results)
+  ]  # pyformat: disable
 
 
 EXPERIMENT = Experiment(
