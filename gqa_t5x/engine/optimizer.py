@@ -46,9 +46,14 @@ class Schedule:
     if self.kind == 'rsqrt':
       check_limits(self, 'warmup_steps', least=1)
 
+  @property
+  def needs_last_step(self) -> bool:
+    """Whether it falls to 0 where the run ends, wherever that is."""
+    return self.linear_decay_steps > 0 and self.last_step is None
+
   def ending_at(self, step: int) -> 'Schedule':
-    """Returns it for a run that ends at a step; decay may need to know it."""
-    if not self.linear_decay_steps or self.last_step is not None:
+    """Returns it for a run that ends at a step."""
+    if not self.needs_last_step:
       return self
     return dataclasses.replace(self, last_step=step)
 
@@ -61,7 +66,7 @@ class Schedule:
     Raises:
       UserError: if it decays, and has no last step.
     """
-    if self.linear_decay_steps and self.last_step is None:
+    if self.needs_last_step:
       raise UserError(
           'expected the last_step of linear_decay_steps='
           f'{self.linear_decay_steps}, got none; set Schedule.last_step'

@@ -108,6 +108,14 @@ class TrainConfig(train_step.StepConfig):
           ' checkpoints'
       )
 
+  def described(self) -> dict[str, Any]:
+    """Returns what config.json says of it; a run goes on only with the same."""
+    found = dataclasses.asdict(self)
+    if self.schedule.needs_last_step:  # Then the end changes what is computed.
+      name = 'relative_steps' if self.total_steps is None else 'total_steps'
+      found['schedule']['last_step'] = f'{name}={found[name]}'
+    return found
+
   def starting_at(self, step: int) -> 'TrainConfig':
     """Returns it with `total_steps`, and a schedule that knows them."""
     last = self.total_steps
@@ -155,7 +163,7 @@ def train(
   """
   folder = run_folder.RunFolder(config.model_dir, config.tensorboard)
   folder.check(
-      {'model': model.config.to_dict(), 'train': dataclasses.asdict(config)}
+      {'model': model.config.to_dict(), 'train': config.described()}
       | {'data': dict(describe or {})}
   )
   params, origin = None, {}

@@ -50,9 +50,9 @@ OURS = (
                 'one and than it was, and closes two thirds of what mean '
                 'pooling leaves open, in loss and scores.'),
     paper.Claim('O5', 'fine-tuned', 'Converted by svd after fine-tuning and '
-                'fine-tuned again, without uptraining, a model closes two '
-                "thirds of what the paper's recipe leaves open to MHA that was "
-                'fine-tuned as long.'),
+                'fine-tuned again, without uptraining, a model is below MHA '
+                "by a third or less of what the paper's recipe is, each "
+                'against MHA that was fine-tuned as often.'),
 )
 CLAIMS = (*paper.CLAIMS, *OURS)
 
@@ -343,15 +343,11 @@ def _two_thirds(results, claim, mean, svd, mha) -> list[Finding]:
                loss_difference(
                    results, {mean: 1 - GAP_CLOSED, mha: GAP_CLOSED}, svd),
                above=0.0),
-      _two_thirds_in_scores(results, claim, mean, svd, mha)]
-
-
-def _two_thirds_in_scores(results, claim, mean, svd, mha) -> Finding:
-  return _finding(
-      claim, f'{svd}: its average is above that which closes two thirds of the '
-      f'gap from {mean} to {mha}', 'no such method', 'points',
-      quality_contrast(results, {
-          svd: 1.0, mean: GAP_CLOSED - 1, mha: -GAP_CLOSED}), above=0.0)
+      _finding(claim, f'{svd}: its average is above that which closes two '
+               f'thirds of the gap from {mean} to {mha}', 'no such method',
+               'points', quality_contrast(results, {
+                   svd: 1.0, mean: GAP_CLOSED - 1, mha: -GAP_CLOSED}),
+               above=0.0)]
 
 
 def _ours(results, gqa) -> list[Finding]:
@@ -395,9 +391,15 @@ def _learning_rate(results, gqa) -> list[Finding]:
 
 
 def _finetuned(results, gqa) -> list[Finding]:
+  once, twice, left = 'MHA, alpha 0', 'MHA, tuned twice', 1 - GAP_CLOSED
   return [
-      _two_thirds_in_scores(
-          results, 'O5', name, f'{name}, svd, tuned twice', 'MHA, tuned twice')
+      _finding(
+          'O5', f'{name}, svd, tuned twice: its average less that of {twice} '
+          f'is above a third of that of {name} less that of {once}',
+          'no such order', 'points',
+          quality_contrast(results, {
+              f'{name}, svd, tuned twice': 1.0, twice: -1.0,
+              name: -left, once: left}), above=0.0)
       for name in (gqa, 'MQA')]
 
 

@@ -45,7 +45,7 @@ class Model:
     if self.method != 'mean':
       parts.append(self.method)
     if self.origin == FINETUNED:
-      parts.append('tuned twice' if self.is_tuned else 'tuned before')
+      parts.append('tuned twice' if self.is_tuned else 'converted last')
     elif self.alpha != ALPHA:
       parts.append(f'alpha {self.alpha:g}')
     if self.rate != 1:

@@ -42,7 +42,8 @@ _LOCAL = 'gqa_t5x/gin_configs/local/'
 _SPLITS = ('train', 'validation', 'test')
 _VOCABULARY, _VOCABULARY_PATH = 'sentencepiece.model', 'VOCABULARY_PATH'
 _CACHE_DIR = 'launch.Cache.cache_dir'
-_FINETUNE = 'finetune'  # Of names.
+_FINETUNE = 'finetune'  # Begins the names of its stages.
+_AGAIN = 1000  # Added to the seed of what is fine-tuned a second time.
 _GIN_RUN = 'gin_run'  # In the recipes of runs that gin files describe.
 _OF_REPRODUCE = '(part of gqa-t5x reproduce)'
 
@@ -229,16 +230,18 @@ class Pipeline:
         seed=options['seed'],
     )
 
-  def trained(self, model: Model, seed: int) -> Stage | None:
+  def trained(
+      self, model: Model, seed: int, task: str | None = None
+  ) -> Stage | None:
     """The checkpoint that fine-tuning starts from; None is the one shipped."""
     scale = self._scale
     origin_steps, fraction = self._lengths(model)
     steps = round(fraction * origin_steps)
     if model.method is None:
       return self._pretrained(model.num_kv_heads, seed, origin_steps + steps)
-    start = self._origin(model, seed)
+    start = self._origin(model, seed, task)
     if model.is_converted:
-      start = self.converted(model, seed)
+      start = self.converted(model, seed, task)
     if not steps:
       return start
     return self._training(
@@ -336,7 +339,7 @@ class Pipeline:
 
   def finetuned(self, model: Model, seed: int, task: str) -> Stage:
     """The checkpoint that is tested; of one that is not tuned, as it came."""
-    start = self._untuned(model, seed, task)
+    start = self.trained(model, seed, task)
     if not model.is_tuned:
       return start
     scale = self._scale.of(task)
@@ -344,6 +347,8 @@ class Pipeline:
     if scale.finetune_decay_steps:  # Up to where the run ends.
       steps = scale.finetune_decay_steps
       decay['optimizer.Schedule.linear_decay_steps'] = steps
+    # The second time it does not see what it saw first.
+    again = {'SEED': _AGAIN + seed} if model.origin == FINETUNED else {}
     return self._training(
         f'{_FINETUNE}-{model.slug}-{task}',
         f'Fine-tune {model.name} on {task}',
@@ -356,6 +361,7 @@ class Pipeline:
             'EVAL_EVERY': max(1, scale.finetune_steps // scale.finetune_evals),
             'DEV_EXAMPLES': scale.dev_examples,
             **decay,
+            **again,
             **({} if model.method else _STABILITY),
             **scale.finetune_bindings,
         },
@@ -364,14 +370,6 @@ class Pipeline:
         start=start,
         task=task,
     )
-
-  def _untuned(self, model: Model, seed: int, task: str) -> Stage | None:
-    """What fine-tuning starts from; None is the checkpoint that ships."""
-    if model.origin != FINETUNED:
-      return self.trained(model, seed)
-    if model.is_converted:
-      return self.converted(model, seed, task)
-    return self._origin(model, seed, task)
 
   def tested(self, model: Model, seed: int, task: str) -> Stage:
     finetuned = self.finetuned(model, seed, task)

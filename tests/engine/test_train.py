@@ -58,7 +58,15 @@ class Killed(Exception):
 
 def test_resume_after_a_kill_is_exact(tmp_path, batches):
   model = conftest.make_model(dropout_rate=0.2)
-  whole = train.train(model, make_config(tmp_path / 'whole'), batches)
+  # A rate that falls up to where the run ends, and steps that are counted from
+  # where it starts.
+  changes = dict(
+      schedule=optimizer.Schedule('constant', 0.05, linear_decay_steps=6),
+      total_steps=None,
+      relative_steps=7,
+  )
+  config = make_config(tmp_path / 'whole', **changes)
+  whole = train.train(model, config, batches)
 
   def killed(start):
     for n, batch in enumerate(batches(start)):
@@ -66,7 +74,7 @@ def test_resume_after_a_kill_is_exact(tmp_path, batches):
         raise Killed
       yield batch
 
-  config = make_config(tmp_path / 'killed')
+  config = make_config(tmp_path / 'killed', **changes)
   with pytest.raises(Killed):
     train.train(model, config, killed)
   resumed = train.train(model, config, batches)
@@ -76,6 +84,9 @@ def test_resume_after_a_kill_is_exact(tmp_path, batches):
   assert [m['step'] for m in read_metrics(tmp_path / 'killed')] == [
       1, 2, 3, 4, 5, 6, 7,
   ]
+  longer = dataclasses.replace(config, relative_steps=9)
+  with pytest.raises(UserError, match="was 'relative_steps=7', is now"):
+    train.train(model, longer, batches)
 
 
 @pytest.mark.parametrize('steps', [{'total_steps': 0}, {'relative_steps': 0}])
