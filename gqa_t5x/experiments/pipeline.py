@@ -172,7 +172,7 @@ class Pipeline:
     Args:
       model: as named.
       seed: as named.
-      task: that the multi-head model is fine-tuned on, where it is.
+      task: as for `trained`.
     """
     origin = self._origin(model, seed, task)
     options = {
@@ -233,7 +233,13 @@ class Pipeline:
   def trained(
       self, model: Model, seed: int, task: str | None = None
   ) -> Stage | None:
-    """The checkpoint that fine-tuning starts from; None is the one shipped."""
+    """The checkpoint that fine-tuning starts from; None is the one shipped.
+
+    Args:
+      model: as named.
+      seed: as named.
+      task: that its multi-head model is fine-tuned on, where it is.
+    """
     scale = self._scale
     origin_steps, fraction = self._lengths(model)
     steps = round(fraction * origin_steps)
@@ -339,7 +345,8 @@ class Pipeline:
 
   def finetuned(self, model: Model, seed: int, task: str) -> Stage:
     """The checkpoint that is tested; of one that is not tuned, as it came."""
-    start = self.trained(model, seed, task)
+    is_second = model.origin == FINETUNED
+    start = self.trained(model, seed, task if is_second else None)
     if not model.is_tuned:
       return start
     scale = self._scale.of(task)
@@ -348,7 +355,7 @@ class Pipeline:
       steps = scale.finetune_decay_steps
       decay['optimizer.Schedule.linear_decay_steps'] = steps
     # The second time it does not see what it saw first.
-    again = {'SEED': _AGAIN + seed} if model.origin == FINETUNED else {}
+    again = {'SEED': _AGAIN + seed} if is_second else {}
     return self._training(
         f'{_FINETUNE}-{model.slug}-{task}',
         f'Fine-tune {model.name} on {task}',
