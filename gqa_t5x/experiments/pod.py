@@ -21,6 +21,7 @@ _TASKS = (
 _LONG = ('arxiv', 'pubmed', 'media_sum', 'multi_news', 'trivia_qa')
 _ABLATION_TASKS = ('cnn_dailymail', 'multi_news', 'trivia_qa')
 _GROUPED_XXL = {'gqa8': 8, 'mqa': 1}  # {name of its gin files: K}.
+_COPY = 't5_1_1_xxl'  # Folder of a copy of the public checkpoint.
 _BY_SVD = ' \\\n  --method svd --vocabulary sentencepiece.model'
 _LONG_TASKS = ('arxiv', 'pubmed', 'media_sum', 'multi_news')
 _XXL = {'NUM_PARTITIONS': 8, 'trainer.Trainer.num_microbatches': 8}
@@ -108,7 +109,18 @@ def _finetune(gin, size, source, target, tasks, **more) -> Iterator[Command]:
     )
     share = _LONG_STEP if task in _LONG else _SHORT_STEP
     days = _days(size, _FINETUNE_STEPS, share)
-    yield Command(f'Fine-tune and score {target}/{task}', line, days)
+    name = target.split('/', 3)[-1]  # Without the bucket.
+    yield Command(f'Fine-tune and score {name} on {task}', line, days)
+
+
+def _copy(
+    remote: str = _PUBLIC.format('xxl'), name: str = _COPY, remark: str = ''
+) -> Command:
+  """Copies a checkpoint into a folder, from where `_convert` takes it."""
+  return Command(
+      f'Copy what will be converted to {name}/{remark}',
+      f'mkdir -p {name} && gcloud storage cp -r {remote} {name}/',
+  )
 
 
 def _convert(
@@ -116,12 +128,12 @@ def _convert(
     name: str,
     heads: int,
     options: str = '',
-    source: str = 't5_1_1_xxl/checkpoint_1000000',
+    source: str = f'{_COPY}/checkpoint_1000000',
 ) -> Command:
-  """Converts a copy of a checkpoint and uploads it to {bucket}/{name}."""
+  """Converts what `_copy` copied and uploads it to {bucket}/{name}."""
   step = source.rsplit('/', 1)[-1]
   return Command(
-      f'Convert to K={heads}; copy the checkpoint from its bucket first',
+      f'Convert to K={heads}',
       f'gqa-t5x convert --input {source} \\\n'
       f'  --output {name}/{step} --num_kv_heads {heads}{options} &&'
       f' \\\n  gcloud storage cp -r {name} {bucket}/',
@@ -138,6 +150,12 @@ def _table1(bucket) -> Iterator[Command]:
         _TASKS,
         **more,
     )
+  yield from _in_papers_order(bucket)
+  yield from _ours(bucket)
+
+
+def _in_papers_order(bucket) -> Iterator[Command]:
+  """Table 1's rows of the mean, uptrained by 5% and fine-tuned."""
   for name in ('mqa', 'gqa8'):
     target = f'{bucket}/{name}_xxl'
     yield _uptrain(f'figure5_{name}_alpha_5', 'xxl', target)
@@ -149,11 +167,11 @@ def _table1(bucket) -> Iterator[Command]:
         _TASKS,
         **_XXL,
     )
-  yield from _ours(bucket)
 
 
 def _ours(bucket) -> Iterator[Command]:
   """Calibrated svd, not uptrained and uptrained by 5%."""
+  yield _copy()
   for name, heads in _GROUPED_XXL.items():
     source = _svd(bucket, heads)
     yield _convert_by_svd(bucket, heads)
@@ -205,7 +223,9 @@ def _finetune_xxl(
 
 
 def _learning_rate(bucket) -> Iterator[Command]:
-  """Calibrated svd and MHA uptrained at both rates; mean's are Table 1's."""
+  """Calibrated svd and MHA uptrained at both rates, beside the mean."""
+  yield from _in_papers_order(bucket)
+  yield _copy()
   sources = {'mha': _PUBLIC.format('xxl')}
   for name, heads in _GROUPED_XXL.items():
     sources[name] = _svd(bucket, heads)
@@ -225,7 +245,9 @@ def _learning_rate(bucket) -> Iterator[Command]:
 
 
 def _finetuned(bucket) -> Iterator[Command]:
-  """Table 1's MHA converted after fine-tuning; the paper's order is Table 1."""
+  """Table 1's MHA converted after fine-tuning, beside the paper's order."""
+  yield from _in_papers_order(bucket)
+  yield from _ours(bucket)
   last = 1_000_000 + _FINETUNE_STEPS
   more = {**_XXL, 'TRAIN_STEPS': last + _FINETUNE_STEPS}
   for task in _TASKS:
@@ -237,6 +259,11 @@ def _finetuned(bucket) -> Iterator[Command]:
     yield from _finetune(
         'table1_mha_xxl', 'xxl', tuned, f'{bucket}/mha_xxl_twice', [task],
         **more,
+    )  # pyformat: disable
+    yield _copy(
+        tuned, f'mha_{task}',
+        '; if the dev set had its best score at another step, that one, and'
+        ' TRAIN_STEPS below 50,000 after it',
     )  # pyformat: disable
     for method, options in (('mean', ''), ('svd', _BY_SVD)):
       for name, heads in _GROUPED_XXL.items():
@@ -315,6 +342,7 @@ def _figure5(bucket) -> Iterator[Command]:
 
 def _figure6(bucket) -> Iterator[Command]:
   source = _PUBLIC.format('xxl')
+  yield _copy()
   for heads in (1, 4, 8, 16, 32, 64):
     checkpoint = source
     if heads < 64:

@@ -351,25 +351,30 @@ def test_a_pod_uptrains_svd_and_mha_at_both_rates():
   uptrained = [x for x in lines if 'runs/uptrain' in x]
   assert len(uptrained) == 3 * 2
   assert sum('LEARNING_RATE_FACTOR="0.25"' in x for x in uptrained) == 3
-  assert sum('table1_' in x for x in lines) == 3 * 2 * 7
-  # At the full rate svd's are Table 1's own, so that they are done once.
+  assert sum('table1_' in x for x in lines) == (3 * 2 + 2) * 7
+  # At the full rate svd's and the mean's are Table 1's, so they are done once.
   shared = {c.line for c in pod.commands('table1', '/b')} & set(lines)
-  assert len(shared) == 2 + 2 * (1 + 7)
+  assert len(shared) == 1 + 2 + 2 * 2 * (1 + 7)
 
 
 def test_a_pod_converts_every_fine_tuned_model():
-  made = pod.commands('finetuned', '/b')
-  lines = [c.line for c in made]
+  made = [c.line for c in pod.commands('finetuned', '/b')]
+  # The paper's order and ours are Table 1's, and so is MHA fine-tuned once.
+  shared = {c.line for c in pod.commands('table1', '/b')} & set(made)
+  tuned = [x for x in shared if 'table1_mha' in x]
+  assert len(tuned) == 7
+  lines = [x for x in made if x not in shared]
   assert sum('gqa-t5x convert' in x for x in lines) == 7 * 2 * 2
   assert sum('t5x.eval' in x for x in lines) == 7 * 2 * 2
-  tuned = [x for x in lines if 't5x.train' in x]
-  assert len(tuned) == 7 * (2 + 2 * 2)
-  first = [x for x in tuned if 'TRAIN_STEPS' not in x]
-  # Those that Table 1 has, so that they are done once.
-  assert len(first) == 7
-  assert set(first) <= {c.line for c in pod.commands('table1', '/b')}
-  for line in set(tuned) - set(first):
+  again = [x for x in lines if 't5x.train' in x]
+  assert len(again) == 7 * (1 + 2 * 2)
+  for line in again:
     assert '/checkpoint_1050000' in line and 'TRAIN_STEPS="1100000"' in line
+  # What is copied is what fine-tuning made, and what is converted is the copy.
+  (copy,) = [x for x in lines if x.startswith('mkdir -p mha_arxiv ')]
+  (source,) = re.findall(r'cp -r (\S+)/checkpoint_1050000 mha_arxiv/', copy)
+  assert any(f'MODEL_DIR="\'{source}\'"' in x for x in tuned)
+  assert sum('--input mha_arxiv/checkpoint_1050000' in x for x in lines) == 4
 
 
 def test_a_pods_days_are_the_papers_and_what_follows_from_them():
