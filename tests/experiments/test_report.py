@@ -10,9 +10,11 @@ import pytest
 
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import conversion_methods
+from gqa_t5x.experiments import figure5
 from gqa_t5x.experiments import figures
 from gqa_t5x.experiments import report
 from gqa_t5x.experiments import results as results_lib
+from gqa_t5x.experiments import tables
 
 VOID = {'meta', 'br', 'circle', 'rect', 'line', 'path'}
 
@@ -288,6 +290,36 @@ def test_a_lower_rate_stands_beside_the_full_one(results, tmp_path):
   cells = [cell.strip() for cell in row.strip('|').split('|')]
   average = results_lib.average_score(results, models['MHA'])
   assert cells == ['MHA', '2.480', '1.234', *[f'{average:.1f}'] * 2]
+
+
+def test_what_was_fine_tuned_before_stands_in_its_own_table(
+    results, tmp_path
+):
+  models = results['models']
+  for alpha in (0.0, 0.01, 0.1):
+    models[f'MQA, alpha {alpha:g}'] = models['MQA'] | {'alpha': alpha}
+  without = figure5.blocks(results), tables.format_headline(results)
+  assert without[0]
+  for name, method in (('MQA', 'mean'), ('MQA, svd', 'svd')):
+    models[f'{name}, converted last'] = entry = models['GQA-2'] | {
+        'alpha': 0.0, 'method': method, 'num_kv_heads': 1,
+        'origin': 'finetuned',
+    }  # pyformat: disable
+    for key in ('loss', 'loss_per_example', 'step', 'num_params'):
+      del entry[key]
+  results_lib.save_results(tmp_path, results)
+  markdown, page = report.write_report(tmp_path)
+  before, after = markdown.read_text('utf-8').split('## A model that is')
+  average = results_lib.average_score(results, models['GQA-2'])
+  row = f'| MQA, svd, converted last | {average:.1f} | 40.8 | 66.0 | 61.5 |'
+  assert row in after
+  assert 'converted last' not in after.split('## Loss')[1].split('## ')[0]
+  assert 'converted last' not in page.read_text('utf-8').split('Figure 3.')[
+      1
+  ].split('</figure>')[0]
+  # Table 1 has all that was scored; what is drawn or shown of it has not.
+  assert row.split('|')[1] in before
+  assert (figure5.blocks(results), tables.format_headline(results)) == without
 
 
 def test_a_label_ends_within_the_drawing():

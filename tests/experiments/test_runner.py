@@ -15,12 +15,15 @@ from gqa_t5x import pretrained
 from gqa_t5x.engine import checkpointing
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import catalog
+from gqa_t5x.experiments import experiment
 from gqa_t5x.experiments import pipeline
 from gqa_t5x.experiments import pod
 from gqa_t5x.experiments import runner
 from gqa_t5x.experiments import scales
 from gqa_t5x.experiments import stages
 from gqa_t5x.experiments import suites
+from gqa_t5x.experiments.model import FINETUNED
+from gqa_t5x.experiments.model import Model
 
 
 def _stages(tmp_path, log, fail_at=None, size=1):
@@ -273,6 +276,30 @@ def test_a_fine_tuned_model_is_converted_for_each_task():
   assert tuned in twice.needs
   # No loss of pre-training: there is a model for each task.
   assert not any('loss-' in n and 'finetuned' in n for n in by_name)
+
+
+def test_what_was_fine_tuned_before_has_scores_and_no_loss():
+  models = Model(8, alpha=0.0), Model(1, 'svd', 0.0, FINETUNED)
+  tested = experiment.Experiment('a', 'A', scored=models)
+  made = pipeline.Pipeline(scales.SCALES['laptop'], pathlib.Path('/out'))
+  of_task = {
+      'metrics': {'f1': 3.0}, 'per_example': [3.0], 'num_examples': 1,
+      'best_step': 1, 'samples': [],
+  }  # pyformat: disable
+  kept = {'loss': {'per_example': [2.0], 'num_params': 7, 'step': 1}}
+  done = {
+      stage.name: stages.Done(
+          kept.get(stage.name.split('-')[0], of_task), 1.0
+      )
+      for stage in stages.in_order(tested.stages(made, [1, 2]))
+  }
+  found = experiment.collect([tested], made, [1, 2], done)['models']
+  assert list(found) == ['MHA, alpha 0', 'MQA, svd, tuned twice']
+  first, second = found.values()
+  assert first['loss'] == 2.0 and 'loss' not in second
+  assert second['origin'] == 'finetuned'
+  for entry in (first, second):
+    assert entry['tasks']['docs_summarize']['per_example'] == [[3.0]] * 2
 
 
 def test_what_is_converted_is_the_best_of_fine_tuning(tmp_path, monkeypatch):
