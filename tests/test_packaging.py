@@ -53,12 +53,16 @@ def test_core_imports_with_everything_else_blocked(module):
   blocked = [
       'tensorflow', 'tensorflow_text', 'tensorflow_datasets', 'seqio', 'gin',
       't5x', 'clu', 'babel', 'sentencepiece', 'sacrebleu', 'rouge_score',
-      'tqdm', 'safetensors', 'torch', 'transformers',
+      'tqdm', 'safetensors', 'torch', 'transformers', 'optax', 'orbax',
   ]
   names = 'T5Config, Transformer, convert_params, generate, load_checkpoint'
   code = f'import {module}; from gqa_t5x import {names}, save_checkpoint'
   done = _run_blocked(blocked, code)
   assert done.returncode == 0, done.stderr
+  if module == 'gqa_t5x.cli':
+    words = 'plan --model xxl --num_kv_heads 8 --device h100'.split()
+    done = _run_blocked(blocked, f'{code}; assert gqa_t5x.cli.main({words}) == 0')
+    assert done.returncode == 0, done.stderr
 
 
 def test_training_imports_without_tensorflow_and_seqio():

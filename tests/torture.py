@@ -31,7 +31,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x import provenance
 from gqa_t5x import storage
 from gqa_t5x.benchmark import convert
-from gqa_t5x.benchmark import tpu_compile
+from gqa_t5x.benchmark import models
 from gqa_t5x.experiments import results
 
 _GQA_T5X = (sys.executable, '-m', 'gqa_t5x')
@@ -278,7 +278,7 @@ def main() -> None:
     folder = pathlib.Path(name)
     source = folder / 'source'
     convert.write_random(
-        str(source), tpu_compile.t5_1_1_config('small', None), 'orbax'
+        str(source), models.t5_1_1_config('small', None), 'orbax'
     )
     jobs = {
         'convert': conversion(source, 2),

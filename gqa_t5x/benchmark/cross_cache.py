@@ -312,7 +312,7 @@ def table(cases: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  from gqa_t5x.benchmark import tpu_compile
+  from gqa_t5x.benchmark import models
   from gqa_t5x import provenance
 
   argv = sys.argv[1:] if argv is None else argv
@@ -340,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
   try:
     configs = [
-        tpu_compile.t5_1_1_config(args.model, k) for k in args.num_kv_heads
+        models.t5_1_1_config(args.model, k) for k in args.num_kv_heads
     ]
     path = storage.output_file(args.output)  # Before anything is measured.
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ import time
 from gqa_t5x import extras
 from gqa_t5x import number_flags
 from gqa_t5x.benchmark import peers
-from gqa_t5x.benchmark import tpu_compile
+from gqa_t5x.benchmark import models
 from gqa_t5x.checkpoints import hf
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
@@ -130,7 +130,7 @@ def main(words: list[str]) -> None:
 
   jax.config.update('jax_platforms', 'cpu')  # All of the GPU is PyTorch's.
   try:
-    config = tpu_compile.t5_1_1_config(args.pop('model'), None)
+    config = models.t5_1_1_config(args.pop('model'), None)
     found = hf_decode(config, **args)
   except UserError as error:
     parser.error(str(error))

@@ -33,12 +33,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gqa_t5x import decoding
 from gqa_t5x import extras
 from gqa_t5x import sizes
+from gqa_t5x.benchmark import models
 from gqa_t5x.benchmark.devices import DEVICES
 from gqa_t5x.engine import optimizer as optimizers
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train_step
 from gqa_t5x.errors import UserError
-from gqa_t5x.experiments import paper
 from gqa_t5x.network import T5Config, Transformer
 
 PyTree = Any
@@ -103,34 +103,6 @@ class Job:
   input_length: int
   output_length: int
   num_microbatches: int = 1
-
-
-def t5_1_1_config(model: str, num_kv_heads: int | None) -> T5Config:
-  """Returns the configuration of a size, with bfloat16 activations.
-
-  Raises:
-    UserError: if there is no such size, or the heads do not divide.
-  """
-  sizes = {size.name: size for size in paper.MODEL_SIZES}
-  if model not in sizes:
-    raise UserError(
-        f'expected a model of {", ".join(sizes)}, got {model!r}; choose one of'
-        ' them'
-    )
-  size = sizes[model]
-  return T5Config(
-      vocab_size=paper.VOCAB_SIZE,
-      dtype=jnp.bfloat16,
-      emb_dim=size.emb_dim,
-      num_heads=size.num_heads,
-      num_kv_heads=num_kv_heads,
-      num_encoder_layers=size.num_layers,
-      num_decoder_layers=size.num_layers,
-      head_dim=size.head_dim,
-      mlp_dim=size.mlp_dim,
-      mlp_activations=('gelu', 'linear'),
-      dropout_rate=0.0,  # As pre-trained, and so as uptrained.
-  )
 
 
 def topology_devices(topology: str) -> Sequence[jax.Device]:
@@ -203,7 +175,7 @@ def compile_for_tpu(job: Job) -> dict[str, Any]:
   Raises:
     UserError: if the job makes no sense, or libtpu is missing.
   """
-  config = t5_1_1_config(job.model, job.num_kv_heads)
+  config = models.t5_1_1_config(job.model, job.num_kv_heads)
   generation = _generation(job.topology)
   devices = topology_devices(job.topology)
   mesh = partitioning.make_mesh(job.model_axis or len(devices), devices)

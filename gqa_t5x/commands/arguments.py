@@ -87,7 +87,7 @@ def add_shapes(command, dtype: str) -> None:
 def config_of(args):
   """Returns the configuration that `add_shapes` asked for, multi-head."""
   from gqa_t5x import inspection
-  from gqa_t5x.benchmark import tpu_compile
+  from gqa_t5x.benchmark import models
 
   if args.model and args.checkpoint:
     raise UserError(
@@ -95,7 +95,7 @@ def config_of(args):
         ' one of them out'
     )
   config = (
-      tpu_compile.t5_1_1_config(args.model, None)
+      models.t5_1_1_config(args.model, None)
       if args.model
       else inspection.config_of(args.checkpoint)
   )

@@ -335,10 +335,10 @@ def _train(args) -> None:
 
 def _convert(args) -> None:
   from gqa_t5x.benchmark import convert
-  from gqa_t5x.benchmark import tpu_compile
+  from gqa_t5x.benchmark import models
 
   config = arguments.with_layers(
-      tpu_compile.t5_1_1_config(args.model, None), args.num_layers
+      models.t5_1_1_config(args.model, None), args.num_layers
   )
   found = convert.benchmark_convert(
       config,

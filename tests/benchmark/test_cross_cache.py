@@ -103,10 +103,10 @@ def test_what_depends_on_the_step_is_in_the_loop(parts):
 
 
 def test_command(tmp_path, monkeypatch, capsys):
-  from gqa_t5x.benchmark import tpu_compile
+  from gqa_t5x.benchmark import models
 
   shallow = dataclasses.replace(CONFIG, num_decoder_layers=1)
-  monkeypatch.setattr(tpu_compile, 't5_1_1_config', lambda size, k: shallow)
+  monkeypatch.setattr(models, 't5_1_1_config', lambda size, k: shallow)
   path = tmp_path / 'new' / 'cross_cache.json'
   cross_cache.main([
       '--output', str(path), '--num_kv_heads', '2', '--input_length', '5',

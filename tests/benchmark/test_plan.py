@@ -13,7 +13,7 @@ from gqa_t5x import network
 from gqa_t5x.benchmark import decode
 from gqa_t5x.benchmark import devices
 from gqa_t5x.benchmark import plan
-from gqa_t5x.benchmark import tpu_compile
+from gqa_t5x.benchmark import models
 from gqa_t5x.errors import UserError
 
 SLOW = devices.Device(1, 1e9, 1e15, 'invented')  # Bandwidth is all that counts.
@@ -22,7 +22,7 @@ COMPILED = pathlib.Path(__file__).parents[2] / 'results' / 'tpu_compile.json'
 
 def _xxl(num_kv_heads, **options):
   return plan.plan(
-      tpu_compile.t5_1_1_config('xxl', num_kv_heads),
+      models.t5_1_1_config('xxl', num_kv_heads),
       input_length=2048,
       output_length=512,
       **{'batch_size': 32, 'device': SLOW, **options},
@@ -45,7 +45,7 @@ def test_xxl_by_hand():
 
 def test_paper_stands_beside_its_own_shapes_only():
   assert _xxl(8).paper_seconds_per_sample == 0.52
-  config = tpu_compile.t5_1_1_config('xxl', 8)
+  config = models.t5_1_1_config('xxl', 8)
   shape = {'batch_size': 1, 'input_length': 512, 'output_length': 512}
   found = plan.plan(config, **shape, device=SLOW)
   assert found.paper_seconds_per_sample is None
