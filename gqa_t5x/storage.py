@@ -8,12 +8,13 @@ A lock ends with its process, however that ends.
 from collections.abc import Iterator
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import re
 import shutil
 import sys
-from typing import IO
+from typing import IO, Any
 
 from gqa_t5x.errors import UserError
 
@@ -88,6 +89,11 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     os.replace(beside, path)
   finally:
     beside.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes a file of JSON, as `write_text` does."""
+  write_text(path, json.dumps(value, indent=1) + '\n')
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def main() -> None:
       'command': 'python -m tests.memory --output memory.json',
       'runs': found,
   } | provenance.environment()
-  storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
+  storage.write_json(args.output, report)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,6 @@ place, and the tests that have to notice. It works on a copy.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import re
@@ -246,7 +245,7 @@ def main() -> None:
       'command': shlex.join(['python', '-m', 'tests.mutations', *sys.argv[1:]]),
       'mutations': found,
   } | provenance.environment()
-  storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
+  storage.write_json(args.output, report)
   sys.exit(bool(missed))
 
 

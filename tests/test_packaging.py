@@ -61,7 +61,8 @@ def test_core_imports_with_everything_else_blocked(module):
   assert done.returncode == 0, done.stderr
   if module == 'gqa_t5x.cli':
     words = 'plan --model xxl --num_kv_heads 8 --device h100'.split()
-    done = _run_blocked(blocked, f'{code}; assert gqa_t5x.cli.main({words}) == 0')
+    code = f'{code}; assert gqa_t5x.cli.main({words}) == 0'
+    done = _run_blocked(blocked, code)
     assert done.returncode == 0, done.stderr
 
 

@@ -292,7 +292,7 @@ def main() -> None:
       found[name] = torture(jobs[name], args.kills, place, args.seed)
       print(name, found[name], flush=True)
       # After each: the next takes minutes.
-      storage.write_text(args.output, json.dumps(report, indent=1) + '\n')
+      storage.write_json(args.output, report)
 
 
 if __name__ == '__main__':

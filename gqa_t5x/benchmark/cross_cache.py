@@ -25,7 +25,6 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import json
 import re
 import shlex
 import sys
@@ -363,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       )
       report['cases'].append(case)
       print(table([case]), flush=True)
-  storage.write_text(path, json.dumps(report, indent=1) + '\n')
+  storage.write_json(path, report)
 
 
 if __name__ == '__main__':

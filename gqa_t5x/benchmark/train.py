@@ -61,15 +61,14 @@ def model_flops(
   return 3.0 * batch_size * forward
 
 
-def measure_flops(
-    dtype: Any, size: int = 4096, num_repeats: int = 3
-) -> float:
-  """Returns operations a second of a product [size, size]^2 of a dtype."""
+def measure_flops(dtype: Any) -> float:
+  """Returns operations a second of a product [4096, 4096]^2, best of three."""
+  size = 4096
   matrix = jnp.ones((size, size), dtype)
   product = jax.jit(jnp.matmul)
   jax.block_until_ready(product(matrix, matrix))
   times = []
-  for _ in range(num_repeats):
+  for _ in range(3):
     start = time.perf_counter()
     jax.block_until_ready(product(matrix, matrix))
     times.append(time.perf_counter() - start)

@@ -120,7 +120,7 @@ def cache_mixture(
       str(pathlib.Path(folder).relative_to(cache_dir)): rate
       for folder, rate in rates.items()
   }
-  storage.write_text(listed, json.dumps(relative, indent=1) + '\n')
+  storage.write_json(listed, relative)
   return rates
 
 

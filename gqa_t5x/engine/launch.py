@@ -11,7 +11,6 @@ import difflib
 import functools
 import importlib.util  # noqa: F401  Gin's package lookup needs it.
 import inspect
-import json
 import logging
 import pathlib
 import re
@@ -324,9 +323,7 @@ class Evaluate(_Job):
     )
     folder.mkdir(parents=True, exist_ok=True)  # seqio's logger needs it.
     metrics = measure(params, int(metadata.get('step') or 0))
-    storage.write_text(
-        folder / 'metrics.json', json.dumps(metrics, indent=2) + '\n'
-    )
+    storage.write_json(folder / 'metrics.json', metrics)
     return metrics
 
 
@@ -460,7 +457,7 @@ def _configure(mode, gin_files, bindings):
 
 
 def _parse(gin, gin_files, bindings) -> None:
-  """Parses and finalises; see `run`."""
+  """Parses and finalises; see `configure`."""
   _add_search_path()
   if not gin_files:
     raise UserError(

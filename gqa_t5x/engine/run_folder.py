@@ -101,9 +101,7 @@ class RunFolder:
     """Starts writing; lines of metrics after `step` are made again."""
     if not self._is_writer:
       return
-    storage.write_text(
-        self.path / 'config.json', json.dumps(self._config, indent=2) + '\n'
-    )
+    storage.write_json(self.path / 'config.json', self._config)
     lines = []
     if step is not None and (self.path / 'metrics.jsonl').exists():
       for line in (self.path / 'metrics.jsonl').read_text().splitlines():

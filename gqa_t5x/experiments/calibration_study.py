@@ -12,7 +12,6 @@ was. Loss as in `conversion_methods`.
 import argparse
 from collections.abc import Iterator, Mapping
 import itertools
-import json
 import pathlib
 import re
 import shlex
@@ -198,7 +197,7 @@ def _run(args, words: list[str]) -> None:
       'original_loss': original,
       'cells': cells,
   } | provenance.environment()
-  storage.write_text(output, json.dumps(report, indent=1) + '\n')
+  storage.write_json(output, report)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 import dataclasses
 import functools
 import itertools
-import json
 import pathlib
 import shlex
 import sys
@@ -85,19 +84,17 @@ METHODS |= {
     for methods, more, options in (
         (('mean', 'svd'), 'self', {'only': 'self_attention'}),
         (('mean', 'svd'), 'cross', {'only': 'encoder_decoder_attention'}),
-        (('none', 'mean', 'svd', 'svd_calibrated'), 'rate_quarter',
-         {'rate': 0.25}),
-        (('none', 'mean', 'svd', 'svd_calibrated'), 'rate_half', {'rate': 0.5}),
-        (('none', 'mean', 'svd', 'svd_calibrated'), 'rate_double',
-         {'rate': 2.0}),
+        (('none', 'svd', 'svd_calibrated'), 'rate_quarter', {'rate': 0.25}),
+        (('none', 'mean', 'svd'), 'rate_half', {'rate': 0.5}),
+        (('none', 'mean', 'svd'), 'rate_double', {'rate': 2.0}),
         (('svd_calibrated',), 'power_1', {'power': 1.0}),
+        (('svd_calibrated',), 'power_1_rate_half', {'power': 1.0, 'rate': 0.5}),
+        (('svd_calibrated',), 'power_1_rate_quarter',
+         {'power': 1.0, 'rate': 0.25}),
         (('svd_calibrated',), 'power_quarter', {'power': 0.25}),
         (('svd',), 'scale_half', {'scale': 0.5}),
         (('svd',), 'scale_double', {'scale': 2.0}),
-        (('none', 'mean', 'svd', 'svd_calibrated'), 'distilled',
-         {'distilled': True}),
-        (('none', 'svd', 'svd_calibrated'), 'distilled_rate_quarter',
-         {'distilled': True, 'rate': 0.25}),
+        (('none', 'mean', 'svd'), 'distilled', {'distilled': True}),
     )
     for method in methods
 }  # pyformat: disable
@@ -487,7 +484,7 @@ def _run(path: pathlib.Path, args, words: list[str]) -> None:
             'seconds': before.get('seconds', 0.0) + time.monotonic() - start,
             'commits': commits,
         })
-        storage.write_text(path, json.dumps(report, indent=1) + '\n')
+        storage.write_json(path, report)
   print(summary(report['cells']))
 
 

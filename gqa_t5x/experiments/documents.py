@@ -9,7 +9,7 @@ Where a document has
 
 what stands between becomes what NAME makes of the JSON files, whose paths are
 relative to the repository. `make readme-figures` does it for all documents, so
-no figure in them is copied by hand.
+that nothing between such marks is copied by hand.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _table1(results: dict) -> str:
-  """The paper's rows, ours without uptraining, and the baselines."""
+  """The paper's rows, those of svd, and the baselines."""
   return f'```\n{tables.format_headline(results)}\n```'
 
 

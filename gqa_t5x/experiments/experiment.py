@@ -146,13 +146,13 @@ def _over_seeds(tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
           name: float(np.mean([t['metrics'][name] for t in tests]))
           for name in tests[0]['metrics']
       },
-      'per_example': [t['per_example'] for t in tests],
       'num_examples': tests[0]['num_examples'],
       'best_steps': [t['best_step'] for t in tests],
       'samples': tests[0]['samples'],
   }
-  if 'bleu_statistics' in tests[0]:
-    found['bleu_statistics'] = [t['bleu_statistics'] for t in tests]
+  for name in ('per_example', 'bleu_statistics'):
+    if name in tests[0]:
+      found[name] = [t[name] for t in tests]
   return found
 
 

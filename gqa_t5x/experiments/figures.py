@@ -51,11 +51,11 @@ class Line:
   points: tuple[tuple[float, float], ...]
 
 
-def _ticks(low: float, high: float, about: int = 4) -> list[float]:
+def _ticks(low: float, high: float) -> list[float]:
   """Round numbers from at most `low` to at least `high`."""
   if low == high:
     high = low + 1.0
-  raw = (high - low) / about
+  raw = (high - low) / 4
   scale = 10.0 ** math.floor(math.log10(raw))
   step = next(scale * m for m in (1, 2, 2.5, 5, 10) if scale * m >= raw * .999)
   first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

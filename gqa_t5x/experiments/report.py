@@ -13,9 +13,7 @@ from gqa_t5x.experiments import rendering
 from gqa_t5x.experiments import tables
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments.model import ALPHA, FINETUNED, SCRATCH
-from gqa_t5x.experiments.tables import DASH, format_table
-
-__all__ = ['format_table', 'write_report']
+from gqa_t5x.experiments.tables import DASH
 
 _SAMPLES_A_TASK = 3
 _SAMPLE_LETTERS = 600  # Of an input: enough to judge, short enough to read.

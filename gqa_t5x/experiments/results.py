@@ -1,6 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The format of results.json, and the facts about a machine that go with it.
+"""The format of results.json.
 
 A plain dict, so that any program can read it. Optional keys are in brackets;
 a report shows a dash for what is missing. Scores run from 0 to 100.
@@ -9,7 +9,7 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
     scale, experiment      as given to `gqa-t5x reproduce`
     created                UTC, ISO 8601
     command                the command line that made the file
-    device, versions, commit        see `environment`
+    device, versions, commit        see `provenance.environment`
     seeds                  [int]
     corpus                 {sha256, [anything else as name: value]}
     model                  T5Config fields, dtype as str
@@ -38,9 +38,9 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
       [train_losses]       [seeds][steps], of a model trained from scratch
       [tasks]              {task: {
         metrics            {'rouge1' | 'bleu' | 'f1' | ...: score}, means
-        per_example        [seeds][score], the same examples for every model
-        [bleu_statistics]  [seeds][[10 ints]]: `statistics.bleu_statistics`;
-                           needed for a corpus BLEU interval
+        [per_example]      [seeds][score], the same examples for every model
+        [bleu_statistics]  [seeds][[10 ints]]: `statistics.bleu_statistics`,
+                           which stand for them where the metric is BLEU
         [train_losses]     [seeds][steps] of fine-tuning, of a model trained
                            from scratch
         num_examples, best_steps,

@@ -122,7 +122,7 @@ def reproduce(
       stages_lib.say(f'before it can run: {missing}')
     return
   with storage.locked_folder(folder):
-    stages_lib.write_json(folder / _RUN_FILE, {'scale': scale})
+    storage.write_json(folder / _RUN_FILE, {'scale': scale})
     flags = [os.environ.get('XLA_FLAGS', ''), settings.xla_flags]
     os.environ['XLA_FLAGS'] = ' '.join(filter(None, flags))
     done = stages_lib.run(stages, folder)
@@ -168,9 +168,10 @@ def _show_pod(names: Sequence[str]) -> None:
 
 def _write_report(folder, results) -> None:
   from gqa_t5x.experiments import report
+  from gqa_t5x.experiments import tables
 
   markdown, html = report.write_report(folder)
-  print(report.format_table(results))
+  print(tables.format_table(results))
   if results_lib.is_rehearsal(results):
     print(f'\n{report.REHEARSAL}')
   print(f'\nThe report: {html}\n            {markdown}', file=sys.stderr)

@@ -21,7 +21,7 @@ from gqa_t5x.experiments import statistics
 from gqa_t5x.experiments import suites
 from gqa_t5x.experiments.scales import Scale
 
-NUM_SAMPLES = 5
+NUM_SAMPLES = 3  # Of each task and model, for the report.
 
 
 def losses(
@@ -111,15 +111,16 @@ def score(
           for measure in measures
           for name, value in measure(targets, predictions).items()
       },
-      'per_example': [
-          measures[0]([target], [prediction])[column.metric]
-          for target, prediction in zip(targets, predictions, strict=True)
-      ],
       'num_examples': len(targets),
   }
-  if column.metric == 'bleu':
+  if column.metric == 'bleu':  # Of a corpus, not a mean over examples.
     found = statistics.bleu_statistics(predictions, targets)
     scored['bleu_statistics'] = found.tolist()
+  else:
+    scored['per_example'] = [
+        measures[0]([target], [prediction])[column.metric]
+        for target, prediction in zip(targets, predictions, strict=True)
+    ]
   return scored
 
 

@@ -137,13 +137,13 @@ def run(stages: Sequence[Stage], folder: pathlib.Path) -> dict[str, Done]:
         'recipe': stage.recipe,
         'result': result,
     }
-    write_json(_path(stage, folder), found)
+    storage.write_json(_path(stage, folder), found)
     left -= stage.seconds
   return {stage.name: kept(stage, folder) for stage in stages}
 
 
 def read_json(path: pathlib.Path, what_to_do: str) -> dict[str, Any]:
-  """Returns what `write_json` wrote.
+  """Returns what `storage.write_json` wrote.
 
   Raises:
     UserError: if the file is damaged; it ends with `what_to_do`.
@@ -187,11 +187,6 @@ def show(stages: Sequence[Stage], folder: pathlib.Path, machine: str) -> str:
   )
   say(total)
   return total
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a file whole or not at all."""
-  storage.write_text(path, json.dumps(value, indent=1) + '\n')
 
 
 def say(line: str) -> None:

@@ -148,40 +148,38 @@ def _times_drawn(rng, n: int, num_resamples: int) -> np.ndarray:
 
 
 def median_ratio(first: Sequence[float], second: Sequence[float], *,
-                 seed: int = 0,
-                 num_resamples: int = NUM_RESAMPLES) -> Interval:
+                 seed: int = 0) -> Interval:
   """Interval of median(first) / median(second), repeats drawn independently.
 
   Made for timing repeats: with five a side it is coarse, and it does not see
   what drifts between one model's repeats and the other's.
   """
-  medians = _resampled_medians((first, second), seed, num_resamples)
+  medians = _resampled_medians((first, second), seed)
   return _interval(np.median(first) / np.median(second),
                    medians[0] / medians[1])
 
 
-def step_difference(times: Sequence[Sequence[float]], *, seed: int = 0,
-                    num_resamples: int = NUM_RESAMPLES) -> Interval:
+def step_difference(times: Sequence[Sequence[float]], *, seed: int = 0
+                    ) -> Interval:
   """Interval of what the last step costs more than the first.
 
   Args:
     times: repeats of each of four settings; the first step is from 0 to 1, the
       last from 2 to 3. Repeats are drawn as for `median_ratio`.
     seed: seed of the resampling.
-    num_resamples: how many resamples.
   """
   def contrast(m):
     return (m[3] - m[2]) - (m[1] - m[0])
 
   return _interval(contrast([np.median(t) for t in times]),
-                   contrast(_resampled_medians(times, seed, num_resamples)))
+                   contrast(_resampled_medians(times, seed)))
 
 
-def _resampled_medians(samples, seed, num_resamples) -> list[np.ndarray]:
+def _resampled_medians(samples, seed) -> list[np.ndarray]:
   rng = np.random.default_rng(seed)
   medians = []
   for values in samples:
     values = np.asarray(values, np.float64)
-    drawn = rng.integers(len(values), size=(num_resamples, len(values)))
+    drawn = rng.integers(len(values), size=(NUM_RESAMPLES, len(values)))
     medians.append(np.median(values[drawn], axis=1))
   return medians

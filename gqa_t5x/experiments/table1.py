@@ -53,9 +53,7 @@ def _figure_3(results: dict) -> rendering.Figure:
   for name, entry in results['models'].items():
     seconds = tables.decode_value(entry, 'seconds_per_sample')
     average = results_lib.average_score(results, entry)
-    is_shown = tables.is_of_paper(entry) or (
-        entry.get('method') == 'svd' and tables.is_of_suite(entry))
-    if is_shown and None not in (seconds, average):
+    if tables.is_shown(entry) and None not in (seconds, average):
       ours.append(figures.Point(name, tables.kind(name), seconds, average))
   theirs = [
       figures.Point(name, tables.kind(name), x, y)

@@ -4,7 +4,7 @@
 
 from gqa_t5x.experiments import paper
 from gqa_t5x.experiments import results as results_lib
-from gqa_t5x.experiments.model import ALPHA, FINETUNED, SCRATCH
+from gqa_t5x.experiments.model import FINETUNED, SCRATCH
 
 DASH = '–'
 
@@ -21,6 +21,12 @@ def is_of_paper(entry: dict) -> bool:
           and entry.get('alpha') == paper.UPTRAIN_FRACTION
           and entry.get('rate', 1) == 1
           and is_of_suite(entry))
+
+
+def is_shown(entry: dict) -> bool:
+  """Whether a model stands for its kind: the paper's, and those of svd."""
+  return is_of_paper(entry) or (
+      entry.get('method') == 'svd' and is_of_suite(entry))
 
 
 def is_of_suite(entry: dict) -> bool:
@@ -151,13 +157,11 @@ def format_table(results: dict) -> str:
 
 
 def format_headline(results: dict) -> str:
-  """Returns our rows of the paper's models, and `svd`'s at alpha 0 and 5%."""
+  """Returns our rows of the paper's models and of `svd`'s."""
   by_heads = sorted(
       results['models'].items(), key=lambda item: -item[1]['num_kv_heads'])
   models = {
       name: entry for name, entry in by_heads
-      if is_of_paper(entry)
-      or (entry.get('method') == 'svd' and entry.get('alpha') in (0, ALPHA)
-          and is_of_suite(entry))}
+      if is_shown(entry)}
   header = ('Model', 'K', 'T(s)', 'B/token', 'Avg', *_titles(results))
   return '\n'.join(_aligned(header, our_rows({**results, 'models': models})))

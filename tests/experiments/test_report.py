@@ -194,7 +194,7 @@ def test_says_only_what_was_done(results, tmp_path):
   results['models'] = {}
   results['timed_on'] = {'device': {'backend': 'cpu', 'cpu': 'Older CPU'}}
   results['device'] = {'backend': 'gpu'}
-  assert '(s per sample on cpu)' in report.format_table(results)
+  assert '(s per sample on cpu)' in tables.format_table(results)
   results_lib.save_results(tmp_path, results)
   timed = report.write_report(tmp_path)[0].read_text('utf-8')
   assert 'attention; timed; as in' in timed
@@ -238,7 +238,7 @@ def test_smoke_says_that_it_shows_nothing(results, tmp_path):
 
 
 def test_terminal_table(results):
-  lines = report.format_table(results).splitlines()
+  lines = tables.format_table(results).splitlines()
   assert max(map(len, lines)) <= 80
   rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
   assert rows['GQA-8-XXL'][:4] == ['8', '0.28', '47.1', '43.5']
