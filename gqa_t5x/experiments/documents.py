@@ -21,6 +21,8 @@ import re
 import numpy as np
 
 from gqa_t5x import storage
+from gqa_t5x.benchmark import cross_cache
+from gqa_t5x.benchmark import tpu_compile
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import conversion_methods
@@ -253,6 +255,16 @@ def _conversion_errors(report: dict) -> str:
   )  # pyformat: disable
 
 
+def _cross_cache(report: dict) -> str:
+  """Decode steps with and without cached keys and values of the inputs."""
+  return f'```\n{cross_cache.table(report["cases"])}\n```'
+
+
+def _tpu_compile(report: dict) -> str:
+  """What programs take on TPUs."""
+  return f'```\n{tpu_compile.table(report["runs"])}\n```'
+
+
 _TABLES: Mapping[str, Callable[..., str]] = {
     'table1': _table1,
     'intervals': _intervals,
@@ -265,6 +277,8 @@ _TABLES: Mapping[str, Callable[..., str]] = {
     'attention-kinds': _attention_kinds,
     'conversion-errors': _conversion_errors,
     'finetuned': _finetuned,
+    'cross-cache': _cross_cache,
+    'tpu-compile': _tpu_compile,
 }
 # Drawn beside their JSON, and shown.
 _FIGURES: Mapping[str, tuple[str, Callable[[dict], str]]] = {

@@ -199,12 +199,5 @@ xxl      8  v4:2x2x2  2x4        64/4  train     5.00    0.50    0.00    5.50\
   assert tpu_compile.table([result, train]) == expected
 
 
-def test_documentation_shows_the_stored_results():
-  stored = json.loads((ROOT / 'results/tpu_compile.json').read_text())
-  shown = (ROOT / 'docs/tpu_memory.md').read_text()
-  for row in tpu_compile.table(stored['runs']).splitlines():
-    assert row in shown
-
-
 if __name__ == '__main__':
   _main(json.loads(sys.argv[1]))
