@@ -213,6 +213,7 @@ def test_divergence():
   # At once, and in a run that is shorter than the window.
   assert claims.has_diverged([2.0] * 10 + [8.0] * 590)
   assert claims.has_diverged([1.0] * 40 + [9.0] * 40)
+  assert claims.has_diverged([1.0] * 50 + [2.6] * 50)  # Its second half.
   assert not claims.has_diverged(_loss_curve(length=80))
   assert not claims.has_diverged([9.0 * 0.99**i for i in range(300)])
 
