@@ -19,8 +19,8 @@ import time
 
 from gqa_t5x import extras
 from gqa_t5x import number_flags
-from gqa_t5x.benchmark import peers
 from gqa_t5x.benchmark import models
+from gqa_t5x.benchmark import peers
 from gqa_t5x.checkpoints import hf
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config

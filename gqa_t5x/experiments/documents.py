@@ -43,9 +43,13 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
+def _as_printed(text: str) -> str:
+  return f'```\n{text}\n```'
+
+
 def _table1(results: dict) -> str:
   """The paper's rows, those of svd, and the baselines."""
-  return f'```\n{tables.format_headline(results)}\n```'
+  return _as_printed(tables.format_headline(results))
 
 
 def _decoding(*benchmarks: dict) -> str:
@@ -149,7 +153,7 @@ def _training(benchmark: dict) -> str:
 
 def _conversion(report: dict) -> str:
   """Losses of conversion methods along alpha."""
-  return f'```\n{conversion_methods.summary(report["cells"])}\n```'
+  return _as_printed(conversion_methods.summary(report['cells']))
 
 
 def _calibration_text(report: dict) -> str:
@@ -257,12 +261,12 @@ def _conversion_errors(report: dict) -> str:
 
 def _cross_cache(report: dict) -> str:
   """Decode steps with and without cached keys and values of the inputs."""
-  return f'```\n{cross_cache.table(report["cases"])}\n```'
+  return _as_printed(cross_cache.table(report['cases']))
 
 
 def _tpu_compile(report: dict) -> str:
   """What programs take on TPUs."""
-  return f'```\n{tpu_compile.table(report["runs"])}\n```'
+  return _as_printed(tpu_compile.table(report['runs']))
 
 
 _TABLES: Mapping[str, Callable[..., str]] = {

@@ -86,15 +86,21 @@ def _t5x(script: str, gin_files: tuple[str, ...], **bindings) -> str:
 def _uptrain(
     gin: str, size: str, target: str, percent: int = 5, **more
 ) -> Command:
+  """Converts the public checkpoint as it is restored, and uptrains it."""
+  source, files = _PUBLIC.format(size), (f'experiments/{gin}',)
+  return _uptraining(files, size, source, target, percent, **more)
+
+
+def _uptraining(files, size, source, target, percent=5, **more) -> Command:
   line = _t5x(
       'train',
-      (f'experiments/{gin}',),
-      INITIAL_CHECKPOINT_PATH=_PUBLIC.format(size),
+      files,
+      INITIAL_CHECKPOINT_PATH=source,
       MODEL_DIR=target,
       **_UPTRAIN[size],
       **more,
   )
-  title = f'Convert and uptrain {target.split("/")[-1]} by {percent}%'
+  title = f'Uptrain {target.split("/")[-1]} by {percent}%'
   return Command(title, line, _days(size, 10_000 * percent))
 
 
@@ -195,16 +201,8 @@ def _convert_by_svd(bucket: str, heads: int) -> Command:
 
 def _uptrain_xxl(name: str, source: str, target: str, **more) -> Command:
   """Uptrains a checkpoint of models/{name}_xxl by 5%."""
-  line = _t5x(
-      'train',
-      (f'models/{name}_xxl', 'runs/uptrain'),
-      INITIAL_CHECKPOINT_PATH=source,
-      MODEL_DIR=target,
-      **_UPTRAIN['xxl'],
-      **more,
-  )
-  title = f'Uptrain {target.split("/")[-1]} by 5%'
-  return Command(title, line, _days('xxl', 50_000))
+  files = (f'models/{name}_xxl', 'runs/uptrain')
+  return _uptraining(files, 'xxl', source, target, **more)
 
 
 def _finetune_xxl(

@@ -12,8 +12,8 @@ import pytest
 from gqa_t5x import network
 from gqa_t5x.benchmark import decode
 from gqa_t5x.benchmark import devices
-from gqa_t5x.benchmark import plan
 from gqa_t5x.benchmark import models
+from gqa_t5x.benchmark import plan
 from gqa_t5x.errors import UserError
 
 SLOW = devices.Device(1, 1e9, 1e15, 'invented')  # Bandwidth is all that counts.
