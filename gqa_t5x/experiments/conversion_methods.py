@@ -82,8 +82,10 @@ _CONVERSIONS = list(METHODS)  # What follows asks more of some of them.
 METHODS |= {
     f'{method}_{more}': METHODS[method] | options
     for methods, more, options in (
-        (('mean', 'svd'), 'self', {'only': 'self_attention'}),
-        (('mean', 'svd'), 'cross', {'only': 'encoder_decoder_attention'}),
+        (('mean', 'svd', 'svd_calibrated'), 'self',
+         {'only': 'self_attention'}),
+        (('mean', 'svd', 'svd_calibrated'), 'cross',
+         {'only': 'encoder_decoder_attention'}),
         (('none', 'svd', 'svd_calibrated'), 'rate_quarter', {'rate': 0.25}),
         (('none', 'mean', 'svd'), 'rate_half', {'rate': 0.5}),
         (('none', 'mean', 'svd'), 'rate_double', {'rate': 2.0}),
