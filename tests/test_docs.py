@@ -151,7 +151,8 @@ def test_programs_of_docstrings_have_what_is_passed(module):
 # a checkpoint of one layer.
 SMALL_RUNS = {
     'gqa_t5x.experiments.calibration_study':
-        '--output {out} --checkpoint {tiny} --sequences 8 --num_kv_heads 1',
+        '--output {out} --checkpoint {tiny} --sequences 8 --num_kv_heads 1'
+        ' --draws 2',
     'gqa_t5x.experiments.conversion_methods':
         '--output {out} --checkpoint {tiny} --methods mean,svd_calibrated'
         ' --num_kv_heads 1 --seeds 1 --alphas 0,0.5',

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What calibrated conversion depends on, without any uptraining.
 
-Which text the covariances are measured on, how much of it, and which of the
-decoder's attentions are converted; and how far each attention is from what it
-was. Loss as in `conversion_methods`.
+Which text the covariances are measured on, how much of it and which part, and
+which of the decoder's attentions are converted; and how far each attention is
+from what it was. Loss as in `conversion_methods`.
 
   python -m gqa_t5x.experiments.calibration_study --output OUT.json
 """
@@ -31,6 +31,7 @@ from gqa_t5x.conversion import calibration
 from gqa_t5x.conversion import calibration_text
 from gqa_t5x.conversion import errors
 from gqa_t5x.conversion import heads as heads_lib
+from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.engine import partitioning
 from gqa_t5x.errors import UserError
@@ -90,6 +91,35 @@ class Study(conversion_methods.Comparison):
       yield batch
 
 
+def drawn(
+    batches: list[data.Batch], num_sequences: int, seed: int
+) -> list[data.Batch] | None:
+  """Returns batches of sequences drawn at random, without putting any back.
+
+  Args:
+    batches: of which sequences are drawn, padding not among them.
+    num_sequences: how many.
+    seed: another one draws others.
+
+  Returns:
+    Batches of the size of the first of `batches`, the last perhaps smaller;
+    None where there are not more than `num_sequences` to draw from.
+  """
+  whole = {
+      name: np.concatenate([batch[name] for batch in batches])
+      for name in batches[0]
+  }
+  (texts,) = np.nonzero(whole['decoder_target_tokens'].any(axis=1))
+  if len(texts) <= num_sequences:
+    return None
+  rows = np.random.default_rng(seed).choice(texts, num_sequences, replace=False)
+  size = len(batches[0]['decoder_target_tokens'])
+  return [
+      {name: x[rows[start : start + size]] for name, x in whole.items()}
+      for start in range(0, num_sequences, size)
+  ]
+
+
 def translation_text() -> str:
   """Returns dates, numbers and names in two languages: far from prose."""
   from gqa_t5x.tasks import cldr
@@ -119,6 +149,16 @@ def main(argv: list[str] | None = None) -> None:
         default=default,
         metavar='N,N',
     )
+  parser.add_argument(
+      '--draws',
+      type=number_flags.positive,
+      default=1,
+      metavar='N',
+      help=(
+          'times that each number of sequences is taken: first as gqa-t5x'
+          f' convert takes them, then drawn from {SEQUENCES[-1]:,} of the text'
+      ),
+  )
   args = parser.parse_args(argv)
   try:
     _run(args, sys.argv[1:] if argv is None else argv)
@@ -159,16 +199,22 @@ def _run(args, words: list[str]) -> None:
     for pair in args.text:
       name, _, path = pair.partition('=')
       texts[name] = lambda n, path=path: study.text_batches(path, n)
-    for name, batches in texts.items():
-      for sequences in args.sequences:
+    for (name, batches), sequences, draw in itertools.product(
+        texts.items(), args.sequences, range(args.draws)
+    ):
+      if draw:
+        made = drawn(list(batches(SEQUENCES[-1])), sequences, draw)
+      else:
         made = list(batches(sequences))
-        facts = {'text': name, 'sequences': sequences, 'used_sequences': sum(
-            int(x['decoder_target_tokens'].any(axis=1).sum()) for x in made
-        )}  # pyformat: disable
-        moments = study.measured_on(made)
-        for k in args.num_kv_heads:
-          params = study.convert(k, method='svd', covariances=moments)
-          add('svd', k, study.loss(params, k), **facts)
+      if made is None:
+        continue
+      facts = {'text': name, 'sequences': sequences, 'used_sequences': sum(
+          int(x['decoder_target_tokens'].any(axis=1).sum()) for x in made
+      ), 'draw': draw}  # pyformat: disable
+      moments = study.measured_on(made)
+      for k in args.num_kv_heads:
+        params = study.convert(k, method='svd', covariances=moments)
+        add('svd', k, study.loss(params, k), **facts)
   for method, moments in (
       ('mean', None), ('svd', None), ('svd', study.covariances),
   ):  # pyformat: disable

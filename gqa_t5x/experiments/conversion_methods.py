@@ -307,8 +307,6 @@ def summary(cells: list[dict]) -> str:
     cells: of the report; a method and a number of heads are one row. Where an
       alpha has fewer seeds than the row, their number stands behind it.
   """
-  from scipy import stats
-
   rows, alphas = {}, []
   for cell in cells:
     rows.setdefault((cell['num_kv_heads'], cell['method']), []).append(cell)
@@ -322,19 +320,27 @@ def summary(cells: list[dict]) -> str:
     line = f'{heads:>2} {method:<{width}} {len(group):>5}'
     for alpha in alphas:
       values = [c['losses'][alpha] for c in group if alpha in c['losses']]
-      text = '-'
-      if values:
-        text = f'{np.mean(values):.3f}'
-      # Without uptraining a seed changes nothing but random heads.
-      if len(values) > 1 and np.ptp(values):
-        error = stats.sem(values)
-        half = error * stats.t.ppf(0.975, len(values) - 1)
-        text += f' ±{half:.3f}'
+      text = mean_and_interval(values) if values else '-'
       if values and len(values) < len(group):
         text += f' ({len(values)})'
       line += f'  {text:<14}'
     lines.append(line.rstrip())
   return '\n'.join(lines)
+
+
+def mean_and_interval(values: list[float]) -> str:
+  """Returns the mean, with half of the 95% interval (Student's t) behind it.
+
+  Only where values differ: without uptraining a seed changes nothing but random
+  heads.
+  """
+  from scipy import stats
+
+  text = f'{np.mean(values):.3f}'
+  if len(values) > 1 and np.ptp(values):
+    half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
+    text += f' ±{half:.3f}'
+  return text
 
 
 def figure(cells: list[dict]) -> str:

@@ -157,12 +157,13 @@ def _conversion(report: dict) -> str:
 
 
 def _calibration_text(report: dict) -> str:
-  """Loss of svd by the text that it was calibrated on."""
+  """Loss of svd by the text that it was calibrated on, over draws of it."""
   cells = [c for c in report['cells'] if 'sequences' in c]
   sequences = sorted({c['sequences'] for c in cells})
-  loss = {
-      (c['text'], c['num_kv_heads'], c['sequences']): c['loss'] for c in cells
-  }
+  losses = {}
+  for c in cells:
+    key = c['text'], c['num_kv_heads'], c['sequences']
+    losses.setdefault(key, []).append(c['loss'])
   columns = [(4, 128), (2, 128), (1, 128), (1, sequences[0])]
   columns.append((1, sequences[-1]))
   return _table(
@@ -171,7 +172,11 @@ def _calibration_text(report: dict) -> str:
           for k, n in columns
       ],
       [
-          [text] + [f'{loss[text, *column]:.3f}' for column in columns]
+          [text]
+          + [
+              conversion_methods.mean_and_interval(losses[text, *column])
+              for column in columns
+          ]
           for text in dict.fromkeys(c['text'] for c in cells)
       ],
   )  # pyformat: disable
