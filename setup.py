@@ -69,6 +69,8 @@ _TRAIN = _DATA + [
 # t5x itself is not on the package index:
 #   pip install "t5x @ git+https://github.com/google-research/t5x"
 _T5X = ['cached_property', 'fiddle', 'grain', 'jaxtyping', 'tensorboard']
+# Hugging Face's tokenizers that have no SentencePiece model.
+_HF = ['tokenizers']
 # Peers that the decode benchmark runs beside ours; it needs none of them.
 _BENCH = ['ctranslate2', 'torch', 'transformers']
 # The compiler of a TPU, 700 MB installed; a machine with TPUs has its own.
@@ -109,13 +111,14 @@ setuptools.setup(
         'data': _DATA,
         'train': _TRAIN,
         't5x': _T5X,
+        'hf': _HF,
         'bench': _BENCH,
         'compile': _COMPILE,
         'completion': _COMPLETION,
         'docs': _DOCS,
         'dev': _DEV,
         # What the Makefile installs: all that this repository's tests use.
-        'all': _TRAIN + _COMPLETION + _DOCS + _DEV,
+        'all': _TRAIN + _HF + _COMPLETION + _DOCS + _DEV,
     },
     classifiers=[
         'Programming Language :: Python :: 3.11',

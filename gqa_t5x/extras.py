@@ -23,6 +23,10 @@ FEATURES = {
             'tensorflow_text',
         ),
     ),
+    'hf': (
+        'generate and convert with a tokenizer.json of Hugging Face',
+        ('tokenizers',),
+    ),
     'bench': (
         'benchmark --against hf,ctranslate2',
         ('ctranslate2', 'torch', 'transformers'),

@@ -42,13 +42,16 @@ def raw_length(inputs_length: int) -> int:
 
 
 def corrupt(
-    tokens: np.ndarray, vocab_size: int, eos_id: int, rng: np.random.Generator
+    tokens: np.ndarray,
+    first_sentinel: int,
+    eos_id: int,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Hides random spans of a text.
 
   Args:
     tokens: int [length], two or more.
-    vocab_size: number of ids; the first sentinel is the last of them.
+    first_sentinel: its id, from which those of the others go down.
     eos_id: appended to both.
     rng: draws the lengths of the runs, visible and hidden in turn.
 
@@ -67,7 +70,7 @@ def corrupt(
 
   def replaced(mask):
     starts = mask & ~np.concatenate([[False], mask[:-1]])
-    kept = np.where(starts, vocab_size - np.cumsum(starts), tokens)
+    kept = np.where(starts, first_sentinel + 1 - np.cumsum(starts), tokens)
     kept = kept[starts | ~mask]
     return np.append(kept, eos_id).astype(np.int32)
 

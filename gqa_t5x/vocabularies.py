@@ -3,6 +3,10 @@
 """Which vocabulary is a checkpoint's, and whether one is."""
 
 from collections.abc import Mapping
+import hashlib
+import json
+import pathlib
+import re
 from typing import Any
 
 from gqa_t5x import pretrained
@@ -13,7 +17,10 @@ from gqa_t5x.errors import UserError
 _PADDED_TO = 128
 _LEAST_SHARE = 0.9
 
-_OF_HUGGING_FACE = 'spiece.model'
+# In a folder of Hugging Face: SentencePiece's model, and what replaces it.
+_PIECES = 'spiece.model'
+_TOKENIZER = 'tokenizer.json'
+_ADDED_BY_T5 = re.compile(r'<pad>|</s>|<unk>|<extra_id_\d+>')
 
 NUM_SENTINELS = 100
 # In seqio the blank before a sentinel is part of it.
@@ -25,10 +32,40 @@ HOW_IN_GIN = (
 )
 
 
-def path_for(checkpoint: str) -> str:
-  """Returns the SentencePiece model in a checkpoint's folder, else ours."""
-  beside = storage.local_path(checkpoint) / _OF_HUGGING_FACE
-  return str(beside) if beside.is_file() else pretrained.VOCABULARY_PATH
+def path_for(checkpoint: str, metadata: Mapping[str, Any], *, how: str) -> str:
+  """Returns the path of a checkpoint's vocabulary, of its folder or ours.
+
+  Args:
+    checkpoint: its path. Of its folder's files spiece.model is taken, or
+      tokenizer.json where that alone is there or has tokens that were added.
+    metadata: of the checkpoint.
+    how: what to do where there is none.
+
+  Raises:
+    UserError: if there is none, and ours is not known to be the checkpoint's.
+  """
+  folder = storage.local_path(checkpoint)
+  pieces, tokenizer = folder / _PIECES, folder / _TOKENIZER
+  if tokenizer.is_file() and (not pieces.is_file() or _has_added(tokenizer)):
+    return str(tokenizer)
+  if pieces.is_file():
+    return str(pieces)
+  ours = pathlib.Path(pretrained.VOCABULARY_PATH).read_bytes()
+  if metadata.get('vocabulary_sha256') == hashlib.sha256(ours).hexdigest():
+    return pretrained.VOCABULARY_PATH
+  raise UserError(f'expected the vocabulary of {checkpoint}, got none; {how}')
+
+
+def _has_added(tokenizer: pathlib.Path) -> bool:
+  """Whether somebody has added tokens to those of T5."""
+  try:
+    added = json.loads(tokenizer.read_bytes())['added_tokens']
+    return not all(_ADDED_BY_T5.fullmatch(token['content']) for token in added)
+  except (ValueError, LookupError, TypeError) as error:
+    raise UserError(
+        f'{tokenizer} is not a tokenizer of Hugging Face ({error}); copy it'
+        ' again, or remove it'
+    ) from error
 
 
 def parse_model(data: bytes, path: str) -> Any:
@@ -48,7 +85,7 @@ def parse_model(data: bytes, path: str) -> Any:
   except (message.DecodeError, RuntimeError) as error:
     raise UserError(
         f'{path} is not a SentencePiece model; pass the .model file that the'
-        ' checkpoint was trained with'
+        ' checkpoint was trained with, spiece.model on the Hugging Face Hub'
     ) from error
 
 

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -179,6 +181,42 @@ def test_memory_does_not_grow_with_the_largest_array(tmp_path, formats):
   )
   # Blocks of two threads, of arrays that are turned.
   assert int(done.stdout) < 400 * 2**20
+
+
+@pytest.mark.parametrize(
+    'dtype, source_format, target_format',
+    [
+        *(('float32', x, x) for x in FORMATS),
+        *(('bfloat16', x, x) for x in FORMATS),
+        ('float32', 'orbax', 'hf'),
+        ('float32', 'hf', 't5x'),
+    ],
+)
+def test_values_of_what_stays_are_looked_at_too(
+    tmp_path, dtype, source_format, target_format
+):
+  """Whether arrays are copied as files, turned, or written anew."""
+  params = jax.tree.map(
+      lambda x: np.array(x, jnp.dtype(dtype)),
+      hf_reference.random_params(CONFIG, 0),
+  )
+  source, target = tmp_path / 'checkpoint_3', tmp_path / 'new' / 'checkpoint_3'
+  for kernel, value in (
+      (params['encoder']['layers_0']['mlp']['wo']['kernel'], np.nan),
+      (params['token_embedder']['embedding'], np.inf),
+  ):
+    good, kernel[1, 2] = kernel[1, 2], value
+    _save(source, source_format, params)
+    with pytest.raises(
+        UserError,
+        match='finite values in .*(wo|embedding|shared).* of .*checkpoint_3',
+    ):
+      conversion.convert_checkpoint(
+          str(source), str(target), num_kv_heads=2, format=target_format
+      )
+    assert not list(target.parent.iterdir())
+    shutil.rmtree(source)
+    kernel[1, 2] = good
 
 
 def test_values_that_are_not_finite_are_named(tmp_path):

@@ -265,6 +265,30 @@ def _drop_embedding(folder):
             'expected feed_forward_proj relu or gated-gelu .*got gated-silu',
         ),
         (
+            lambda f: _edit(f / 'config.json', dense_act_fn='silu'),
+            'expected dense_act_fn relu or gelu_new .*got silu',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', eos_token_id=2),
+            'expected eos_token_id 1 .*got 2',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', decoder_start_token_id=5),
+            'expected decoder_start_token_id 0 .*got 5',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', pad_token_id=3),
+            'expected pad_token_id 0 .*got 3',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', d_kv=None),
+            'config.json has no number d_kv',
+        ),
+        (
+            lambda f: (f / 'config.json').write_text('[]'),
+            'config.json has no keys',
+        ),
+        (
             lambda f: _edit(f / 'config.json', d_ff=6),
             r'mlp/wi_0/kernel of shape \(7, 6\).*got \(7, 5\)',
         ),
@@ -278,7 +302,7 @@ def _drop_embedding(folder):
         ),
         (
             lambda f: (f / 'config.json').write_text('{'),
-            'cannot be read',
+            'cannot be read: config.json is no JSON',
         ),
         (
             lambda f: _first_shard(f).write_bytes(b'\x01'),
@@ -299,7 +323,13 @@ def _drop_embedding(folder):
         (lambda f: _first_shard(f).unlink(), 'model-00001-of-00004'),
         (
             lambda f: _edit_header(_first_shard(f), b'"F32"', b'"I32"'),
-            'has dtype I32, expected one of F64, F32',
+            'expected numbers of F64, F32, .* of I32; .*quantized',
+        ),
+        (
+            lambda f: _first_shard(f).write_text(
+                'version https://git-lfs.github.com/spec/v1\noid sha256:0\n'
+            ),
+            'got a pointer of git-lfs; run git lfs pull',
         ),
         (
             lambda f: _edit_header(_first_shard(f), b'layer', b'lxyer'),
@@ -320,6 +350,113 @@ def test_damage_is_one_line(sharded, damage, message):
   with pytest.raises(UserError, match=message) as error:
     checkpoints.load_checkpoint(str(sharded))
   assert '\n' not in str(error.value)
+
+
+def _with_tensors(stored, tmp_path, name, change):
+  """Returns a copy of a stored checkpoint in one file, its tensors changed."""
+  numpy_io = pytest.importorskip('safetensors.numpy')
+  folder = tmp_path / name
+  shutil.copytree(stored / name, folder)
+  files = list(folder.glob('*.safetensors'))
+  tensors = {}
+  for file in files:
+    tensors |= numpy_io.load_file(file)
+    file.unlink()
+  (folder / hf.INDEX).unlink(missing_ok=True)
+  numpy_io.save_file(change(tensors), folder / hf.WEIGHTS)
+  return str(folder)
+
+
+@pytest.mark.parametrize(
+    'name, tensor',
+    [
+        ('t5_1_0', 'lm_head.weight'),  # Whose logits are of the embedding.
+        ('t5_1_0', 'decoder.embed_tokens.weight'),
+        ('t5_1_1', 'encoder.embed_tokens.weight'),
+    ],
+)
+def test_what_is_tied_may_have_no_values_of_its_own(
+    stored, tmp_path, name, tensor
+):
+  good, _ = checkpoints.load_checkpoint(str(stored / name))
+
+  def added(value):
+    return lambda x: x | {tensor: x['shared.weight'] + np.float32(value)}
+
+  same = _with_tensors(stored, tmp_path / 'a', name, added(0))
+  assert_same(checkpoints.load_checkpoint(same)[0], good)
+  other = _with_tensors(stored, tmp_path / 'b', name, added(1))
+  with pytest.raises(
+      UserError, match=f'{tensor} .*values of shared.weight.*AutoModel'
+  ):
+    checkpoints.load_checkpoint(other)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            lambda x: {f'base_model.model.{k}': v for k, v in x.items()},
+            "'base_model.model.' before their names; .*merge_and_unload",
+        ),
+        (
+            lambda x: {
+                k: v for k, v in x.items() if k.startswith(('enc', 'shared'))
+            },
+            'got no decoder',
+        ),
+    ],
+)
+def test_a_t5_that_is_wrapped_or_cut(stored, tmp_path, change, message):
+  path = _with_tensors(stored, tmp_path, 't5_1_1', change)
+  with pytest.raises(UserError, match=message):
+    checkpoints.load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    'files, message',
+    [
+        (['checkpoint-500/config.json'], 'such as the last, .*checkpoint-500'),
+        (['snapshots/1f/config.json'], 'cache of Hugging Face.*pass .*/1f'),
+        (['adapter_config.json', 'x.safetensors'], 'an adapter of PEFT'),
+        (['config.json'], 'beside config.json in .*got no weights'),
+        (['config.json', 'tf_model.h5'], 'got tf_model.h5; .*AutoModelForSeq'),
+        (['model.safetensors'], 'expected config.json'),
+    ],
+)
+def test_folders_that_are_nearly_a_checkpoint(tmp_path, files, message):
+  for file in files:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text('{}')
+  with pytest.raises(UserError, match=message) as error:
+    checkpoints.load_checkpoint(str(tmp_path))
+  assert '\n' not in str(error.value)
+
+
+def test_a_name_of_the_hub_is_to_be_downloaded(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match='hf download google/flan-t5-small'):
+    checkpoints.load_checkpoint('google/flan-t5-small')
+
+
+def test_files_of_other_programs_do_no_harm(stored, tmp_path):
+  """Neither those that are in the way of nothing, nor their size."""
+  source, target = tmp_path / 'source', tmp_path / 'target'
+  shutil.copytree(stored / 't5_1_1', source)
+  before = checkpoints.open_checkpoint(str(source)).source.source_hash()
+  (source / 'checkpoint-500').mkdir()
+  for name in ('checkpoint-500/optimizer.pt', 'training_args.bin'):
+    (source / name).write_bytes(b'x')
+  opened = checkpoints.open_checkpoint(str(source))
+  assert opened.source.source_hash() == before
+  conversion.convert_checkpoint(str(source), str(target), num_kv_heads=2)
+  good, _ = checkpoints.load_checkpoint(str(target))
+  for name in ('vocab.json', 'training_args.bin', '.DS_Store'):
+    (target / name).write_bytes(b'x')
+  assert_same(checkpoints.load_checkpoint(str(target))[0], good)
+  (target / hf.INDEX).write_text('{}')  # Another checkpoint's, or half of one.
+  with pytest.raises(UserError, match='does not list'):
+    checkpoints.load_checkpoint(str(target))
 
 
 def test_pickles_are_not_opened(tmp_path):

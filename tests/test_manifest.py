@@ -127,10 +127,11 @@ def test_files_too_few_too_short_too_many(checkpoint):
         checkpoints.load_checkpoint(str(checkpoint))
       assert '\n' not in str(error.value)
       path.write_bytes(good)
-  (checkpoint / 'x').write_bytes(b'')
-  with pytest.raises(UserError, match='a file x that its manifest does not'):
+  extra = checkpoint / 'x.safetensors'
+  extra.write_bytes(b'')
+  with pytest.raises(UserError, match='x.safetensors that its manifest does no'):
     checkpoints.load_checkpoint(str(checkpoint))
-  (checkpoint / 'x').unlink()
+  extra.unlink()
   # What docs/your_checkpoint.md and the Hugging Face Hub add.
   for name in ('spiece.model', 'README.md'):
     (checkpoint / name).write_bytes(b'')

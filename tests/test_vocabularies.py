@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vocabularies that may be a checkpoint's, and those that cannot be."""
 
+import hashlib
+import json
+import os
+
 import pytest
 
 from gqa_t5x import pretrained
+from gqa_t5x import text_generation
 from gqa_t5x import vocabularies
 from gqa_t5x.errors import UserError
 
@@ -44,8 +49,84 @@ def test_another_file_is_refused():
     vocabularies.check('ckpt', metadata, size=32100, sha256='xyz', how='')
 
 
+def _path_for(folder, **metadata):
+  found = vocabularies.path_for(str(folder), metadata, how='do this')
+  return os.path.relpath(found, folder)
+
+
 def test_that_of_the_checkpoints_folder_is_found(tmp_path):
-  found = vocabularies.path_for(str(tmp_path))
-  assert found == pretrained.VOCABULARY_PATH
+  tokenizer = tmp_path / 'tokenizer.json'
+
+  def adds(*tokens):
+    added = [{'content': token} for token in tokens]
+    tokenizer.write_text(json.dumps({'added_tokens': added}))
+
+  adds('</s>', '<extra_id_99>')
+  assert _path_for(tmp_path) == 'tokenizer.json'
   (tmp_path / 'spiece.model').write_bytes(b'x')
-  assert vocabularies.path_for(str(tmp_path)) == str(tmp_path / 'spiece.model')
+  assert _path_for(tmp_path) == 'spiece.model'
+  adds('</s>', '<table>')  # Which spiece.model does not have.
+  assert _path_for(tmp_path) == 'tokenizer.json'
+  tokenizer.write_text('{')
+  with pytest.raises(UserError, match='is not a tokenizer of Hugging Face'):
+    _path_for(tmp_path)
+
+
+def test_ours_is_taken_only_where_it_is_the_checkpoints(tmp_path):
+  with open(pretrained.VOCABULARY_PATH, 'rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  found = _path_for(tmp_path, vocabulary_sha256=digest)
+  assert os.path.samefile(tmp_path / found, pretrained.VOCABULARY_PATH)
+  for metadata in ({}, {'vocabulary_sha256': 'abc'}):
+    with pytest.raises(UserError, match='vocabulary of .*got none; do this'):
+      _path_for(tmp_path, **metadata)
+
+
+@pytest.fixture
+def tokenizer_json(tmp_path):
+  """The pieces that ship, as Hugging Face's library has them."""
+  tokenizers = pytest.importorskip('tokenizers')
+  with open(pretrained.VOCABULARY_PATH, 'rb') as file:
+    model = vocabularies.parse_model(file.read(), '')
+  pieces = [(piece.piece, piece.score) for piece in model.pieces]
+  pieces += [(f'<extra_id_{i}>', 0.0) for i in reversed(range(100))]
+  tokenizer = tokenizers.Tokenizer(
+      tokenizers.models.Unigram(pieces, unk_id=2, byte_fallback=False)
+  )
+  tokenizer.normalizer = tokenizers.normalizers.Precompiled(
+      model.normalizer_spec.precompiled_charsmap
+  )
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+  tokenizer.decoder = tokenizers.decoders.Metaspace()
+  # As transformers has them: without the blank before.
+  tokenizer.add_special_tokens([
+      tokenizers.AddedToken(f'<extra_id_{i}>', lstrip=True, special=True)
+      for i in range(100)
+  ])
+  path = tmp_path / 'tokenizer.json'
+  tokenizer.save(str(path))
+  return path
+
+
+def test_a_tokenizer_gives_the_ids_of_its_sentencepiece_model(tokenizer_json):
+  ours = text_generation.Vocabulary(str(tokenizer_json))
+  pieces = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
+  assert (ours.size, ours.first_sentinel) == (pieces.size, pieces.size - 1)
+  for text in (
+      'translate English to German: 5 May 2021',
+      'Returns <extra_id_0> the array <extra_id_99> .',
+      'Returns<extra_id_0> the array',
+      '',
+  ):
+    ids = ours.encode(text)
+    assert ids == pieces.encode(text), text
+  assert ours.decode([*pieces.encode('a list of'), 1, 5]) == 'a list of'
+
+
+def test_what_is_no_tokenizer_is_one_line(tmp_path):
+  pytest.importorskip('tokenizers')
+  path = tmp_path / 'tokenizer.json'
+  path.write_text('{"model": 3}')
+  with pytest.raises(UserError, match='not a tokenizer of Hugging') as error:
+    text_generation.Vocabulary(str(path))
+  assert '\n' not in str(error.value)

@@ -78,29 +78,30 @@ def detect_format(path: str) -> str:
     raise UserError(
         f'expected a checkpoint folder, but {path} does not exist; check the'
         ' path'
+        + hf.how_to_download(path)
     )
   for name, module in _FORMATS.items():
     if module.is_checkpoint(folder):
       return name
-  of_run = [*folder.glob('checkpoints/*'), *folder.glob('checkpoint_*')]
+  of_run = [*folder.glob('checkpoints/*'), *folder.glob('checkpoint[_-]*')]
   if folder.name == 'checkpoints':
     of_run += folder.iterdir()
-  steps = {int(n): p for p in of_run if (n := p.name.split('_')[-1]).isdigit()}
+  steps = {
+      int(n): p
+      for p in of_run
+      if (n := re.split('[_-]', p.name)[-1]).isdigit()
+  }
   if steps:
     raise UserError(
         f'expected a checkpoint, got the folder of a run, {path}; pass one of'
         f' its steps, such as the last, {steps[max(steps)]}'
     )
-  if any(folder.glob('*.safetensors')):
-    if hf.has_config(folder):
-      raise UserError(
-          f'expected {hf.WEIGHTS} in {path}, or {hf.INDEX} beside its parts, as'
-          ' Hugging Face has them, got other names; copy what is missing too'
-      )
+  if found := sorted(folder.glob('snapshots/*/')):
     raise UserError(
-        f'expected config.json beside the safetensors of {path}, as Hugging'
-        ' Face has it, got none; copy it too'
+        f'expected a checkpoint, got a folder of the cache of Hugging Face,'
+        f' {path}; pass {found[-1]}'
     )
+  hf.check_complete(folder, path)
   raise UserError(
       f'{path} is not a checkpoint of a known format'
       f' ({", ".join(_FORMATS)}); pass the folder of one step, such as'
@@ -119,7 +120,9 @@ def open_checkpoint(path: str) -> Checkpoint:
   """
   format, folder = detect_format(path), _folder(path)  # pylint: disable=redefined-builtin
   with folders.reading(folder):
-    source = manifest_lib.Reading(folder)
+    source = manifest_lib.Reading(
+        folder, hf.is_part if format == 'hf' else None
+    )
     params, metadata = _FORMATS[format].open_params(source)
     metadata = {'step': None, 'conversion': None} | metadata
     names.check_shapes(params, T5Config(**metadata['config']), path)
@@ -245,11 +248,14 @@ def write_checkpoint(
     metadata: as named.
     param_states: leaves by path, or None.
     about: JSON values for the manifest.
-    source: where the leaves are read from; its hash goes into the manifest.
+    source: where the leaves are read from; its hash goes into the manifest, and
+      values that are not finite are refused.
     verify: whether everything is read back from the disk at the end.
 
   Raises:
-    UserError: as `save_checkpoint`, and if `source` is damaged.
+    UserError: as `save_checkpoint`, and if `source` is damaged or has NaN or
+      infinity. Arrays that are stored compressed and stay as they are are
+      copied without a look.
   """
   check_target(path, format, metadata.get('step'))
   if format in OF_T5X and metadata.get('step') is None:
@@ -275,7 +281,10 @@ def write_checkpoint(
   )
   folder = _folder(path)
   folder.parent.mkdir(parents=True, exist_ok=True)
-  with folders.new_folder(folder, about, verify=verify) as writing:
+  from_folder = None if source is None else source.folder
+  with folders.new_folder(
+      folder, about, source=from_folder, verify=verify
+  ) as writing:
     _FORMATS[format].write(
         writing, params, param_states, metadata | {_HAS_MANIFEST: True}
     )

@@ -13,6 +13,8 @@ import shutil
 import threading
 from typing import Any
 
+import numpy as np
+
 from gqa_t5x import storage
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
@@ -34,9 +36,23 @@ class Writing:
     about: what the manifest will say of the whole; may be added to.
   """
 
-  def __init__(self, folder: pathlib.Path, about: Mapping[str, Any]):
+  def __init__(
+      self,
+      folder: pathlib.Path,
+      about: Mapping[str, Any],
+      source: pathlib.Path | None = None,
+  ):
+    """Starts with no files.
+
+    Args:
+      folder: as named.
+      about: as named.
+      source: of what is written, all of which has to be finite; where it is
+        None nothing has to.
+    """
     self.folder = folder
     self.about = dict(about)
+    self._source = source
     self._entries: list[dict] = []
     self._lock = threading.Lock()
     self._tasks: list[tuple[lazy.LazyArray, Callable[[], None]]] = []
@@ -86,6 +102,20 @@ class Writing:
       self._entries.append(entry)
     return entry['sha256']
 
+  def is_refused(self, array: np.ndarray) -> bool:
+    """Whether values that are written have to be finite, and these are not."""
+    return self._source is not None and not lazy.is_finite(array)
+
+  def check(self, array: np.ndarray, name: str) -> np.ndarray:
+    """Returns the array, some of the values of `name`.
+
+    Raises:
+      UserError: if it is refused.
+    """
+    if self.is_refused(array):
+      raise not_finite(name, self._source)
+    return array
+
   def write_json(self, file: str, value: Any) -> None:
     self.write(file, [(json.dumps(value, indent=2) + '\n').encode()])
 
@@ -132,6 +162,14 @@ class Writing:
       list(pool.map(_sync, [self.folder, *self.folder.rglob('*')]))
 
 
+def not_finite(name: str, folder: pathlib.Path | str) -> UserError:
+  """Returns what is raised where an array of a checkpoint has such values."""
+  return UserError(
+      f'expected finite values in {name} of {folder}, got NaN or infinity; take'
+      ' another step, this one has diverged or is damaged'
+  )
+
+
 def _sync(path: pathlib.Path) -> None:
   descriptor = os.open(path, os.O_RDONLY)
   try:
@@ -167,7 +205,11 @@ def beside(folder: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def new_folder(
-    folder: pathlib.Path, about: Mapping[str, Any], *, verify: bool = False
+    folder: pathlib.Path,
+    about: Mapping[str, Any],
+    *,
+    source: pathlib.Path | None = None,
+    verify: bool = False,
 ) -> Iterator[Writing]:
   """Yields what to write to, which becomes `folder` if nothing is raised.
 
@@ -177,6 +219,7 @@ def new_folder(
   Args:
     folder: must not exist; its parent must.
     about: see `Writing`.
+    source: see `Writing`.
     verify: whether all bytes are read back from the disk before the renaming.
 
   Raises:
@@ -186,7 +229,7 @@ def new_folder(
   with storage.empty_folder(new):
     try:
       storage.check_absent(folder)  # Another may have had the lock before.
-      writing = Writing(new, about)
+      writing = Writing(new, about, source)
       yield writing
       writing.finish()
       if verify:

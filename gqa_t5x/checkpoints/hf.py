@@ -10,8 +10,12 @@ they are written: any runtime computes the same with them, and saves nothing.
 from collections.abc import Mapping
 import json
 import pathlib
+import re
 from typing import Any
 
+import numpy as np
+
+from gqa_t5x import decoding
 from gqa_t5x import grouping
 from gqa_t5x.checkpoints import folders
 from gqa_t5x.checkpoints import lazy
@@ -29,6 +33,12 @@ WEIGHTS = 'model.safetensors'
 _REPEATED_FROM = 'repeated_from_num_kv_heads'
 INDEX = 'model.safetensors.index.json'
 _PICKLES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
+_OTHER_WEIGHTS = ('tf_model.h5', 'flax_model.msgpack', 'model.ckpt.index')
+_HOW_TO_SAVE = (
+    'save it with transformers as AutoModelForSeq2SeqLM.from_pretrained(IN)'
+    '.save_pretrained(OUT), and copy the files of its tokenizer'
+)
+_SIZES = ('vocab_size', 'd_model', 'd_kv', 'd_ff', 'num_layers', 'num_heads')
 _ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
 # Keys of config.json that have one value in every T5, and it if it is missing.
 _FIXED = {
@@ -37,6 +47,10 @@ _FIXED = {
     'relative_attention_max_distance': ((128,), 128),
     'layer_norm_epsilon': ((1e-6,), 1e-6),
     'feed_forward_proj': (tuple(_ACTIVATIONS), 'relu'),
+    'dense_act_fn': (('relu', 'gelu_new', None), None),
+    'pad_token_id': ((decoding.PAD_ID, None), None),
+    'eos_token_id': ((decoding.EOS_ID, None), None),
+    'decoder_start_token_id': ((decoding.PAD_ID, None), None),
 }
 _OURS = ('dtype', 'float32_attention_logits')
 _EMBEDDING = 'shared.weight'
@@ -49,25 +63,77 @@ _IGNORED = (
 )
 
 
-def has_config(folder: pathlib.Path) -> bool:
-  return (folder / _CONFIG).is_file()
-
-
 def is_checkpoint(folder: pathlib.Path) -> bool:
-  return has_config(folder) and any(
+  return (folder / _CONFIG).is_file() and any(
       (folder / name).is_file() for name in (WEIGHTS, INDEX, *_PICKLES)
   )
 
 
+def is_part(file: str) -> bool:
+  """Whether a file, by relative path, belongs to such a checkpoint.
+
+  Programs leave others beside it, as large as optimizer states.
+  """
+  return file.endswith('.safetensors') or file in (
+      _CONFIG, INDEX, t5x_metadata.FILE, *manifest.TOKENIZER_FILES
+  )  # pyformat: disable
+
+
+def how_to_download(path: str) -> str:
+  """Returns what to add for a path that looks like a repository's name."""
+  if not re.fullmatch(r'[\w.-]+/[\w.-]+', path):
+    return ''
+  return (
+      '; what is meant on the Hugging Face Hub is had by: hf download'
+      f' {path} --local-dir FOLDER'
+  )
+
+
+def check_complete(folder: pathlib.Path, path: str) -> None:
+  """Raises UserError if a folder has some of such a checkpoint, but not all."""
+  there = {file.name for file in folder.glob('*')}
+  if 'adapter_config.json' in there:
+    raise UserError(
+        f'expected a whole model, got an adapter of PEFT, {path}; merge it into'
+        ' its model (merge_and_unload) and save that'
+    )
+  if any(name.endswith('.safetensors') for name in there):
+    if _CONFIG not in there:
+      raise UserError(
+          f'expected {_CONFIG} beside the safetensors of {path}, as Hugging'
+          ' Face has it, got none; copy it too'
+      )
+    raise UserError(
+        f'expected {WEIGHTS} in {path}, or {INDEX} beside its parts, as'
+        ' Hugging Face has them, got other names; copy what is missing too'
+    )
+  if others := sorted(there.intersection(_OTHER_WEIGHTS)):
+    raise UserError(
+        f'expected {WEIGHTS} in {path}, got {others[0]}; {_HOW_TO_SAVE}'
+    )
+  if _CONFIG in there:
+    raise UserError(
+        f'expected {WEIGHTS} beside {_CONFIG} in {path}, got no weights; copy'
+        ' them too'
+    )
+
+
 def open_params(source: manifest.Reading):
   """Opens as `checkpoints.open_checkpoint`."""
-  source.check(_CONFIG)
-  found = json.loads((source.folder / _CONFIG).read_text())
+  found = _read_json(source, _CONFIG)
   config = _read_config(found, source.folder)
   tensors = _open_tensors(source)
   for name in _COPIES:
     if _EMBEDDING not in tensors and name in tensors:
       tensors[_EMBEDDING] = tensors[name]
+  if 'encoder.final_layer_norm.weight' in tensors and not any(
+      name.startswith('decoder.block') for name in tensors
+  ):
+    raise UserError(
+        f'expected encoder and decoder of a T5 in {source.folder}, got no'
+        ' decoder; other models cannot be used'
+    )
+  _check_tied(source, config, tensors)
   if _may_lack_logits(found) and 'lm_head.weight' not in tensors:
     # Tied without T5 1.0's scale, which we have no name for.
     tensors['lm_head.weight'] = tensors.get(_EMBEDDING)
@@ -79,6 +145,7 @@ def open_params(source: manifest.Reading):
       flat[path] = lazy.transpose(leaf) if is_matrix else leaf
   tied = ('lm_head.weight',) if config.logits_via_embedding else ()
   if rest := sorted(tensors.keys() - {*_IGNORED, *tied}):
+    _check_whole(rest, source.folder)
     raise UserError(
         f'expected the tensors of a T5 in {source.folder}, got {rest[0]} as'
         f' well ({len(rest)} such); other models cannot be used'
@@ -100,6 +167,57 @@ def open_param_states(source: manifest.Reading) -> None:
   del source
 
 
+def _read_json(source: manifest.Reading, file: str) -> dict[str, Any]:
+  source.check(file)
+  try:
+    found = json.loads((source.folder / file).read_text())
+  except ValueError as error:
+    raise ValueError(f'{file} is no JSON ({error})') from error
+  if not isinstance(found, dict):
+    raise ValueError(f'{file} has no keys')
+  return found
+
+
+def _check_whole(rest: list[str], folder: pathlib.Path) -> None:
+  """Raises UserError if tensors of other names are those of a T5 all the same.
+
+  Args:
+    rest: names of some, sorted.
+    folder: for the message.
+  """
+  for name in rest:
+    prefix, dot, _ = name.partition('shared.weight')
+    if dot and prefix:
+      raise UserError(
+          f'expected the tensors of a T5 in {folder}, got them with'
+          f' {prefix!r} before their names; save the model itself, not what is'
+          ' around it (an adapter of PEFT: merge_and_unload)'
+      )
+
+
+def _check_tied(
+    source: manifest.Reading,
+    config: T5Config,
+    tensors: Mapping[str, lazy.LazyArray],
+) -> None:
+  """Raises UserError if what has to be the embedding has values of its own."""
+  if (embedding := tensors.get(_EMBEDDING)) is None:
+    return
+  tied = _COPIES + ('lm_head.weight',) * config.logits_via_embedding
+  for name in tied:
+    if (leaf := tensors.get(name)) is None or leaf is embedding:
+      continue
+    if leaf.shape != embedding.shape or not all(
+        np.array_equal(leaf.rows(*block), embedding.rows(*block))
+        for block in lazy.blocks(embedding)
+    ):
+      raise UserError(
+          f'expected {name} in {source.folder} to have the values of'
+          f' {_EMBEDDING}, as in every T5 of this {_CONFIG}, got others;'
+          f' {_HOW_TO_SAVE}'
+      )
+
+
 def _read_config(found: dict[str, Any], folder: pathlib.Path) -> T5Config:
   for key, (known, default) in _FIXED.items():
     if (got := found.get(key, default)) not in known:
@@ -107,6 +225,8 @@ def _read_config(found: dict[str, Any], folder: pathlib.Path) -> T5Config:
           f'expected {key} {" or ".join(map(str, known))} in'
           f' {folder / _CONFIG}, got {got}; other models cannot be used'
       )
+  if missing := [key for key in _SIZES if not isinstance(found.get(key), int)]:
+    raise ValueError(f'{_CONFIG} has no number {missing[0]}')
   return T5Config(
       vocab_size=found['vocab_size'],
       emb_dim=found['d_model'],
@@ -146,12 +266,9 @@ def _open_tensors(source: manifest.Reading) -> dict[str, lazy.LazyArray]:
   if not (folder / INDEX).is_file():
     raise UserError(
         f'expected {WEIGHTS} in {folder}, got pytorch_model.bin, a pickle,'
-        ' which can run any code and is not opened; save it with transformers'
-        ' as T5ForConditionalGeneration.from_pretrained(IN).save_pretrained('
-        'OUT)'
+        f' which can run any code and is not opened; {_HOW_TO_SAVE}'
     )
-  source.check(INDEX)
-  files = json.loads((folder / INDEX).read_text())['weight_map']
+  files = _read_json(source, INDEX)['weight_map']
   found = {}
   for file in sorted(set(files.values())):
     if pathlib.PurePath(file).name != file:
@@ -303,8 +420,8 @@ def config_json(config: T5Config, dtype: str) -> dict[str, Any]:
       'relative_attention_max_distance': 128,
       'layer_norm_epsilon': 1e-6,
       'dropout_rate': config.dropout_rate,
-      'pad_token_id': 0,
-      'eos_token_id': 1,
-      'decoder_start_token_id': 0,
+      'pad_token_id': decoding.PAD_ID,
+      'eos_token_id': decoding.EOS_ID,
+      'decoder_start_token_id': decoding.PAD_ID,
       'torch_dtype': dtype,
   }

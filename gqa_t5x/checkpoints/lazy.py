@@ -122,6 +122,12 @@ def transpose(leaf: LazyArray) -> LazyArray:
   return turned
 
 
+def is_finite(array: np.ndarray) -> bool:
+  """Whether there is no NaN and no infinity among numbers of any kind."""
+  # Of numpy's own kinds and of those that JAX adds, such as bfloat16.
+  return array.dtype.kind not in 'fV' or bool(np.isfinite(array).all())
+
+
 def concrete(leaf) -> np.ndarray:
   """Returns the array that a leaf stands for, contiguous and writable."""
   return np.require(np.asarray(leaf), requirements=['C', 'W'])

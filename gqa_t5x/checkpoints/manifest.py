@@ -8,7 +8,7 @@ that damage can be named. The file's text is determined by what it says, and one
 of the things that it says is the hash of the rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import hashlib
 import json
 import os
@@ -26,7 +26,7 @@ TOKENIZER_FILES = (
     'special_tokens_map.json', 'added_tokens.json', 'generation_config.json',
 )  # pyformat: disable
 # No reader of parameters opens these, so they may come later.
-_MAY_BE_ADDED = {*TOKENIZER_FILES, 'README.md', 'LICENSE', '.gitattributes'}
+_MAY_BE_ADDED = {*TOKENIZER_FILES, 'README.md', 'LICENSE'}
 _PIECE_BYTES = 2**20
 
 
@@ -66,14 +66,14 @@ def write_for_files(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Returns the files of a checkpoint by relative path.
 
-  What lies in a hidden folder of it, such as .git, is somebody else's.
+  What is hidden, or lies in a hidden folder, such as .git, is somebody else's.
   """
   paths = (path for path in folder.rglob('*') if path.is_file())
   found = {path.relative_to(folder).as_posix(): path for path in paths}
   return {
       file: path
       for file, path in sorted(found.items())
-      if not (file.startswith('.') and '/' in file)
+      if not file.startswith('.')
   }
 
 
@@ -96,9 +96,21 @@ class Reading:
     digest: the manifest's hash, which stands for all bytes; None likewise.
   """
 
-  def __init__(self, folder: pathlib.Path):
-    """Reads the manifest, and checks which files there are and their sizes."""
+  def __init__(
+      self,
+      folder: pathlib.Path,
+      is_part: Callable[[str], bool] | None = None,
+  ):
+    """Reads the manifest, and checks which files there are and their sizes.
+
+    Args:
+      folder: as named.
+      is_part: whether a file, by relative path, belongs to a checkpoint of the
+        format; None takes all. Others are let be, unless the manifest lists
+        them.
+    """
     self.folder = folder
+    self._is_part = is_part or (lambda file: True)
     self.about, self.digest = None, None
     self._entries: dict[str, list[dict]] = {}
     self._lock = threading.Lock()
@@ -125,7 +137,7 @@ class Reading:
       if file not in found:
         raise self._damage(self._what(file), f'{file} is missing')
       if file not in self._entries:
-        if file in _MAY_BE_ADDED:
+        if file in _MAY_BE_ADDED or not self._is_part(file):
           continue
         raise UserError(
             f'{self.folder} has a file {file} that its manifest does not list;'
@@ -146,7 +158,8 @@ class Reading:
   def _damage(self, what: str, why: str) -> UserError:
     return UserError(
         f'the checkpoint in {self.folder} cannot be read: {what} is damaged'
-        f' ({why}); copy it again from where it came'
+        f' ({why}); copy it again from where it came (if another program'
+        ' changed it, see docs/troubleshooting.md)'
     )
 
   def check(self, file: str, begin: int = 0, end: int | None = None) -> None:
@@ -190,6 +203,8 @@ class Reading:
       return self.digest
     total = hashlib.sha256()
     for file, path in _files(self.folder).items():
+      if not self._is_part(file):
+        continue
       digest = self.hashes.get(file) or hash_range(path)
       total.update(f'{digest}  {file}\n'.encode())
     return total.hexdigest()

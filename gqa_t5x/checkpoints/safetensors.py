@@ -19,6 +19,7 @@ from gqa_t5x.checkpoints import folders
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.checkpoints import zarr
+from gqa_t5x.errors import UserError
 
 _DTYPES = {
     'F64': np.dtype(np.float64),
@@ -39,6 +40,11 @@ def open_file(source: manifest.Reading, name: str) -> dict[str, Any]:
   size = path.stat().st_size
   with open(path, 'rb') as file:
     start = file.read(8)
+    if start == b'version ':
+      raise UserError(
+          f'expected the safetensors of {path}, got a pointer of git-lfs; run'
+          ' git lfs pull there'
+      )
     length = struct.unpack('<Q', start)[0] if len(start) == 8 else size
     if length > min(size - 8, _LARGEST_HEADER):
       raise ValueError(f'{name} ends inside its header')
@@ -66,9 +72,10 @@ def open_file(source: manifest.Reading, name: str) -> dict[str, Any]:
 
 def _open(source, name, tensor, entry, offset) -> lazy.LazyArray:
   if entry['dtype'] not in _DTYPES:
-    raise ValueError(
-        f'{tensor} in {name} has dtype {entry["dtype"]}, expected one of'
-        f' {", ".join(_DTYPES)}'
+    raise UserError(
+        f'expected numbers of {", ".join(_DTYPES)} in {source.folder / name},'
+        f' got {tensor} of {entry["dtype"]}; take the checkpoint from before it'
+        ' was quantized'
     )
   dtype, shape = _DTYPES[entry['dtype']], tuple(entry['shape'])
   begin, end = (offset + at for at in entry['data_offsets'])
@@ -113,7 +120,7 @@ def write_file(
 
     def task(tensor=tensor, leaf=leaf, at=at):
       with writing.holding(leaf):
-        pieces = zarr.blocks_as_bytes(leaf)
+        pieces = zarr.blocks_as_bytes(writing, tensor, leaf)
         writing.write(name, pieces, array=tensor, begin=at)
 
     writing.later(leaf, task)

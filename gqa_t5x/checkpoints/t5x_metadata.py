@@ -19,7 +19,7 @@ from gqa_t5x.network import T5Config
 
 Path = tuple[str, ...]
 
-_FILE = 'gqa_t5x.json'
+FILE = 'gqa_t5x.json'
 
 
 def derive_config(params: dict[Path, Any]) -> T5Config:
@@ -88,15 +88,15 @@ def read(source: manifest.Reading, params, step) -> dict[str, Any]:
 
 def read_file(source: manifest.Reading) -> dict[str, Any] | None:
   """Returns what `write` wrote, or None."""
-  source.check(_FILE)
+  source.check(FILE)
   try:
-    return json.loads((source.folder / _FILE).read_text())
+    return json.loads((source.folder / FILE).read_text())
   except FileNotFoundError:
     return None
 
 
 def write(writing: folders.Writing, metadata: dict[str, Any]) -> None:
-  writing.write_json(_FILE, metadata)
+  writing.write_json(FILE, metadata)
 
 
 def make_state(

@@ -220,11 +220,24 @@ class ZarrArray(lazy.LazyArray):
 
   def copy(self, writing: folders.Writing, inside: str, name: str) -> None:
     """Writes the array, unread, as `name` in a folder of a new checkpoint."""
-    keys = [f'{self.name}{_DESCRIPTION}', *self.keys()]
+
+    def chunk(key):
+      for piece in self._store.pieces(key):
+        if self._is_plain:
+          whole = len(piece) // self.dtype.itemsize * self.dtype.itemsize
+          values = np.frombuffer(piece[:whole], np.uint8).view(self.dtype)
+          # Beyond the last row a chunk may hold anything.
+          if writing.is_refused(values):
+            for start, stop in lazy.blocks(self):
+              writing.check(self.rows(start, stop), name)
+        yield piece
+
+    description = f'{self.name}{_DESCRIPTION}'
     with self._reading():
-      for key in keys:
+      for key in (description, *self.keys()):
         file = f'{inside}{name}/{key.removeprefix(f"{self.name}/")}'
-        digest = writing.write(file, self._store.pieces(key), array=name)
+        read = self._store.pieces if key == description else chunk
+        digest = writing.write(file, read(key), array=name)
         self._store.copied(key, digest)
 
 
@@ -292,7 +305,7 @@ def write(
 def _write_chunks(writing, folder, name, leaf, rows) -> None:
   """Writes chunks of `rows` rows, each of the blocks that are read."""
   zeros = '.0' * (len(leaf.shape) - 1)
-  blocks = blocks_as_bytes(leaf)
+  blocks = blocks_as_bytes(writing, name, leaf)
   block, row_bytes = b'', max(1, leaf.nbytes // max(1, leaf.num_rows))
   for chunk in range(math.ceil(leaf.num_rows / rows)):
 
@@ -312,10 +325,12 @@ def _write_chunks(writing, folder, name, leaf, rows) -> None:
     writing.write(f'{folder}/{chunk}{zeros}', pieces(), array=name)
 
 
-def blocks_as_bytes(leaf: lazy.LazyArray) -> Iterator[memoryview]:
-  """Yields the bytes of an array, in order."""
+def blocks_as_bytes(
+    writing: folders.Writing, name: str, leaf: lazy.LazyArray
+) -> Iterator[memoryview]:
+  """Yields the bytes of an array that is written as `name`, in order."""
   for start, stop in lazy.blocks(leaf):
-    yield as_bytes(leaf.rows(start, stop))
+    yield as_bytes(writing.check(leaf.rows(start, stop), name))
 
 
 def as_bytes(array: np.ndarray) -> memoryview:

@@ -49,8 +49,9 @@ def add_commands(add) -> None:
   command.add_argument(
       '--vocabulary',
       metavar='FILE',
-      help='SentencePiece model that reads it (default: spiece.model of'
-      ' --input, or the one that ships)',
+      help='SentencePiece model that reads it, or tokenizer.json of Hugging'
+      ' Face (default: that of --input, or the one that ships if it was trained'
+      ' with it)',
   )
   arguments.add_numbers(
       command, ('calibration_sequences', 128, 'of 256 tokens each')

@@ -48,8 +48,8 @@ def add_commands(add) -> None:
   command.add_argument(
       '--vocabulary',
       metavar='FILE',
-      help='SentencePiece model (default: spiece.model of --checkpoint, or the'
-      ' one that ships)',
+      help='SentencePiece model, or tokenizer.json of Hugging Face (default:'
+      ' that of --checkpoint, or the one that ships if it was trained with it)',
   )
   arguments.add_numbers(
       command,

@@ -19,7 +19,6 @@ import numpy as np
 from gqa_t5x import checkpoints
 from gqa_t5x import decoding
 from gqa_t5x import network
-from gqa_t5x import pretrained
 from gqa_t5x import span_corruption
 from gqa_t5x import storage
 from gqa_t5x import text_generation
@@ -51,8 +50,8 @@ def covariances(
   Args:
     checkpoint: of any known format.
     path: UTF-8 text; None takes `default_text`.
-    vocabulary: SentencePiece model; None takes that in the checkpoint's folder,
-      or the one that ships, if it is the checkpoint's.
+    vocabulary: as of `text_generation.Vocabulary`; None is that of
+      `vocabularies.path_for`.
     num_sequences: as for `batches`.
 
   Returns:
@@ -64,18 +63,14 @@ def covariances(
   """
   opened = checkpoints.open_checkpoint(checkpoint)
   config = network.T5Config(**opened.metadata['config'])
-  chosen = vocabulary or vocabularies.path_for(checkpoint)
-  pieces = text_generation.Vocabulary(chosen)
   how = (
-      'pass its SentencePiece model as --vocabulary, or --calibration_data=none'
-      ' to convert without text'
+      'pass its SentencePiece model or tokenizer.json as --vocabulary, or'
+      ' --calibration_data=none to convert without text'
   )
-  is_guessed = chosen == pretrained.VOCABULARY_PATH and not vocabulary
-  if is_guessed and pieces.sha256 != opened.metadata.get('vocabulary_sha256'):
-    raise UserError(
-        f'expected the vocabulary of {checkpoint} to read calibration text'
-        f' with, got none; {how}'
-    )
+  pieces = text_generation.Vocabulary(
+      vocabulary
+      or vocabularies.path_for(checkpoint, opened.metadata, how=how)
+  )
   vocabularies.check(
       checkpoint,
       opened.metadata,
@@ -117,7 +112,7 @@ def batches(
   Args:
     text: of which pieces are drawn evenly from beginning to end.
     vocabulary: of the checkpoint.
-    vocab_size: V of the checkpoint; the sentinels are the vocabulary's last.
+    vocab_size: V of the checkpoint.
     num_sequences: most sequences that are used.
     inputs_length: S, EOS counted.
     seed: of the spans.
@@ -134,6 +129,11 @@ def batches(
         f'the vocabulary has {vocabulary.size} ids, the checkpoint {vocab_size}'
         '; pass the one it was trained with as --vocabulary'
     )
+  if vocabulary.first_sentinel is None:
+    raise UserError(
+        "expected a vocabulary with T5's sentinels, which calibration needs,"
+        ' got one without <extra_id_0>; take --calibration_data=none'
+    )
   raw = span_corruption.raw_length(inputs_length)
   tokens = np.asarray(vocabulary.encode(text), np.int32)
   if len(tokens) < 2:
@@ -147,7 +147,10 @@ def batches(
   rng = np.random.default_rng(seed)
   rows = (
       span_corruption.corrupt(
-          tokens[start : start + raw], vocabulary.size, decoding.EOS_ID, rng
+          tokens[start : start + raw],
+          vocabulary.first_sentinel,
+          decoding.EOS_ID,
+          rng,
       )
       for start in starts
   )

@@ -210,11 +210,8 @@ def _finite(path: Path, leaf, source: str) -> lazy.LazyArray:
 
   def rows(start, stop):
     array = leaf.rows(start, stop)
-    if not np.isfinite(array).all():
-      raise UserError(
-          f'expected finite values in {"/".join(path)} of {source}, got NaN or'
-          ' infinity; take another step, this one has diverged or is damaged'
-      )
+    if not lazy.is_finite(array):
+      raise folders.not_finite('/'.join(path), source)
     return array
 
   return lazy.LazyArray(leaf.shape, leaf.dtype, rows)
