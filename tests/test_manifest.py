@@ -129,7 +129,7 @@ def test_files_too_few_too_short_too_many(checkpoint):
       path.write_bytes(good)
   extra = checkpoint / 'x.safetensors'
   extra.write_bytes(b'')
-  with pytest.raises(UserError, match='x.safetensors that its manifest does no'):
+  with pytest.raises(UserError, match='x.safetensors that its manifest does'):
     checkpoints.load_checkpoint(str(checkpoint))
   extra.unlink()
   # What docs/your_checkpoint.md and the Hugging Face Hub add.
