@@ -16,6 +16,7 @@ import os
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from gqa_t5x import decoding
@@ -52,12 +53,23 @@ def _row_sums(params, model, batch):
   }
 
 
+def _on_host(tree: PyTree) -> PyTree:
+  """Returns arrays as numpy's, also those whose parts other processes hold."""
+
+  def whole(x):
+    if x.is_fully_addressable or x.is_fully_replicated:
+      return x
+    return multihost_utils.process_allgather(x, tiled=True)
+
+  return jax.device_get(jax.tree.map(whole, tree))
+
+
 def _all_row_sums(model, params, batches) -> dict[str, np.ndarray]:
   """`_row_sums` of all batches, one after the other; no rows of padding."""
   # Models that differ in their dropout alone share one compilation.
   config = dataclasses.replace(model.config, dropout_rate=0.0)
   model = network.Transformer(config)
-  parts = jax.device_get([_row_sums(params, model, dict(b)) for b in batches])
+  parts = _on_host([_row_sums(params, model, dict(b)) for b in batches])
   sums = {
       name: np.concatenate([part[name] for part in parts])
       for name in ('loss', 'accuracy', 'tokens')
@@ -144,7 +156,7 @@ def predict(
     tokens = np.zeros((batch_size, length), np.int32)
     for row, i in enumerate(chosen):
       tokens[row, : lengths[i]] = inputs[i]
-    decoded = np.asarray(
+    decoded = _on_host(
         decoding.generate(
             model,
             params,

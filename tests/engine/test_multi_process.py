@@ -1,6 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Two processes train together as one does, and neither waits for the dead.
+"""Two processes train and evaluate as one does, and wait for no dead one.
 
 Run as a program this file is one of the processes.
 """
@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from gqa_t5x import checkpoints
@@ -29,6 +30,7 @@ def _train(folder, cache_dir, index, count, port, steps, signals, model_axis):
   import jax
 
   from gqa_t5x.engine import data
+  from gqa_t5x.engine import evaluate
   from gqa_t5x.engine import launch
 
   jax.config.update('jax_num_cpu_devices', 2 // count)
@@ -50,17 +52,35 @@ def _train(folder, cache_dir, index, count, port, steps, signals, model_axis):
       yield batch
 
   data.train_batches = with_signals
+  rows = data.TokenDataset.open(f'{cache_dir}/toy/validation')
+  dev_loss = evaluate.dev_loss
+
+  def with_outputs(model, params, batches):
+    """Decodes too, as the metrics of a task do."""
+    outputs = evaluate.predict(
+        model,
+        params,
+        [rows.tokens('inputs', i, 11) for i in range(5)],
+        batch_size=4,
+        max_decode_len=7,
+    )
+    with open(f'{folder}/outputs{index}.json', 'w', encoding='utf-8') as file:
+      json.dump(np.asarray(outputs).tolist(), file)
+    return dev_loss(model, params, batches)
+
+  evaluate.dev_loss = with_outputs
   launch.Train(
       model=conftest.make_model(dropout_rate=0.1),
       config=make_config(folder, total_steps=steps, model_axis=model_axis),
       source=launch.Cache(
           mixture_or_task_name='toy',
           task_feature_lengths={'inputs': 11, 'targets': 7},
-          splits=('train',),
+          splits=('train', 'validation'),
           cache_dir=cache_dir,
           only_cached=True,
       ),
       batch_size=8,
+      dev_examples=20,
       data_seed=5,
   ).run()
 
@@ -100,9 +120,17 @@ def _end(processes, timeout=900):
 @pytest.fixture(scope='module', name='arrays')
 def fixture_arrays(tmp_path_factory):
   folder = tmp_path_factory.mktemp('arrays')
-  conftest.write_arrays(folder / 'toy' / 'train')
-  (folder / 'toy.train.json').write_text('{"toy/train": 1.0}')
+  for seed, split in enumerate(('train', 'validation')):
+    conftest.write_arrays(folder / 'toy' / split, seed=seed)
+    (folder / f'toy.{split}.json').write_text(f'{{"toy/{split}": 1.0}}')
   return str(folder)
+
+
+def _same_outputs(one, two):
+  """Both processes have written what the one has."""
+  expected = (one / 'outputs0.json').read_text()
+  for index in range(2):
+    assert (two / f'outputs{index}.json').read_text() == expected
 
 
 def _params(run, step):
@@ -120,7 +148,9 @@ def test_two_processes_train_save_and_restore_as_one(arrays, tmp_path):
   assert [m for m in read_metrics(two) if m['step'] > 4] == [
       m for m in read_metrics(one) if m['step'] > 4
   ]
+  assert any('dev/loss' in m for m in read_metrics(two))
   same(_params(one, 7), _params(two, 7))
+  _same_outputs(one, two)
 
 
 @pytest.mark.slow
@@ -132,6 +162,7 @@ def test_two_processes_share_a_model(arrays, tmp_path):
     assert [status for status, _ in ended] == [0] * count, ended
   assert read_metrics(two) == read_metrics(one)
   same(_params(one, 3), _params(two, 3))
+  _same_outputs(one, two)
 
 
 @pytest.mark.slow
