@@ -48,7 +48,8 @@ def _pretrained_files() -> list[str]:
   )
 
 
-_DATA = [
+_TEXT = ['sentencepiece']
+_DATA = _TEXT + [
     'seqio>=0.0.20',  # brings tensorflow-text, and that TensorFlow
     'tensorflow',
     'tensorflow-datasets>=4.9.10',
@@ -57,7 +58,6 @@ _DATA = [
     'gin-config',
     'rouge-score',
     'sacrebleu',
-    'sentencepiece',
 ]
 _TRAIN = _DATA + [
     'clu',
@@ -108,6 +108,7 @@ setuptools.setup(
     entry_points={'console_scripts': ['gqa-t5x=gqa_t5x.cli:main']},
     install_requires=['jax>=0.10', 'flax>=0.12', 'numpy>=2', 'scipy>=1.14'],
     extras_require={
+        'text': _TEXT,
         'data': _DATA,
         'train': _TRAIN,
         't5x': _T5X,

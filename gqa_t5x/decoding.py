@@ -182,8 +182,9 @@ def check_options(
           + (f'choose method {" or ".join(map(repr, others))}' if others else
              f'see gqa_t5x.decoding.{_METHODS[method].__name__}')
       )
-    if known[name].annotation is float and not isinstance(
-        value, (numbers.Real, np.ndarray, jax.Array)
+    if known[name].annotation is float and not (
+        isinstance(value, (numbers.Real, np.ndarray, jax.Array))
+        and np.ndim(value) == 0
     ):
       raise UserError(f'expected {name} to be a number, got {value!r}')
   values = {name: option.default for name, option in known.items()} | options

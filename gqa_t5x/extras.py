@@ -8,19 +8,22 @@ This file has to parse on Pythons that are too old to run the rest.
 # Modules by the extra that brings them, and what cannot be done without.
 FEATURES = {
     '': (
-        'convert, inspect, plan, benchmark; the network in your own code',
+        'convert, inspect, plan, benchmark decode; the network in other code',
         ('jax', 'flax', 'numpy', 'scipy'),
     ),
+    'text': (
+        'generate, and convert with text to calibrate on',
+        ('sentencepiece',),
+    ),
     'train': (
-        'train and reproduce, with data',
+        'train, reproduce and benchmark train, with data',
         ('clu', 'gin', 'optax', 'orbax.checkpoint', 'tensorboard', 'tqdm'),
     ),
     'data': (
-        'generate, cache, eval, infer, and tasks for t5x',
+        'cache, eval, infer, and tasks for t5x',
         (
             'babel', 'gin', 'importlib_resources', 'rouge_score', 'sacrebleu',
-            'sentencepiece', 'seqio', 'tensorflow', 'tensorflow_datasets',
-            'tensorflow_text',
+            'seqio', 'tensorflow', 'tensorflow_datasets', 'tensorflow_text',
         ),
     ),
     'hf': (

@@ -64,19 +64,20 @@ class Dense(nn.Module):
     return outputs.reshape(*batch_shape, *self.features)
 
 
+# Functions of flax.linen, and none.
+_ACTIVATIONS = ('linear', 'relu', 'gelu', 'silu', 'swish', 'sigmoid', 'tanh')
+
+
 def check_activations(names: Sequence[str]) -> None:
-  """Raises UserError unless all are 'linear' or functions of flax.linen."""
+  """Raises UserError unless there are one or two, all of them known."""
   if (
       isinstance(names, str)
-      or not names
-      or not all(
-          name == 'linear' or callable(getattr(nn, str(name), None))
-          for name in names
-      )
+      or len(names) not in (1, 2)
+      or not all(name in _ACTIVATIONS for name in names)
   ):
     raise UserError(
-        "expected mlp_activations such as ('relu',) or ('gelu', 'linear'), got"
-        f' {names!r}'
+        "expected mlp_activations such as ('relu',) or ('gelu', 'linear'), one"
+        f' or two of {", ".join(_ACTIVATIONS)}, got {names!r}'
     )
 
 

@@ -37,10 +37,15 @@ def _float_dtype(dtype: Any) -> np.dtype:
     found = None if dtype is None else jnp.dtype(dtype)
   except TypeError:
     found = None
-  if found is None or not jnp.issubdtype(found, jnp.floating):
+  # Eight bits have no room for the values that hide what is masked.
+  if not (
+      found is not None
+      and jnp.issubdtype(found, jnp.floating)
+      and found.itemsize > 1
+  ):
     raise errors.UserError(
-        "expected dtype to be 'float32', 'bfloat16' or another float of JAX,"
-        f' got {dtype!r}'
+        "expected dtype to be 'float32', 'bfloat16' or another float of 16 bits"
+        f' or more, got {dtype!r}'
     )
   return found
 
@@ -99,9 +104,8 @@ class T5Config:
         least=1,
     )  # pyformat: disable
     # A decoder may be timed without its encoder.
-    errors.check_limits(
-        self, 'num_encoder_layers', 'num_decoder_layers', least=0
-    )
+    errors.check_limits(self, 'num_encoder_layers', least=0)
+    errors.check_limits(self, 'num_decoder_layers', least=1)
     errors.check_limits(self, 'dropout_rate', least=0, below=1)
     put('dtype', _float_dtype(self.dtype))
     layers.check_activations(self.mlp_activations)
@@ -440,6 +444,11 @@ class Transformer(nn.Module):
         raise ValueError(
             'expected one example per row while decoding, got packed rows; '
             'decode without segment ids'
+        )
+      if decoder_segment_ids is None:
+        raise ValueError(
+            'expected segment ids of both sides or neither, got those of the'
+            ' encoder; pass those of the decoder too'
         )
       cross_mask = cross_mask & _same_segment(
           decoder_segment_ids, encoder_segment_ids

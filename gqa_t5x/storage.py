@@ -14,6 +14,7 @@ import pathlib
 import re
 import shutil
 import sys
+import uuid
 from typing import IO, Any
 
 from gqa_t5x.errors import UserError
@@ -83,7 +84,8 @@ def write_text(path: str | os.PathLike, text: str) -> None:
   """
   path = output_file(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  # Processes of containers may have the same number.
+  beside = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
   try:
     beside.write_text(text, encoding='utf-8')
     os.replace(beside, path)

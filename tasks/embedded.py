@@ -88,34 +88,33 @@ def _register() -> None:
   from gqa_t5x.tasks import summarization
   from gqa_t5x.tasks import translation
 
-  features = common.output_features()
-  seqio.TaskRegistry.add(
+  common.add_task(
       'docs_span_corruption',
+      common.default_vocabulary,
       source=_source('documents', ('text',)),
       preprocessors=pretraining.preprocessors('text'),
-      output_features=features,
       metric_fns=[],
   )
-  seqio.TaskRegistry.add(
+  common.add_task(
       'docs_summarize',
+      common.default_vocabulary,
       source=_source('summarize', ('inputs', 'targets')),
       preprocessors=common.token_preprocessors(),
-      output_features=features,
       metric_fns=summarization.METRICS,
   )
-  seqio.TaskRegistry.add(
+  common.add_task(
       'cldr_translate_en_de',
+      common.default_vocabulary,
       source=_source('translate', ('inputs', 'targets')),
       preprocessors=common.token_preprocessors(),
-      output_features=features,
       metric_fns=translation.METRICS,
   )
-  seqio.TaskRegistry.add(
+  common.add_task(
       'docs_question_answering',
+      common.default_vocabulary,
       source=_source('question_answering', ('inputs', 'targets', 'answers')),
       preprocessors=common.token_preprocessors(),
       postprocess_fn=question_answering.all_answers,
-      output_features=features,
       metric_fns=question_answering.METRICS,
   )
   seqio.MixtureRegistry.add('docs_pretrain', list(PRETRAINING_RATES.items()))

@@ -84,7 +84,8 @@ def _engine(args) -> None:
 
   from gqa_t5x.engine import launch
 
-  multi_host.join_processes()
+  if args.command == 'train':  # The others share no work.
+    multi_host.join_processes()
   for folder in filter(None, args.gin_search_paths.split(',')):
     import gin
 

@@ -141,6 +141,9 @@ def convert_checkpoint(
             'slots': None if param_states is None else slots,
         },
     }
+  elif metadata['conversion'] and param_states is None:
+    kept = metadata['conversion'] | {'slots': None}
+    metadata = metadata | {'conversion': kept}
   checkpoints.write_checkpoint(
       target,
       opened.params | _converted(conversion, opened.params),

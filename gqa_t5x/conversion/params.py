@@ -83,6 +83,8 @@ class Conversion:
         raise UserError(
             f'{name}={value!r} is unknown; choose one of {", ".join(known)}'
         )
+    if seed is not None and seed < 0:
+      raise UserError(f'expected a seed of 0 or more, got {seed}')
     grouping.group_size(num_heads, num_kv_heads)
     self._flat = flat
     self._num_heads = num_heads
@@ -195,7 +197,7 @@ def convert_params(
     num_kv_heads: k, the number of key/value heads wanted; divides K.
     method: 'mean', 'first' or 'random', the paper's; 'scaled_mean', 'aligned'
       or 'svd'. Each has a module here. The last two change query and output
-      kernels too, and are better with `covariances`.
+      kernels too, and take `covariances`, with which 'svd' is better.
     seed: for 'random' only; None is 0.
     group_by: 'order', the paper's: heads that stand next to each other form a
       group; or 'similarity', see that module.

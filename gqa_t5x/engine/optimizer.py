@@ -22,8 +22,9 @@ class Schedule:
       `warmup_steps` steps are flat, as T5 was pre-trained; 'constant' is base.
     base: as above.
     warmup_steps: of 'rsqrt'.
-    linear_warmup_steps: over these the rate also grows from 0; 0 is none.
-    linear_decay_steps: over these it also falls to 0; 0 is none.
+    linear_warmup_steps: up to this step the rate also grows from 0, so a run
+      that starts at a later one has no such warm-up; 0 is none.
+    linear_decay_steps: over so many it also falls to 0; 0 is none.
     last_step: where it is 0, with linear decay; None is the last of a run.
   """
 
