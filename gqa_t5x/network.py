@@ -15,7 +15,7 @@ the decoder's cache, N query heads, D model dim, V vocabulary.
 """
 
 import dataclasses
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from flax import linen as nn
 import jax
@@ -61,7 +61,8 @@ class T5Config:
     num_heads: N, query heads; all heads of the encoder.
     num_kv_heads: K, key/value heads of the decoder's self- and
       cross-attention: N (or None) is multi-head attention, 1 is multi-query,
-      any other divisor of N is grouped-query.
+      any other divisor of N is grouped-query. None becomes N at once, so
+      `dataclasses.replace` with another `num_heads` has to name it too.
     num_encoder_layers: as named.
     num_decoder_layers: as named.
     head_dim: H.
@@ -497,6 +498,20 @@ class Transformer(nn.Module):
         enable_dropout=enable_dropout,
         decode=decode,
     )
+
+
+def new_variables(model: Transformer, key: Array) -> Mapping[str, Any]:
+  """Returns the variables of a model that has learned nothing.
+
+  Args:
+    model: as named.
+    key: from which parameters are drawn.
+
+  Returns:
+    {'params', 'params_axes'}, nested dicts.
+  """
+  token = jnp.zeros((1, 1), jnp.int32)  # They depend on no length.
+  return model.init(key, token, token, token, enable_dropout=False)
 
 
 def key_mask(tokens: Array) -> Array:

@@ -3,6 +3,7 @@
 """A model's shapes, what decoding reads when, and bytes; allots nothing."""
 
 from collections.abc import Mapping
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from gqa_t5x.errors import UserError
-from gqa_t5x.network import T5Config, Transformer
+from gqa_t5x.network import T5Config, Transformer, new_variables
 
 Path = tuple[str, ...]
 
@@ -119,11 +120,8 @@ def step_bytes(weight_bytes: int, config: T5Config, *, batch_size: int,
 
 def parameter_shapes(config: T5Config):
   """Returns the parameters' tree with a ShapeDtypeStruct for each."""
-  token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  return jax.eval_shape(
-      lambda key, token: Transformer(config).init(
-          key, token, token, token, enable_dropout=False)['params'],
-      jax.random.key(0), token)
+  new = functools.partial(new_variables, Transformer(config))
+  return jax.eval_shape(new, jax.random.key(0))['params']
 
 
 def check_params(params: Any, config: T5Config, path: str) -> None:

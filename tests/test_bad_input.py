@@ -74,6 +74,15 @@ CASES = [
         'mean, first, random',
     ),
     (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2 --seed 3',
+        'draws nothing; leave it out',
+    ),
+    (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2'
+        ' --vocabulary {file}',
+        'text for --vocabulary to read, got none',
+    ),
+    (
         'convert --input {ckpt} --output {new} --num_kv_heads 2 --format zip',
         'choose one of orbax',
     ),

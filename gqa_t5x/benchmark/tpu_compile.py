@@ -39,7 +39,7 @@ from gqa_t5x.engine import optimizer as optimizers
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train_step
 from gqa_t5x.errors import UserError
-from gqa_t5x.network import T5Config, Transformer
+from gqa_t5x.network import T5Config, Transformer, new_variables
 
 PyTree = Any
 GIB = 2**30
@@ -372,13 +372,8 @@ def _train_programs(job: Job, config: T5Config, mesh: Mesh):
 
 def _params(model: Transformer, mesh: Mesh, dtype) -> tuple[PyTree, PyTree]:
   """Returns shardings and shapes of the parameters."""
-
-  def init():
-    token = jnp.zeros((1, 1), jnp.int32)
-    key = jax.random.key(0)
-    return model.init(key, token, token, token, enable_dropout=False)
-
-  variables = jax.eval_shape(init)
+  new = functools.partial(new_variables, model)
+  variables = jax.eval_shape(new, jax.random.key(0))
   shardings = partitioning.param_shardings(
       variables['params'], variables['params_axes'], model.config, mesh
   )

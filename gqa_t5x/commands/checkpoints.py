@@ -7,6 +7,7 @@ import sys
 
 from gqa_t5x import number_flags
 from gqa_t5x.commands import arguments
+from gqa_t5x.errors import UserError
 
 _FEW_SEQUENCES = 16
 
@@ -109,6 +110,16 @@ def _convert(args) -> None:
         text,
         args.vocabulary,
         num_sequences=args.calibration_sequences,
+    )
+  elif args.vocabulary:
+    raise UserError(
+        f'expected text for --vocabulary to read, got none for --method'
+        f' {args.method}; leave it out, or pass --calibration_data'
+    )
+  if args.seed is not None and args.method != 'random':
+    raise UserError(
+        f'expected no --seed for --method {args.method}, which draws nothing;'
+        ' leave it out'
     )
   metadata = conversion.convert_checkpoint(
       args.input,

@@ -321,7 +321,7 @@ def infer(
     predictions = _predictions(
         model,
         params,
-        ((row, row['inputs']) for row in rows),
+        ((row, row.get('inputs', [decoding.EOS_ID])) for row in rows),
         batch_size=batch_size,
         max_decode_len=max_decode_len,
         first_example=done,
@@ -387,7 +387,7 @@ def _text(row, feature: str, vocabulary) -> str:
   plain = row.get(f'{feature}_pretokenized')
   if isinstance(plain, bytes):
     return plain.decode('utf-8')
-  return vocabulary.decode(row[feature].tolist())
+  return vocabulary.decode(row[feature].tolist()) if feature in row else ''
 
 
 def _unpadded(tokens: np.ndarray) -> np.ndarray:

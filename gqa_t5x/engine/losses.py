@@ -30,7 +30,12 @@ _NORMALIZERS = (
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-  """Attributes:
+  """What a step minimises, which the metric `loss` of training shows.
+
+  `dev/loss` is the cross-entropy of the targets alone, without z-loss, label
+  smoothing or teacher.
+
+  Attributes:
     z_loss: weight of log(Z)^2, which keeps logits near log-probabilities.
     label_smoothing: probability spread over the wrong tokens.
     loss_normalizing_factor: the summed loss is divided by it: a number, None

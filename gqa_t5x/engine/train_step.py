@@ -259,7 +259,8 @@ class Trainer:
         self.shardings,
     )
     self._init = jax.jit(
-        lambda key: _init(model, key)['params'], out_shardings=param_shardings
+        lambda key: network.new_variables(model, key)['params'],
+        out_shardings=param_shardings,
     )
     self._fresh = jax.jit(fresh, out_shardings=self.shardings)
     self._step = jax.jit(
@@ -271,7 +272,7 @@ class Trainer:
   def _params_of(self, model) -> tuple[PyTree, PyTree]:
     """Returns shapes and shardings of a model's parameters."""
     variables = jax.eval_shape(
-        functools.partial(_init, model), jax.random.key(0)
+        functools.partial(network.new_variables, model), jax.random.key(0)
     )
     shapes = variables['params']
     return shapes, partitioning.param_shardings(
@@ -309,11 +310,6 @@ class Trainer:
 
   def use(self):
     return partitioning.use(self.mesh, self.model.config)
-
-
-def _init(model, key):
-  tokens = jnp.zeros((1, 1), jnp.int32)
-  return model.init(key, tokens, tokens, tokens, enable_dropout=False)
 
 
 def _place(params, shapes, shardings):

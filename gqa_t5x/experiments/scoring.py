@@ -6,11 +6,11 @@ Each function takes folders of token arrays, as `gqa-t5x cache` writes them.
 """
 
 from collections.abc import Sequence
+import functools
 import itertools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from gqa_t5x import network
 from gqa_t5x import text_generation
@@ -137,9 +137,5 @@ def trivial(
 
 def random_params(model: network.Transformer) -> Any:
   """Returns the parameters of a model that has learned nothing."""
-  tokens = jnp.zeros((1, 1), jnp.int32)
-
-  def init(key):
-    return model.init(key, tokens, tokens, tokens, enable_dropout=False)
-
-  return jax.jit(init)(jax.random.key(0))['params']
+  new = jax.jit(functools.partial(network.new_variables, model))
+  return new(jax.random.key(0))['params']

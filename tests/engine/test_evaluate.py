@@ -7,6 +7,7 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,7 +56,7 @@ def test_few_lengths_are_compiled(monkeypatch):
 
   def generate(unused_model, unused_params, tokens, *, max_decode_len, **_):
     widths.add(tokens.shape[1])
-    return np.zeros((len(tokens), max_decode_len), np.int32)
+    return jnp.zeros((len(tokens), max_decode_len), jnp.int32)
 
   monkeypatch.setattr(decoding, 'generate', generate)
   for longest in (50, 90, 100, 101):
