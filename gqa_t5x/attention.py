@@ -78,8 +78,13 @@ def dot_product_attention(
   )
   arrays = query, key, value, bias, mask
   in_blocks = {}
+  row_bytes = 4 * batch * num_heads * kv_len
+  # Devices of a mesh that is set share a batch, each with a memory of its own;
+  # those of a CPU have one.
+  devices = max(1, jax.sharding.get_abstract_mesh().size)
   for platform, block_bytes in _BLOCK_BYTES.items():
-    length = _block_length(q_len, 4 * batch * num_heads * kv_len, block_bytes)
+    sharers = 1 if platform == 'cpu' else devices
+    length = _block_length(q_len, row_bytes, sharers * block_bytes)
     if length < q_len:
       in_blocks[platform] = functools.partial(
           _attend_in_blocks, attend, length

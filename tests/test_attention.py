@@ -207,11 +207,16 @@ def test_blocks_of_queries_change_nothing(
 
 
 @pytest.mark.parametrize(
-    'batch, in_blocks',
-    [(32, {'cpu', 'cuda', 'rocm'}), (1, {'cpu'})],
-    ids=['logits of 34 GB', 'logits of 1 GB'],
-)
-def test_where_queries_go_in_blocks(batch, in_blocks):
+    'batch, devices, in_blocks',
+    [
+        (32, 1, {'cpu', 'cuda', 'rocm'}),
+        (1, 1, {'cpu'}),
+        (8, 2, {'cpu', 'cuda', 'rocm'}),
+        (8, 8, {'cpu'}),
+    ],
+    ids=['of 34 GB', 'of 1 GB', 'of 4 GB a device', 'of 1 GB a device'],
+)  # pyformat: disable
+def test_where_queries_go_in_blocks(batch, devices, in_blocks):
   """T5.1.1-XXL's encoder with 2,048 tokens; lowered, not run."""
   query, key, value, bias = (
       jax.ShapeDtypeStruct(shape, jnp.bfloat16)
@@ -224,7 +229,9 @@ def test_where_queries_go_in_blocks(batch, in_blocks):
   def attend(query, key, value, bias):
     return attention.dot_product_attention(query, key, value, bias=bias)
 
-  traced = jax.jit(attend).trace(query, key, value, bias)
+  mesh = jax.sharding.AbstractMesh((devices, 1), ('data', 'model'))
+  with jax.sharding.use_abstract_mesh(mesh):
+    traced = jax.jit(attend).trace(query, key, value, bias)
   assert in_blocks == {
       platform
       for platform in ('cpu', 'cuda', 'rocm', 'tpu')
