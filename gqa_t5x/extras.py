@@ -8,7 +8,7 @@ This file has to parse on Pythons that are too old to run the rest.
 # Modules by the extra that brings them, and what cannot be done without.
 FEATURES = {
     '': (
-        'convert, inspect, plan, benchmark decode; the network in other code',
+        'convert, inspect, plan, benchmark decode; the network in your code',
         ('jax', 'flax', 'numpy', 'scipy'),
     ),
     'text': (

@@ -23,7 +23,7 @@ from gqa_t5x.checkpoints import manifest
 from gqa_t5x.errors import UserError
 from tests import hf_reference
 from tests.golden import make_t5x_checkpoints as golden
-from tests.test_t5x_checkpoints import assert_same
+from tests.test_t5x_checkpoints import assert_same, full_slots
 
 CONFIG = golden.CONFIG
 FORMATS = ('orbax', 't5x', 't5x-orbax', 'hf')
@@ -217,6 +217,27 @@ def test_values_of_what_stays_are_looked_at_too(
     assert not list(target.parent.iterdir())
     shutil.rmtree(source)
     kernel[1, 2] = good
+
+
+def test_slots_that_a_format_drops_are_not_told_of(tmp_path):
+  first, second = tmp_path / 'checkpoint_3', tmp_path / 'orbax'
+  params = hf_reference.random_params(CONFIG, 0)
+  checkpoints.save_checkpoint(
+      str(tmp_path / 'mha' / 'checkpoint_3'),
+      params,
+      format='t5x',
+      metadata={'config': CONFIG.to_dict(), 'step': 3, 'conversion': None},
+      param_states=full_slots(params),
+  )
+  for source, target, format, slots in (
+      (tmp_path / 'mha' / 'checkpoint_3', first, 't5x', 'pool'),
+      (first, second, 'orbax', None),
+  ):
+    conversion.convert_checkpoint(
+        str(source), str(target), num_kv_heads=2, format=format
+    )
+    _, metadata = checkpoints.load_checkpoint(str(target))
+    assert metadata['conversion']['slots'] == slots
 
 
 def test_values_that_are_not_finite_are_named(tmp_path):

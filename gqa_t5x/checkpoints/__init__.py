@@ -120,9 +120,8 @@ def open_checkpoint(path: str) -> Checkpoint:
   """
   format, folder = detect_format(path), _folder(path)  # pylint: disable=redefined-builtin
   with folders.reading(folder):
-    source = manifest_lib.Reading(
-        folder, hf.is_part if format == 'hf' else None
-    )
+    of_format = {'is_part': hf.is_part} if format == 'hf' else {}
+    source = manifest_lib.Reading(folder, **of_format)
     params, metadata = _FORMATS[format].open_params(source)
     metadata = {'step': None, 'conversion': None} | metadata
     names.check_shapes(params, T5Config(**metadata['config']), path)

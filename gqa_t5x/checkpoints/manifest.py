@@ -99,18 +99,17 @@ class Reading:
   def __init__(
       self,
       folder: pathlib.Path,
-      is_part: Callable[[str], bool] | None = None,
+      is_part: Callable[[str], bool] = lambda file: True,
   ):
     """Reads the manifest, and checks which files there are and their sizes.
 
     Args:
       folder: as named.
       is_part: whether a file, by relative path, belongs to a checkpoint of the
-        format; None takes all. Others are let be, unless the manifest lists
-        them.
+        format. Others are let be, unless the manifest lists them.
     """
     self.folder = folder
-    self._is_part = is_part or (lambda file: True)
+    self._is_part = is_part
     self.about, self.digest = None, None
     self._entries: dict[str, list[dict]] = {}
     self._lock = threading.Lock()

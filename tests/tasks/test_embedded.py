@@ -3,13 +3,16 @@
 """The embedded tasks end to end, on rows written here."""
 
 import json
+import shutil
 import subprocess
 import sys
 
+import gin
 import pytest
 
 seqio = pytest.importorskip('seqio')
 
+from gqa_t5x import pretrained
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import corpus
 from gqa_t5x.tasks import embedded
@@ -119,3 +122,15 @@ def test_a_second_import_name_is_refused():
   )  # pyformat: disable
   assert result.returncode == 1
   assert 'expected this package as "gqa_t5x.tasks"' in result.stderr
+
+
+@pytest.mark.parametrize('name', ['docs_summarize', 'docs_pretrain'])
+def test_the_vocabulary_is_the_one_that_gin_binds(name, tmp_path):
+  path = shutil.copy(pretrained.VOCABULARY_PATH, tmp_path / 'mine.model')
+  gin.bind_parameter('default_vocabulary.path', str(path))
+  try:
+    features = seqio.get_mixture_or_task(name).output_features
+    found = features['targets'].vocabulary.sentencepiece_model_file
+  finally:
+    gin.clear_config()
+  assert found == str(path)
