@@ -27,7 +27,7 @@ FEATURES = {
         ),
     ),
     'hf': (
-        'generate and convert with a tokenizer.json of Hugging Face',
+        'a tokenizer.json of Hugging Face as the vocabulary',
         ('tokenizers',),
     ),
     'bench': (

@@ -1,16 +1,10 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Text in, text out, a line at a time, with nothing but a tokenizer's library.
-
-SentencePiece gives the token ids that seqio's vocabulary gives, sentinels
-included, without TensorFlow and the seconds that it takes to import.
-"""
+"""Text in, text out, a line at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
-import hashlib
 import itertools
-import re
 import sys
 
 from flax import traverse_util
@@ -27,100 +21,6 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 
 
-class Vocabulary:
-  """A SentencePiece model, or a tokenizer.json of Hugging Face.
-
-  Attributes:
-    size: number of ids, sentinels included.
-    first_sentinel: id of <extra_id_0>, from which those of the others go down;
-      None where a tokenizer.json has none.
-    sha256: of the file.
-  """
-
-  def __init__(self, path: str):
-    """Reads a file; raises UserError if `path` is no such.
-
-    Args:
-      path: of one whose name ends with .json, for which `tokenizers` is needed,
-        or of a SentencePiece model.
-    """
-    try:
-      data = storage.local_path(path).read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
-      raise UserError(
-          f'expected a SentencePiece model, but {path} is not a file; check'
-          ' --vocabulary'
-      ) from error
-    self.sha256 = hashlib.sha256(data).hexdigest()
-    of_library = _Tokenizer if path.endswith('.json') else _Pieces
-    self._library = of_library(data, path)
-    self.size = self._library.size
-    self.first_sentinel = self._library.first_sentinel
-
-  def encode(self, text: str) -> list[int]:
-    """Returns the ids of a text, without EOS."""
-    return self._library.encode(text)
-
-  def decode(self, ids: Iterable[int]) -> str:
-    """Returns the text of ids up to EOS or padding, on one line."""
-    ids = itertools.takewhile(lambda i: i > decoding.EOS_ID, ids)
-    # A model's vocabulary may be padded beyond the pieces.
-    known = [i for i in ids if i < self.size]
-    return ' '.join(self._library.decode(known).split())
-
-
-class _Pieces:
-  """SentencePiece's model, with T5's 100 sentinels: its own, or added here."""
-
-  def __init__(self, data: bytes, path: str):
-    import sentencepiece
-    from sentencepiece import sentencepiece_model_pb2 as model_pb2
-
-    model = vocabularies.parse_model(data, path)
-    for i in reversed(range(vocabularies.missing_sentinels(model))):
-      model.pieces.add(
-          piece=vocabularies.SENTINEL.format(i),
-          score=0.0,
-          type=model_pb2.ModelProto.SentencePiece.USER_DEFINED,
-      )
-    self._pieces = sentencepiece.SentencePieceProcessor()
-    self._pieces.LoadFromSerializedProto(model.SerializeToString())
-    self.size = self._pieces.GetPieceSize()
-    self.first_sentinel = self.size - 1
-
-  def encode(self, text: str) -> list[int]:
-    if self._pieces.IdToPiece(self.first_sentinel)[0] == '\u2581':
-      # A sentinel without a blank before it would be letters.
-      text = re.sub(r'(?<=\S)(<extra_id_\d+>)', r' \1', text)
-    return self._pieces.EncodeAsIds(text)
-
-  def decode(self, ids: list[int]) -> str:
-    return self._pieces.DecodeIds(ids)
-
-
-class _Tokenizer:
-  """Hugging Face's, with whatever tokens were added to it."""
-
-  def __init__(self, data: bytes, path: str):
-    import tokenizers
-
-    try:
-      self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
-    except Exception as error:  # pylint: disable=broad-except  It has no other.
-      raise UserError(
-          f'{path} is not a tokenizer of Hugging Face ({str(error)[:80]}); pass'
-          ' its tokenizer.json, or a SentencePiece model'
-      ) from error
-    self.size = self._tokenizer.get_vocab_size()
-    self.first_sentinel = self._tokenizer.token_to_id('<extra_id_0>')
-
-  def encode(self, text: str) -> list[int]:
-    return self._tokenizer.encode(text, add_special_tokens=False).ids
-
-  def decode(self, ids: list[int]) -> str:
-    return self._tokenizer.decode(ids, skip_special_tokens=False)
-
-
 def line_generator(
     checkpoint: str | None,
     vocabulary: str | None,
@@ -133,7 +33,8 @@ def line_generator(
 
   Args:
     checkpoint: of any known format; None is the one that ships.
-    vocabulary: as of `Vocabulary`; None is that of `vocabularies.path_for`.
+    vocabulary: as of `vocabularies.Vocabulary`; None is that of
+      `vocabularies.path_for`.
     max_decode_len: longest output, in tokens.
     method: as in `decoding.generate`, like the options.
     **options: of the method.
@@ -157,7 +58,7 @@ def line_generator(
   how = 'pass its SentencePiece model or tokenizer.json with --vocabulary'
   if vocabulary is None:
     vocabulary = vocabularies.path_for(checkpoint, opened.metadata, how=how)
-  text = Vocabulary(vocabulary)
+  text = vocabularies.Vocabulary(vocabulary)
   sizes.check_params(
       traverse_util.unflatten_dict(opened.params), config, checkpoint
   )

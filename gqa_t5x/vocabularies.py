@@ -1,14 +1,20 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which vocabulary is a checkpoint's, and whether one is."""
+"""A checkpoint's vocabulary: which it is, and its ids of text.
 
-from collections.abc import Mapping
+SentencePiece gives the token ids that seqio's vocabulary gives, sentinels
+included, without TensorFlow and the seconds that it takes to import.
+"""
+
+from collections.abc import Iterable, Mapping
 import hashlib
+import itertools
 import json
 import pathlib
 import re
 from typing import Any
 
+from gqa_t5x import decoding
 from gqa_t5x import pretrained
 from gqa_t5x import storage
 from gqa_t5x.errors import UserError
@@ -28,8 +34,102 @@ SENTINEL = '\u2581<extra_id_{}>'
 
 HOW_IN_GIN = (
     'make the task from your own files (docs/your_data.md) and pass its'
-    ' SentencePiece model as --gin.default_vocabulary.path'
+    ' SentencePiece model or tokenizer.json as --gin.default_vocabulary.path'
 )
+
+
+class Vocabulary:
+  """A SentencePiece model, or a tokenizer.json of Hugging Face.
+
+  Attributes:
+    size: number of ids, sentinels included.
+    first_sentinel: id of <extra_id_0>, from which those of the others go down;
+      None where a tokenizer.json has none.
+    sha256: of the file.
+  """
+
+  def __init__(self, path: str):
+    """Reads a file; raises UserError if `path` is no such.
+
+    Args:
+      path: of one whose name ends with .json, for which `tokenizers` is needed,
+        or of a SentencePiece model.
+    """
+    try:
+      data = storage.local_path(path).read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+      raise UserError(
+          f'expected a SentencePiece model, but {path} is not a file; check'
+          ' --vocabulary'
+      ) from error
+    self.sha256 = hashlib.sha256(data).hexdigest()
+    of_library = _Tokenizer if path.endswith('.json') else _Pieces
+    self._library = of_library(data, path)
+    self.size = self._library.size
+    self.first_sentinel = self._library.first_sentinel
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of a text, without EOS."""
+    return self._library.encode(text)
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text of ids up to EOS or padding, on one line."""
+    ids = itertools.takewhile(lambda i: i > decoding.EOS_ID, ids)
+    # A model's vocabulary may be padded beyond the pieces.
+    known = [i for i in ids if i < self.size]
+    return ' '.join(self._library.decode(known).split())
+
+
+class _Pieces:
+  """SentencePiece's model, with T5's 100 sentinels: its own, or added here."""
+
+  def __init__(self, data: bytes, path: str):
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2 as model_pb2
+
+    model = parse_model(data, path)
+    for i in reversed(range(missing_sentinels(model))):
+      model.pieces.add(
+          piece=SENTINEL.format(i),
+          score=0.0,
+          type=model_pb2.ModelProto.SentencePiece.USER_DEFINED,
+      )
+    self._pieces = sentencepiece.SentencePieceProcessor()
+    self._pieces.LoadFromSerializedProto(model.SerializeToString())
+    self.size = self._pieces.GetPieceSize()
+    self.first_sentinel = self.size - 1
+
+  def encode(self, text: str) -> list[int]:
+    if self._pieces.IdToPiece(self.first_sentinel)[0] == '\u2581':
+      # A sentinel without a blank before it would be letters.
+      text = re.sub(r'(?<=\S)(<extra_id_\d+>)', r' \1', text)
+    return self._pieces.EncodeAsIds(text)
+
+  def decode(self, ids: list[int]) -> str:
+    return self._pieces.DecodeIds(ids)
+
+
+class _Tokenizer:
+  """Hugging Face's, with whatever tokens were added to it."""
+
+  def __init__(self, data: bytes, path: str):
+    import tokenizers
+
+    try:
+      self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
+    except Exception as error:  # pylint: disable=broad-except  It has no other.
+      raise UserError(
+          f'{path} is not a tokenizer of Hugging Face ({str(error)[:80]}); pass'
+          ' its tokenizer.json, or a SentencePiece model'
+      ) from error
+    self.size = self._tokenizer.get_vocab_size()
+    self.first_sentinel = self._tokenizer.token_to_id('<extra_id_0>')
+
+  def encode(self, text: str) -> list[int]:
+    return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+  def decode(self, ids: list[int]) -> str:
+    return self._tokenizer.decode(ids, skip_special_tokens=False)
 
 
 def path_for(checkpoint: str, metadata: Mapping[str, Any], *, how: str) -> str:

@@ -27,16 +27,17 @@ T5_VOCABULARY_PATH = (
 
 @gin.configurable
 def default_vocabulary(path: str | None = None, extra_ids: int | None = None):
-  """Returns the vocabulary of the tasks, a seqio.SentencePieceVocabulary.
+  """Returns the vocabulary of the tasks, a seqio.Vocabulary.
 
   Args:
-    path: a SentencePiece model, `None` for the one that ships (4,096 ids with
-      the sentinels). Under gin, bind `default_vocabulary.path`.
-    extra_ids: sentinels after the pieces of the file. `None`: none where it
-      holds them itself, as those of T5.1.1 and mT5 do, 100 otherwise.
+    path: a SentencePiece model, or a tokenizer.json of Hugging Face, for which
+      `tokenizers` is needed; `None` for the one that ships (4,096 ids with the
+      sentinels). Under gin, bind `default_vocabulary.path`.
+    extra_ids: sentinels after the pieces of a SentencePiece model. `None`: none
+      where it holds them itself, as those of T5.1.1 and mT5 do, 100 otherwise.
 
   Raises:
-    UserError: where the file is missing, or is no such model.
+    UserError: where the file is missing, or is neither.
   """
   path = path or pretrained.VOCABULARY_PATH
   return _load_vocabulary(path, extra_ids, 'default_vocabulary')
@@ -49,7 +50,7 @@ def t5_vocabulary(path: str | None = None, extra_ids: int | None = None):
   The file is read when the vocabulary is used, not here.
 
   Args:
-    path: a SentencePiece model, `None` for T5's. Under gin, bind
+    path: as for `default_vocabulary`, but `None` for T5's. Under gin, bind
       `t5_vocabulary.path`.
     extra_ids: as for `default_vocabulary`.
 
@@ -68,8 +69,12 @@ def _load_vocabulary(path, extra_ids, function):
   if '://' not in path and not os.path.exists(path):
     raise errors.UserError(
         f'expected a SentencePiece model, found no file {path!r}; give the '
-        f'path of a .model file in {function}.path'
+        f'path of a .model file, or of a tokenizer.json, in {function}.path'
     )
+  if path.endswith('.json'):
+    from gqa_t5x.tasks import hf_vocabulary
+
+    return hf_vocabulary.HuggingFaceVocabulary(path)
   if extra_ids is None:
     extra_ids = _missing_sentinels(path)
   return seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)

@@ -13,6 +13,7 @@ import functools
 import seqio
 import tensorflow as tf
 
+from gqa_t5x import errors
 from gqa_t5x import span_corruption as spans_lib
 
 DOCUMENTS_JOINED = 128
@@ -43,14 +44,26 @@ def join_and_split(
 
 
 def span_corruption(dataset: tf.data.Dataset, output_features):
-  """Hides random spans of each example; see `corrupt`."""
-  vocab_size = output_features['targets'].vocabulary.vocab_size
+  """Hides random spans of each example; see `corrupt`.
+
+  Raises:
+    UserError: if the vocabulary has no sentinels.
+  """
+  vocabulary = output_features['targets'].vocabulary
+  # The last id, but where tokens were added to a tokenizer of Hugging Face.
+  last = vocabulary.vocab_size - 1
+  first_sentinel = getattr(vocabulary, 'first_sentinel', last)
+  if first_sentinel is None:
+    raise errors.UserError(
+        "expected a vocabulary with T5's sentinels, which span corruption"
+        ' needs, got one without <extra_id_0>; take the one of a T5'
+    )
 
   @seqio.map_over_dataset(num_seeds=2)
   def corrupt_example(example, seeds):
     tokens = example['targets']
     mask = noise_mask(tf.size(tokens), seeds)
-    inputs, targets = corrupt(tokens, mask, vocab_size)
+    inputs, targets = corrupt(tokens, mask, first_sentinel)
     return {'inputs': inputs, 'targets': targets}
 
   return corrupt_example(dataset)
@@ -78,29 +91,29 @@ def noise_mask(length, seeds) -> tf.Tensor:
   return tf.repeat(is_hidden, runs)
 
 
-def corrupt(tokens, mask, vocab_size: int):
+def corrupt(tokens, mask, first_sentinel: int):
   """Replaces the hidden runs in inputs and the visible ones in targets.
 
-  Each run becomes one sentinel: vocab_size - 1 for the first, then down.
+  Each run becomes one sentinel: `first_sentinel`, then those below it.
 
   Args:
     tokens: int32 [length].
     mask: bool [length], True where hidden.
-    vocab_size: number of ids, sentinels included.
+    first_sentinel: id of <extra_id_0>.
 
   Returns:
     (inputs, targets), int32 [..]. No sentinel closes the targets.
   """
   return (
-      _replace_runs(tokens, mask, vocab_size),
-      _replace_runs(tokens, tf.logical_not(mask), vocab_size),
+      _replace_runs(tokens, mask, first_sentinel),
+      _replace_runs(tokens, tf.logical_not(mask), first_sentinel),
   )
 
 
-def _replace_runs(tokens, mask, vocab_size) -> tf.Tensor:
+def _replace_runs(tokens, mask, first_sentinel) -> tf.Tensor:
   before = tf.pad(mask[:-1], [[1, 0]])
   starts = tf.logical_and(mask, tf.logical_not(before))
-  sentinels = vocab_size - tf.cumsum(tf.cast(starts, tokens.dtype))
+  sentinels = first_sentinel + 1 - tf.cumsum(tf.cast(starts, tokens.dtype))
   tokens = tf.where(starts, sentinels, tokens)
   return tf.boolean_mask(tokens, tf.logical_or(starts, tf.logical_not(mask)))
 

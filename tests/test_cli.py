@@ -27,6 +27,7 @@ from gqa_t5x import extras
 from gqa_t5x import multi_host
 from gqa_t5x import pretrained
 from gqa_t5x import text_generation
+from gqa_t5x import vocabularies
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 from gqa_t5x.tasks import common
@@ -51,7 +52,7 @@ def checkpoint(tmp_path_factory):
       jax.random.key(0), tokens, tokens, tokens, enable_dropout=False
   )['params']
   path = str(tmp_path_factory.mktemp('cli') / 'mha')
-  vocabulary = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
+  vocabulary = vocabularies.Vocabulary(pretrained.VOCABULARY_PATH)
   checkpoints.save_checkpoint(
       path,
       params,
@@ -301,7 +302,7 @@ def test_vocabulary_gives_the_ids_of_seqio(tmp_path, blank):
       piece.type = model_pb2.ModelProto.SentencePiece.USER_DEFINED
     path, extra_ids = str(tmp_path / 'with_sentinels.model'), 0
     pathlib.Path(path).write_bytes(model.SerializeToString())
-  ours = text_generation.Vocabulary(path)
+  ours = vocabularies.Vocabulary(path)
   theirs = seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
   assert common.default_vocabulary(path) == theirs
   assert ours.size == theirs.vocab_size
@@ -334,7 +335,7 @@ def test_generate_gives_a_line_for_a_line(checkpoint, tmp_path, run):
   model = Transformer(
       T5Config(**checkpoints.load_checkpoint(checkpoint)[1]['config'])
   )
-  vocabulary = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
+  vocabulary = vocabularies.Vocabulary(pretrained.VOCABULARY_PATH)
   tokens = np.array([[*vocabulary.encode(lines[0]), 1]])
   ids = gqa_t5x.generate(
       model, checkpoints.load_checkpoint(checkpoint)[0], tokens,

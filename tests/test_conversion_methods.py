@@ -20,7 +20,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x import conversion
 from gqa_t5x import network
 from gqa_t5x import pretrained
-from gqa_t5x import text_generation
+from gqa_t5x import vocabularies
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.conversion import calibration
 from gqa_t5x.conversion import calibration_text
@@ -467,7 +467,7 @@ def test_scaled_mean_by_hand():
 
 def test_calibration_text(tmp_path):
   pytest.importorskip('sentencepiece')
-  vocabulary = text_generation.Vocabulary(pretrained.VOCABULARY_PATH)
+  vocabulary = vocabularies.Vocabulary(pretrained.VOCABULARY_PATH)
   made = list(
       calibration_text.batches(
           'a b c d e f g h ' * 200, vocabulary, vocab_size=4096,

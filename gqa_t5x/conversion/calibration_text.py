@@ -21,7 +21,6 @@ from gqa_t5x import decoding
 from gqa_t5x import network
 from gqa_t5x import span_corruption
 from gqa_t5x import storage
-from gqa_t5x import text_generation
 from gqa_t5x import vocabularies
 from gqa_t5x.conversion import calibration
 from gqa_t5x.errors import UserError
@@ -50,7 +49,7 @@ def covariances(
   Args:
     checkpoint: of any known format.
     path: UTF-8 text; None takes `default_text`.
-    vocabulary: as of `text_generation.Vocabulary`; None is that of
+    vocabulary: as of `vocabularies.Vocabulary`; None is that of
       `vocabularies.path_for`.
     num_sequences: as for `batches`.
 
@@ -67,7 +66,7 @@ def covariances(
       'pass its SentencePiece model or tokenizer.json as --vocabulary, or'
       ' --calibration_data=none to convert without text'
   )
-  pieces = text_generation.Vocabulary(
+  pieces = vocabularies.Vocabulary(
       vocabulary
       or vocabularies.path_for(checkpoint, opened.metadata, how=how)
   )
@@ -100,7 +99,7 @@ def covariances(
 
 def batches(
     text: str,
-    vocabulary: text_generation.Vocabulary,
+    vocabulary: vocabularies.Vocabulary,
     *,
     vocab_size: int,
     num_sequences: int = NUM_SEQUENCES,

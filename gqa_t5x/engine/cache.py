@@ -235,9 +235,11 @@ def _read_task(task, split, feature_lengths, num_epochs, seed, max_examples):
 
 
 def vocabulary_hash(vocabulary) -> str:
-  """Returns the SHA-256 of a vocabulary's model file, '' if it has none."""
+  """Returns the SHA-256 of a vocabulary's file, '' if it has none."""
   import tensorflow as tf
 
+  if hasattr(vocabulary, 'sha256'):
+    return vocabulary.sha256
   if not hasattr(vocabulary, 'sentencepiece_model_file'):
     return ''  # Bytes.
 

@@ -26,7 +26,7 @@ from gqa_t5x import number_flags
 from gqa_t5x import pretrained
 from gqa_t5x import provenance
 from gqa_t5x import storage
-from gqa_t5x import text_generation
+from gqa_t5x import vocabularies
 from gqa_t5x.conversion import calibration
 from gqa_t5x.conversion import calibration_text
 from gqa_t5x.conversion import errors
@@ -76,7 +76,7 @@ class Study(conversion_methods.Comparison):
   def text_batches(self, path: str | None, num_sequences: int):
     return calibration_text.batches(
         calibration_text.read(path),
-        text_generation.Vocabulary(pretrained.VOCABULARY_PATH),
+        vocabularies.Vocabulary(pretrained.VOCABULARY_PATH),
         vocab_size=self.config.vocab_size,
         num_sequences=num_sequences,
     )

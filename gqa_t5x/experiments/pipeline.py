@@ -549,7 +549,6 @@ class Pipeline:
     return folder
 
   def _test(self, network, params, task: str, scale: Scale) -> dict[str, Any]:
-    from gqa_t5x import text_generation
     from gqa_t5x.experiments import scoring
 
     path = self._vocabulary_path().get(_VOCABULARY_PATH)
@@ -560,7 +559,7 @@ class Pipeline:
         self._arrays(task, 'test', scale),
         column,
         self._suite,
-        text_generation.Vocabulary(path or pretrained.VOCABULARY_PATH),
+        vocabularies.Vocabulary(path or pretrained.VOCABULARY_PATH),
         scale,
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from gqa_t5x import network
-from gqa_t5x import text_generation
+from gqa_t5x import vocabularies
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
 from gqa_t5x.experiments import results as results_lib
@@ -45,7 +45,7 @@ def test(
     folder: str,
     column: results_lib.TaskColumn,
     suite: suites.Suite,
-    vocabulary: text_generation.Vocabulary,
+    vocabulary: vocabularies.Vocabulary,
     scale: Scale,
 ) -> dict[str, Any]:
   """Decodes the head of a test split greedily and scores it.

@@ -18,7 +18,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x import network
 from gqa_t5x import pretrained
 from gqa_t5x import storage
-from gqa_t5x import text_generation
+from gqa_t5x import vocabularies
 from gqa_t5x.engine import cache
 from gqa_t5x.engine import data
 from gqa_t5x.engine import evaluate
@@ -257,7 +257,7 @@ def test_a_run_keeps_its_tokens_when_the_data_change(tmp_path, monkeypatch):
   (one, tested), _ = begin('one', 'dog'), begin('two', 'cat')
   vocabulary = one.vocabulary().product / 'sentencepiece.model'
   tokens = data.TokenDataset.open(tested.run()['read']).tokens('inputs', 0, 64)
-  text = text_generation.Vocabulary(str(vocabulary)).decode(tokens.tolist())
+  text = vocabularies.Vocabulary(str(vocabulary)).decode(tokens.tolist())
   assert 'dog' in text
   (tuned,) = (s for s in tested.needs if s.name.startswith('finetune'))
   assert str(one.data(task).product) in tuned.command_line()
@@ -306,7 +306,7 @@ def test_scores_are_those_of_seqio(suite, column, tmp_path, monkeypatch):
   (folder,) = folders
   found = scoring.test(
       model, params, folder, column, suite,
-      text_generation.Vocabulary(pretrained.VOCABULARY_PATH), scale,
+      vocabularies.Vocabulary(pretrained.VOCABULARY_PATH), scale,
   )  # pyformat: disable
   expected = evaluate.task_evaluator(
       model, column.task, lengths, batch_size=6, split='test', max_examples=6

@@ -27,7 +27,7 @@ def test_lengths_are_those_of_t5(raw, inputs, targets):
 def test_example_by_hand():
   tokens = tf.constant([10, 11, 12, 13, 14, 15, 16])
   mask = tf.constant([False, True, True, False, False, True, False])
-  inputs, targets = pretraining.corrupt(tokens, mask, 100)
+  inputs, targets = pretraining.corrupt(tokens, mask, 99)
   assert inputs.numpy().tolist() == [10, 99, 13, 14, 98, 16]
   # A sentinel for each visible run, the first and the last included.
   assert targets.numpy().tolist() == [99, 11, 12, 98, 15, 97]
