@@ -16,8 +16,13 @@ All files are read and checked before anything else happens.
 """
 
 from collections.abc import Iterator, Mapping
+import contextlib
+import gzip
 import json
+import os
 import pathlib
+from typing import IO
+import zlib
 
 import gin
 
@@ -55,7 +60,7 @@ def file_task(
     files: path of each split; 'train', 'validation' and 'test' are known. A
       file is JSON lines (.jsonl, .json: an object a line), TSV (.tsv: the
       first line names the columns) or, to span corruption, plain text (.txt:
-      each line is its field "text"), in UTF-8.
+      each line is its field "text"), in UTF-8, or one of these with .gz.
     fields: names in the files of the kind's fields (`FIELDS`), where they
       differ. "answers" may be one text or, in JSON, a list of texts, of which
       the first is trained on and all count in evaluation.
@@ -89,12 +94,18 @@ def file_task(
   return name
 
 
-def read_rows(path: str, names: Mapping[str, str]) -> list[dict]:
+def read_rows(
+    path: str | os.PathLike,
+    names: Mapping[str, str],
+    *,
+    allow_blank: bool = False,
+) -> list[dict]:
   """Reads the named fields of a JSON lines, TSV or text file.
 
   Args:
-    path: the file.
+    path: the file; what ends with .gz is unpacked.
     names: {our field: its name in the file}.
+    allow_blank: whether a text may be without a letter.
 
   Returns:
     For each line {our field: text}; "answers" is a list of texts.
@@ -108,38 +119,62 @@ def read_rows(path: str, names: Mapping[str, str]) -> list[dict]:
       '.tsv': _tsv_lines,
       '.txt': _text_lines,
   }
-  reader = readers.get(pathlib.Path(path).suffix.lower())
-  if reader is None:
+  path = str(path)
+  kind = pathlib.Path(path.lower().removesuffix('.gz')).suffix
+  if kind not in readers:
     raise errors.UserError(
         f'expected a .jsonl, .tsv or .txt file, got {path!r}; rename or convert'
         ' it'
     )
-  rows = []
-  try:
-    with open(
-        storage.local_path(path), encoding='utf-8-sig', newline='\n'
-    ) as lines:
-      for number, record in reader(path, lines):
-        rows.append(_pick(f'{path} line {number}', record, names))
-  except FileNotFoundError:
-    raise errors.UserError(
-        f'expected a file to read, found no {path!r}; check the path'
-    ) from None
-  except OSError as error:
-    raise errors.UserError(
-        f'expected a readable file, got "{error.strerror}" for {path!r}; '
-        'check the path and its permissions'
-    ) from None
-  except UnicodeDecodeError:
-    raise errors.UserError(
-        f'expected UTF-8 text, got other bytes in line {len(rows) + 1} or '
-        f'a later one of {path!r}; convert the file to UTF-8'
-    ) from None
+  with open_text(path) as lines:
+    rows = [
+        _pick(f'{path} line {number}', record, names, allow_blank)
+        for number, record in readers[kind](path, lines)
+    ]
   if not rows:
     raise errors.UserError(
         f'expected at least one example, got none: {path!r} is empty'
     )
   return rows
+
+
+@contextlib.contextmanager
+def open_text(path: str | os.PathLike) -> Iterator[IO[str]]:
+  """Opens a text file in UTF-8, one of gzip if its name ends with .gz.
+
+  Raises:
+    UserError: if it cannot be read; inside, where what is read is damaged.
+  """
+  local = storage.local_path(path)
+  opener = gzip.open if local.suffix.lower() == '.gz' else open
+  try:
+    with opener(local, 'rt', encoding='utf-8-sig', newline='\n') as lines:
+      yield lines
+  except FileNotFoundError:
+    raise errors.UserError(
+        f'expected a file to read, found no {str(path)!r}; check the path'
+    ) from None
+  except UnicodeDecodeError:
+    with opener(local, 'rb') as lines:
+      number = next(n for n, line in enumerate(lines, 1) if not _is_utf8(line))
+    raise errors.UserError(
+        f'expected UTF-8 text, got other bytes in line {number} of'
+        f' {str(path)!r}; convert the file to UTF-8'
+    ) from None
+  except (OSError, EOFError, zlib.error) as error:
+    what = getattr(error, 'strerror', None) or error
+    raise errors.UserError(
+        f'expected a readable file, got "{what}" for {str(path)!r}; check the'
+        ' path and its permissions, or copy the file again'
+    ) from None
+
+
+def _is_utf8(line: bytes) -> bool:
+  try:
+    line.decode()
+  except UnicodeDecodeError:
+    return False
+  return True
 
 
 def _field_names(kind, fields) -> dict[str, str]:
@@ -201,7 +236,7 @@ def _text_lines(path, lines) -> Iterator[tuple[int, dict]]:
       yield number, {'text': line.strip()}
 
 
-def _pick(place, record, names) -> dict:
+def _pick(place, record, names, allow_blank) -> dict:
   """Takes the wanted fields of one record and checks that they are text."""
   row = {}
   for field, name in names.items():
@@ -217,7 +252,8 @@ def _pick(place, record, names) -> dict:
         allowed
         and isinstance(values, list)
         and values
-        and all(isinstance(v, str) and v.strip() for v in values)
+        and all(isinstance(v, str) for v in values)
+        and (allow_blank or all(v.strip() for v in values))
     ):
       raise errors.UserError(
           f'expected text in the field {name!r}, got '

@@ -22,19 +22,17 @@ Without seqio nothing is registered, and what is cached can be trained on.
 """
 
 from collections.abc import Iterator, Sequence
-import contextlib
 import functools
-import gzip
 import hashlib
 import importlib.util
 import json
 import os
 import pathlib
-from typing import IO
 
 from gqa_t5x import errors
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import corpus
+from gqa_t5x.tasks import files
 from gqa_t5x.tasks import metrics
 
 DATA_DIR = 'GQA_T5X_DATA_DIR'
@@ -159,11 +157,11 @@ def changed(fingerprint: dict) -> list[str]:
   Files that have come since are of other datasets, or of splits that were not
   read; but sumpubmed's test split takes its rows from validation.
   """
-  files = fingerprint['files']
+  known = fingerprint['files']
   return [
       name
       for name, digest in _hashes().items()
-      if files.get(name, '' if name == 'sumpubmed.test' else digest) != digest
+      if known.get(name, '' if name == 'sumpubmed.test' else digest) != digest
   ]
 
 
@@ -173,7 +171,7 @@ def _hashes() -> dict[str, str]:
   for name in FIELDS:
     for split in SPLITS:
       if path := _path(name, split):
-        with _reading(path) as lines:
+        with files.open_text(path) as lines:
           text = lines.read()
         found[f'{name}.{split}'] = hashlib.sha256(text.encode()).hexdigest()
   return found
@@ -223,67 +221,7 @@ def _path(name: str, split: str) -> pathlib.Path | None:
 # The two calls for one split, for its hash and for its rows, follow each other.
 @functools.lru_cache(maxsize=1)
 def _read(path: pathlib.Path, fields: tuple[str, ...]) -> list[dict]:
-  """Reads these fields of all rows.
-
-  Raises:
-    UserError: with the line number, where the file is not as expected.
-  """
-  rows = []
-  with _reading(path) as lines:
-    for number, line in enumerate(lines, start=1):
-      if line.strip():
-        rows.append(_row(f'{path} line {number}', line, fields))
-  if not rows:
-    raise errors.UserError(
-        f'expected at least one row, got none: {path} is empty; copy it again'
-    )
-  return rows
-
-
-@contextlib.contextmanager
-def _reading(path: pathlib.Path) -> Iterator[IO[str]]:
-  """Opens a file; raises UserError where it is damaged."""
-  try:
-    with _open(path) as lines:
-      yield lines
-  except (OSError, EOFError, UnicodeDecodeError) as error:
-    raise errors.UserError(
-        f'expected JSON lines in UTF-8, got "{error}" in {path}; copy the file '
-        'again'
-    ) from None
-
-
-def _open(path):
-  if path.suffix == '.gz':
-    return gzip.open(path, 'rt', encoding='utf-8')
-  return open(path, encoding='utf-8')
-
-
-def _row(place, line, fields) -> dict:
-  """Takes the wanted fields of one line and checks their types."""
-  try:
-    record = json.loads(line)
-  except json.JSONDecodeError as error:
-    raise errors.UserError(
-        f'expected a JSON object, got {error.msg.lower()} at column '
-        f'{error.colno} of {place}; correct the line'
-    ) from None
-  row = {}
-  for field in fields:
-    value = record.get(field) if isinstance(record, dict) else None
-    texts = value if field == _LIST_FIELD else [value]
-    if not (
-        isinstance(texts, list)
-        and texts
-        and all(isinstance(text, str) for text in texts)
-    ):
-      kind = 'a list of texts' if field == _LIST_FIELD else 'a text'
-      raise errors.UserError(
-          f'expected {kind} in the field {field!r}, got '
-          f'{json.dumps(value)[:40]} at {place}; correct the line'
-      )
-    row[field] = value
-  return row
+  return files.read_rows(path, {f: f for f in fields}, allow_blank=True)
 
 
 def _register() -> None:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A user's own files: good ones give the expected text, bad ones one line."""
 
+import gzip
 import json
 import re
 
@@ -179,7 +180,7 @@ GOOD = '{"document": "a", "summary": "b"}\n'
         ('a.jsonl', '{"document": ["a"], "summary": "b"}', 'line 1'),
         ('a.tsv', 'document\tsummary\na\tb\tc\n', '2 columns.*3.*line 2'),
         ('a.tsv', 'document\tabstract\na\tb\n', "'summary'.*'abstract'"),
-        ('a.jsonl', GOOD.encode() + b'\xff\xfe\n', 'UTF-8'),
+        ('a.jsonl', GOOD.encode() + b'\xff\xfe\n', 'UTF-8.* line 2 of'),
         (
             'a.jsonl', '{"document": "a \\ud83d b", "summary": "b"}\n',
             r"half of a character, '\\ud83d', at .* line 1",
@@ -197,6 +198,15 @@ def test_bad_files_give_one_line(tmp_path, name, text, expected):
     files.read_rows(path, NAMES)
   message = str(caught.value)
   assert re.search(expected, message) and '\n' not in message
+
+
+def test_what_is_packed_is_unpacked(tmp_path):
+  path = tmp_path / 'a.jsonl.gz'
+  path.write_bytes(gzip.compress(GOOD.encode()))
+  assert files.read_rows(path, NAMES) == [{'document': 'a', 'summary': 'b'}]
+  path.write_bytes(path.read_bytes()[:-4])
+  with pytest.raises(errors.UserError, match=r'a\.jsonl\.gz.*copy the file'):
+    files.read_rows(path, NAMES)
 
 
 def test_missing_file_and_folder(tmp_path):
