@@ -218,8 +218,8 @@ def train(
           folder, watch,
       )  # pyformat: disable
   except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1:
-      raise
+    if jax.process_count() == 1 or 'RESOURCE_EXHAUSTED' in str(error):
+      raise  # No peer has to do with it.
     raise PeerLostError(
         'another process of this run has ended, or cannot be reached; start all'
         f' of them again, they go on from the last save ({str(error)[:200]})'

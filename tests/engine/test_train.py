@@ -18,7 +18,7 @@ from gqa_t5x.engine import losses
 from gqa_t5x.engine import optimizer
 from gqa_t5x.engine import train
 from gqa_t5x.engine import train_step
-from gqa_t5x.errors import UserError
+from gqa_t5x.errors import PeerLostError, UserError
 from tests.engine import conftest
 
 
@@ -342,6 +342,26 @@ def test_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path, batches):
   with pytest.raises(UserError, match='that of step 2 is not'):
     train.train(conftest.make_model(), config, batches)
   assert not list((tmp_path / 'checkpoints').glob('*'))
+
+
+@pytest.mark.parametrize(
+    'status,expected',
+    [
+        ('RESOURCE_EXHAUSTED: 9G', jax.errors.JaxRuntimeError),
+        ('UNAVAILABLE: reset by peer', PeerLostError),
+    ],
+)
+def test_a_step_that_fails_among_several_processes(
+    tmp_path, batches, monkeypatch, status, expected
+):
+  def fail(*args):
+    del args
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    raise jax.errors.JaxRuntimeError(status)
+
+  monkeypatch.setattr(train, '_loop', fail)
+  with pytest.raises(expected, match=status):
+    train.train(conftest.make_model(), make_config(tmp_path), batches)
 
 
 def test_runs_of_other_seeds_and_lengths_share_the_compiled_step(tmp_path):
