@@ -79,13 +79,14 @@ METHODS = {
     },
 }  # pyformat: disable
 _CONVERSIONS = list(METHODS)  # What follows asks more of some of them.
+_OF_EACH_KIND = (
+    'mean', 'first', 'random', 'scaled_mean', 'aligned', 'svd', 'svd_calibrated'
+)  # pyformat: disable
 METHODS |= {
     f'{method}_{more}': METHODS[method] | options
     for methods, more, options in (
-        (('mean', 'svd', 'svd_calibrated'), 'self',
-         {'only': 'self_attention'}),
-        (('mean', 'svd', 'svd_calibrated'), 'cross',
-         {'only': 'encoder_decoder_attention'}),
+        (_OF_EACH_KIND, 'self', {'only': 'self_attention'}),
+        (_OF_EACH_KIND, 'cross', {'only': 'encoder_decoder_attention'}),
         (('none', 'svd', 'svd_calibrated'), 'rate_quarter', {'rate': 0.25}),
         (('none', 'mean', 'svd'), 'rate_half', {'rate': 0.5}),
         (('none', 'mean', 'svd'), 'rate_double', {'rate': 2.0}),
