@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What calibrated conversion depends on, without any uptraining.
 
-Which text the covariances are measured on, how much of it and which part, and
-which of the decoder's attentions are converted; and how far each attention is
-from what it was. Loss as in `conversion_methods`.
+Which text the covariances are measured on, how much of it and which part; and
+how far each attention is from what it was. Loss as in `conversion_methods`.
 
   python -m gqa_t5x.experiments.calibration_study --output OUT.json
 """
@@ -44,10 +43,8 @@ NUM_KV_HEADS = (4, 2, 1)
 class Study(conversion_methods.Comparison):
   """Losses of conversions of one checkpoint."""
 
-  def loss(
-      self, params: Any, num_kv_heads: int, only: str | None = None
-  ) -> float:
-    model = self.model(num_kv_heads, only)
+  def loss(self, params: Any, num_kv_heads: int) -> float:
+    model = self.model(num_kv_heads)
     return evaluate.dev_loss(model, params, self.dev)['loss']
 
   def measured_on(self, batches: Iterator[Mapping[str, Any]]):
@@ -219,17 +216,14 @@ def _run(args, words: list[str]) -> None:
       ('mean', None), ('svd', None), ('svd', study.covariances),
   ):  # pyformat: disable
     for k in args.num_kv_heads:
-      for kind in (None, *heads_lib.ATTENTIONS):
-        params = study.convert(
-            k, only=kind, method=method, covariances=moments
-        )
-        facts = {
-            'text': moments and 'pre-training',
-            'attention': kind or 'both',
-        }
-        if kind is None:
-          facts['errors'] = study.errors(params)
-        add(method, k, study.loss(params, k, kind), **facts)
+      params = study.convert(k, method=method, covariances=moments)
+      add(
+          method,
+          k,
+          study.loss(params, k),
+          text=moments and 'pre-training',
+          errors=study.errors(params),
+      )
   # Where somebody's texts lie is of no use to others.
   words = [
       re.sub(r'(?s)((--text=)?[^=]*)=.*', r'\1=FILE', word)

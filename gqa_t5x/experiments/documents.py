@@ -182,22 +182,45 @@ def _calibration_text(report: dict) -> str:
   )  # pyformat: disable
 
 
-def _attention_kinds(report: dict) -> str:
-  """Loss with one kind of the decoder's attentions converted."""
-  rows = {}
-  for cell in report['cells']:
-    if 'attention' in cell:
-      method = cell['method'] + (', calibrated' if cell['text'] else '')
-      row = rows.setdefault((method, cell['num_kv_heads']), {})
-      row[cell['attention']] = f'{cell["loss"]:.3f}'
-  kinds = ['self_attention', 'encoder_decoder_attention', 'both']
-  return _table(
-      ['method', 'K', 'self-attention', 'cross-attention', 'both'],
-      [
-          [method, str(k), *(row[kind] for kind in kinds)]
-          for (method, k), row in rows.items()
-      ],
+def _attention_kinds(apart: dict, together: dict) -> str:
+  """Losses with one kind of the decoder's attentions converted, and with both.
+
+  Args:
+    apart: cells of one kind alone.
+    together: cells of both.
+  """
+  losses = {}
+  for cell in (*apart['cells'], *together['cells']):
+    for alpha, loss in cell['losses'].items():
+      key = cell['method'], cell['num_kv_heads'], alpha
+      losses.setdefault(key, []).append(loss)
+
+  def text(*key):
+    if key not in losses:
+      return tables.DASH
+    return conversion_methods.mean_and_interval(losses[key])
+
+  rows = dict.fromkeys(
+      (method.removesuffix('_self'), k)
+      for method, k, _ in losses
+      if method.endswith('_self')
   )
+  ends = {'self': '_self', 'cross': '_cross', 'both': ''}
+  alphas = [a for a in ('0.0', '0.05') if any(
+      (f'{method}_self', k, a) in losses for method, k in rows
+  )]  # pyformat: disable
+  return _table(
+      ['method', 'K', *(
+          f'{kind}, {float(alpha):.0%}' for alpha in alphas for kind in ends
+      )],
+      [
+          [method, str(k), *(
+              text(method + end, k, alpha)
+              for alpha in alphas for end in ends.values()
+          )]
+          for method, k in rows
+      ],
+  )  # pyformat: disable
 
 
 def _intervals(results: dict) -> str:

@@ -75,6 +75,39 @@ def test_a_block_is_filled_from_its_files(tmp_path):
     documents.fill(text.replace('<!-- end -->', '', 1), 'docs', tmp_path)
 
 
+def test_losses_of_one_kind_stand_beside_those_of_both(tmp_path):
+  def cell(method, **losses):
+    return {'method': method, 'num_kv_heads': 2, 'losses': losses}
+
+  reports = {
+      'apart.json': [
+          cell('mean_self', **{'0.0': 5.0, '0.05': 3.0}),
+          cell('mean_self', **{'0.0': 5.0, '0.05': 3.5}),
+          cell('mean_cross', **{'0.0': 4.5}),
+          cell('svd_self', **{'0.0': 4.0}),
+      ],
+      'both.json': [
+          cell('mean', **{'0.0': 6.0, '0.05': 4.0}),
+          cell('none', **{'0.0': 2.0}),
+      ],
+  }
+  for name, cells in reports.items():
+    (tmp_path / name).write_text(json.dumps({'cells': cells}))
+  filled, _ = documents.fill(
+      '<!-- made: attention-kinds apart.json both.json -->\n<!-- end -->',
+      '',
+      tmp_path,
+  )
+  # Student's t of one degree of freedom, 12.706, times 0.5 / 2.
+  assert filled.splitlines()[1:-1] == [
+      '| method | K | self, 0% | cross, 0% | both, 0%'
+      ' | self, 5% | cross, 5% | both, 5% |',
+      '| --- | --- | --- | --- | --- | --- | --- | --- |',
+      '| mean | 2 | 5.000 | 4.500 | 6.000 | 3.250 ±3.177 | – | 4.000 |',
+      '| svd | 2 | 4.000 | – | – | – | – | – |',
+  ]
+
+
 @pytest.mark.parametrize('path', PATHS, ids=lambda p: p.name)
 def test_links_lead_to_files(path):
   for link in re.findall(r'\]\(\s*([^)#\s]+)', path.read_text()):
