@@ -48,3 +48,32 @@ def pytest_collection_modifyitems(items):
     # Not `item.keywords`, which has the ids of parameters as well.
     if item.get_closest_marker('t5x'):
       item.add_marker(skip)
+
+
+@pytest.fixture
+def tokenizer_json(tmp_path):
+  """The pieces that ship, as Hugging Face's library has them."""
+  tokenizers = pytest.importorskip('tokenizers')
+  from gqa_t5x import pretrained
+  from gqa_t5x import vocabularies
+
+  with open(pretrained.VOCABULARY_PATH, 'rb') as file:
+    model = vocabularies.parse_model(file.read(), '')
+  pieces = [(piece.piece, piece.score) for piece in model.pieces]
+  pieces += [(f'<extra_id_{i}>', 0.0) for i in reversed(range(100))]
+  tokenizer = tokenizers.Tokenizer(
+      tokenizers.models.Unigram(pieces, unk_id=2, byte_fallback=False)
+  )
+  tokenizer.normalizer = tokenizers.normalizers.Precompiled(
+      model.normalizer_spec.precompiled_charsmap
+  )
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+  tokenizer.decoder = tokenizers.decoders.Metaspace()
+  # As transformers has them: without the blank before.
+  tokenizer.add_special_tokens([
+      tokenizers.AddedToken(f'<extra_id_{i}>', lstrip=True, special=True)
+      for i in range(100)
+  ])
+  path = tmp_path / 'tokenizer.json'
+  tokenizer.save(str(path))
+  return path
