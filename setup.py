@@ -106,7 +106,9 @@ setuptools.setup(
     include_package_data=False,
     zip_safe=False,
     entry_points={'console_scripts': ['gqa-t5x=gqa_t5x.cli:main']},
-    install_requires=['jax>=0.10', 'flax>=0.12', 'numpy>=2', 'scipy>=1.14'],
+    install_requires=[
+        'jax>=0.10', 'flax>=0.12', 'numpy>=2', 'scipy>=1.14', 'threadpoolctl',
+    ],  # pyformat: disable
     extras_require={
         'text': _TEXT,
         'data': _DATA,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gqa_t5x import checkpoints
+from gqa_t5x.checkpoints import lazy
 from gqa_t5x.errors import UserError
 from tests import hf_reference
 from tests.golden import make_t5x_checkpoints
@@ -102,3 +103,14 @@ def test_unknown_format_is_refused(tmp_path):
     checkpoints.save_checkpoint(
         str(tmp_path / 'x'), _params(), format='zip', metadata=METADATA
     )
+
+
+def test_every_bfloat16_is_finite_or_not_as_numpy_says():
+  every = np.arange(2**16, dtype=np.uint16).view(jnp.bfloat16)
+  with np.errstate(invalid='ignore'):
+    expected = np.isfinite(every)
+  assert [lazy.is_finite(x) for x in every[:, None]] == expected.tolist()
+  finite = every[expected].reshape(2, -1)
+  assert lazy.is_finite(finite) and lazy.is_finite(finite.T)
+  assert lazy.is_finite(every[:0])
+  assert not lazy.is_finite(every)

@@ -15,6 +15,7 @@ from flax import traverse_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import threadpoolctl
 
 from gqa_t5x import checkpoints
 from gqa_t5x import conversion
@@ -26,6 +27,7 @@ from gqa_t5x.conversion import calibration
 from gqa_t5x.conversion import calibration_text
 from gqa_t5x.conversion import errors
 from gqa_t5x.conversion import heads as heads_lib
+from gqa_t5x.conversion import mean
 from gqa_t5x.conversion import products
 from gqa_t5x.conversion import similarity
 from gqa_t5x.conversion import svd
@@ -385,6 +387,50 @@ def test_products_of_two_types_by_rows():
   kernel = rng.normal(size=(6, 4))
   found = products.matmul(wide, kernel)
   np.testing.assert_allclose(found, wide.astype(np.float64) @ kernel)
+
+
+def _blas_threads():
+  return {
+      library['num_threads']
+      for library in threadpoolctl.threadpool_info()
+      if library['user_api'] == 'blas'
+  }
+
+
+@pytest.mark.parametrize('emb_dim, num_threads', [(64, 1), (2048, 2)])
+def test_blas_has_one_thread_for_small_matrices(
+    monkeypatch, emb_dim, num_threads
+):
+  seen = []
+  kernel = np.ones((emb_dim, emb_dim))
+  flat = {
+      ('decoder', 'layers_0', 'self_attention', name, 'kernel'): kernel
+      for name in heads_lib.PROJECTIONS
+  }
+
+  def convert(heads, num_kv_heads, **_):
+    seen.append(_blas_threads())
+    return mean.convert(heads, num_kv_heads)
+
+  monkeypatch.setattr(svd, 'convert', convert)
+  with threadpoolctl.threadpool_limits(2, user_api='blas'):
+    conversion.convert_params(
+        traverse_util.unflatten_dict(flat),
+        num_heads=4,
+        num_kv_heads=1,
+        method='svd',
+    )
+    assert _blas_threads() == {2}
+  assert seen == [{num_threads}]
+
+
+def test_conversion_without_the_library_that_limits_threads(monkeypatch):
+  expected = _convert(_params(), 2, method='svd')
+  monkeypatch.setattr(products, 'threadpoolctl', None)
+  got = _convert(_params(), 2, method='svd')
+  for path, leaf in traverse_util.flatten_dict(got).items():
+    other = traverse_util.flatten_dict(expected)[path]
+    np.testing.assert_allclose(leaf, other, rtol=1e-4, atol=1e-6)
 
 
 def test_svd_of_heads_that_carry_the_same():

@@ -54,6 +54,7 @@ def test_core_imports_with_everything_else_blocked(module):
       'tensorflow', 'tensorflow_text', 'tensorflow_datasets', 'seqio', 'gin',
       't5x', 'clu', 'babel', 'sentencepiece', 'sacrebleu', 'rouge_score',
       'tqdm', 'safetensors', 'torch', 'transformers', 'optax', 'orbax',
+      'threadpoolctl',
   ]
   names = 'T5Config, Transformer, convert_params, generate, load_checkpoint'
   code = f'import {module}; from gqa_t5x import {names}, save_checkpoint'

@@ -124,7 +124,13 @@ def transpose(leaf: LazyArray) -> LazyArray:
 
 def is_finite(array: np.ndarray) -> bool:
   """Whether there is no NaN and no infinity among numbers of any kind."""
-  # Of numpy's own kinds and of those that JAX adds, such as bfloat16.
+  if array.dtype.name == 'bfloat16':  # NumPy takes five times as long.
+    bits = array.view(np.uint16)
+    # The largest bits are those of infinity and NaN: of negative ones among
+    # all, of positive ones among those that a signed integer has as positive.
+    largest = bits.max(initial=0), bits.view(np.int16).max(initial=0)
+    return bool(largest[0] < 0xFF80 and largest[1] < 0x7F80)
+  # Of numpy's own kinds and of those that JAX adds, such as float8.
   return array.dtype.kind not in 'fV' or bool(np.isfinite(array).all())
 
 

@@ -15,6 +15,7 @@ from gqa_t5x.conversion import errors as errors_lib
 from gqa_t5x.conversion import first
 from gqa_t5x.conversion import heads as heads_lib
 from gqa_t5x.conversion import mean
+from gqa_t5x.conversion import products
 from gqa_t5x.conversion import random
 from gqa_t5x.conversion import scaled_mean
 from gqa_t5x.conversion import similarity
@@ -147,16 +148,23 @@ class Conversion:
     if attention in self.orders:
       old = heads_lib.permute(old, self.orders[attention])
     covariance = self._covariances.get(attention)
-    new = self._method.convert(
-        old,
-        self._num_kv_heads,
-        rng=np.random.default_rng(
-            [self._seed, self._attentions.index(attention)]
-        ),
-        covariance=covariance,
-    )
-    if self._measure:
-      self.errors[attention] = errors_lib.relative_errors(old, new, covariance)
+    emb_dim, _, head_dim = old.query.shape
+    of_group = self._num_heads // self._num_kv_heads * head_dim
+    with products.threads_for(
+        of_group if covariance is None else max(of_group, emb_dim)
+    ):
+      new = self._method.convert(
+          old,
+          self._num_kv_heads,
+          rng=np.random.default_rng(
+              [self._seed, self._attentions.index(attention)]
+          ),
+          covariance=covariance,
+      )
+      if self._measure:
+        self.errors[attention] = errors_lib.relative_errors(
+            old, new, covariance
+        )
     return new
 
   def _read(self, attention: Path) -> heads_lib.Heads:

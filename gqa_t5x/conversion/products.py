@@ -7,10 +7,38 @@ float64. NumPy would first copy all of the smaller type, 128 MiB for a kernel of
 XXL.
 """
 
+import contextlib
+import functools
+
 import numpy as np
 import scipy.linalg
 
+try:
+  import threadpoolctl
+except ImportError:  # A conversion takes longer then, and gives the same.
+  threadpoolctl = None
+
+_WIDE = 2048  # Where BLAS with several threads is faster than with one.
 _ROWS = 512  # Enough for a fast product, 16 MiB of XXL in float64.
+
+
+def threads_for(width: int) -> contextlib.AbstractContextManager[None]:
+  """Returns a context in which BLAS has one thread, unless matrices are large.
+
+  Of small ones a thread does its part sooner than the others have begun, and
+  they spin where files are copied meanwhile (docs/performance.md).
+
+  Args:
+    width: of the largest square matrix.
+  """
+  if threadpoolctl is None or width >= _WIDE:
+    return contextlib.nullcontext()
+  return _blas().limit(limits=1, user_api='blas')
+
+
+@functools.cache
+def _blas():
+  return threadpoolctl.ThreadpoolController()  # It looks for them in 8 ms.
 
 
 def matmul(wide: np.ndarray, kernel: np.ndarray) -> np.ndarray:

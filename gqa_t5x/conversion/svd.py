@@ -91,8 +91,8 @@ def shared_head(
   maps = maps.reshape(group, head_dim, head_dim)
   # Of the orthonormal basis only the space matters. Adafactor's steps are
   # relative to a kernel's size, so it gets the size that it had.
-  squares = [np.square(x.astype(np.float64)).mean() for x in kernel]
-  scale = np.sqrt(np.mean(squares) / np.mean(np.square(shared)))
+  squares = np.einsum('dgh,dgh->', kernel, kernel, dtype=np.float64)
+  scale = np.sqrt(squares / kernel.size / np.mean(np.square(shared)))
   return shared * scale, maps / scale
 
 
