@@ -9,7 +9,7 @@ This file has to parse on Pythons that are too old to run the rest.
 FEATURES = {
     '': (
         'convert, inspect, plan, benchmark decode; the network in your code',
-        ('jax', 'flax', 'numpy', 'scipy'),
+        ('jax', 'flax', 'numpy', 'scipy', 'threadpoolctl'),
     ),
     'text': (
         'generate, and convert with text to calibrate on',

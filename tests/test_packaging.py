@@ -126,7 +126,7 @@ def test_wheel_says_what_it_needs(wheel):
   metadata = wheel.read(name).decode()
   assert 'Requires-Python: >=3.11' in metadata
   needs = re.findall(r'^Requires-Dist: ([\w-]+)[^;\n]*$', metadata, re.M)
-  assert set(needs) == {'jax', 'flax', 'numpy', 'scipy'}
+  assert set(needs) == {'jax', 'flax', 'numpy', 'scipy', 'threadpoolctl'}
   extras = re.findall(r'^Provides-Extra: (\w+)$', metadata, re.M)
   assert {'data', 'train', 't5x', 'bench', 'dev'} <= set(extras)
 
