@@ -124,7 +124,7 @@ def transpose(leaf: LazyArray) -> LazyArray:
 
 def is_finite(array: np.ndarray) -> bool:
   """Whether there is no NaN and no infinity among numbers of any kind."""
-  if array.dtype.name == 'bfloat16':  # NumPy takes five times as long.
+  if array.dtype.name == 'bfloat16':  # NumPy takes much longer.
     bits = array.view(np.uint16)
     # The largest bits are those of infinity and NaN: of negative ones among
     # all, of positive ones among those that a signed integer has as positive.

@@ -150,9 +150,8 @@ class Conversion:
     covariance = self._covariances.get(attention)
     emb_dim, _, head_dim = old.query.shape
     of_group = self._num_heads // self._num_kv_heads * head_dim
-    with products.threads_for(
-        of_group if covariance is None else max(of_group, emb_dim)
-    ):
+    width = of_group if covariance is None else max(of_group, emb_dim)
+    with products.threads_for(width):
       new = self._method.convert(
           old,
           self._num_kv_heads,
