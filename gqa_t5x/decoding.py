@@ -400,7 +400,7 @@ def prefill(
       method='decode',
       mutable=['cache'],
   )
-  cross_cache, _ = _split_cache(variables['cache'])
+  cross_cache, _ = split_cache(variables['cache'])
   return Prefilled(input_tokens, cross_cache)
 
 
@@ -675,7 +675,7 @@ def decode_step(
       method='decode',
       mutable=['cache'],
   )
-  _, cache = _split_cache(variables['cache'])
+  _, cache = split_cache(variables['cache'])
   return logits[:, 0], cache
 
 
@@ -703,12 +703,14 @@ def empty_cache(
       tokens,
       tokens,
   )
-  _, shapes = _split_cache(variables['cache'])
+  _, shapes = split_cache(variables['cache'])
   return {k: jnp.zeros(v.shape, v.dtype) for k, v in shapes.items()}
 
 
-def _split_cache(cache: Mapping[str, Any]):
-  """Splits the cache by path: cross-attention's part, all else.
+def split_cache(
+    cache: Mapping[str, Any],
+) -> tuple[Mapping[tuple[str, ...], Any], Mapping[tuple[str, ...], Any]]:
+  """Splits a module's cache by path: cross-attention's part, all else.
 
   Only the second changes from step to step, and has a row for each beam.
   """

@@ -23,6 +23,7 @@ from t5x import partitioning
 
 from gqa_t5x import conversion
 from gqa_t5x import network
+from gqa_t5x.decoding import split_cache
 from gqa_t5x.errors import UserError
 
 PyTree = Any
@@ -97,7 +98,7 @@ class EncoderDecoderModel(models.EncoderDecoderModel):
       max_decode_length: int,
   ):
     """As t5x's; of the beams' copies of an input it takes the first."""
-    _, cross = _split_cross_attention(decoding_state.cache)
+    cross, _ = split_cache(decoding_state.cache)
     beams = raw_inputs.shape[0] // next(iter(cross.values())).shape[0]
     return super()._compute_logits_from_slice(
         decoding_state,
@@ -286,24 +287,19 @@ def _sharing_cross_attention(decode_fn):
 
   @functools.wraps(decode_fn)  # t5x looks at the names of its arguments.
   def decode(*, inputs, cache, tokens_to_logits, **kwargs):
-    own, cross = _split_cross_attention(cache)
+    cross, own = split_cache(cache)
 
     def with_cross(state):
       whole = traverse_util.flatten_dict(state.cache) | cross
       whole = traverse_util.unflatten_dict(whole)
       logits, cache = tokens_to_logits(state.replace(cache=whole))
-      return logits, _split_cross_attention(cache)[0]
+      return logits, traverse_util.unflatten_dict(split_cache(cache)[1])
 
     return decode_fn(
-        inputs=inputs, cache=own, tokens_to_logits=with_cross, **kwargs
+        inputs=inputs,
+        cache=traverse_util.unflatten_dict(own),
+        tokens_to_logits=with_cross,
+        **kwargs,
     )
 
   return decode
-
-
-def _split_cross_attention(cache):
-  """Returns the cache without cross-attention, and {path: its arrays}."""
-  flat = traverse_util.flatten_dict(cache)
-  cross = {p: x for p, x in flat.items() if 'encoder_decoder_attention' in p}
-  own = {path: x for path, x in flat.items() if path not in cross}
-  return traverse_util.unflatten_dict(own), cross
