@@ -157,6 +157,7 @@ MUTATIONS = (
      'return found.tolist()', 'engine/test_evaluate.py'),
     ('experiments/scales.py', '{**getattr(self, name), **value}', 'value',
      _SUITES),
+    ('conversion/products.py', 'width >= _WIDE:', 'width >= 64:', _METHODS),
     ('conversion/calibration.py', '(self._total / self._count)',
      '(self._total / (self._count + 1))', _METHODS),
     ('conversion/calibration.py', 'self._file.seek(i * self._size',

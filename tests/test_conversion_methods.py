@@ -408,22 +408,29 @@ def test_blas_has_one_thread_for_small_matrices(
   flat = {
       ('decoder', 'layers_0', 'self_attention', name, 'kernel'): kernel
       for name in heads_lib.PROJECTIONS
-  }
+  } | {heads_lib.BIAS: np.ones((4, 32))}
 
-  def convert(heads, num_kv_heads, **_):
-    seen.append(_blas_threads())
-    return mean.convert(heads, num_kv_heads)
+  def watched(function):
+    def call(*args, **kwargs):
+      seen.append(_blas_threads())
+      return function(*args, **kwargs)
 
-  monkeypatch.setattr(svd, 'convert', convert)
+    return call
+
+  monkeypatch.setattr(svd, 'convert', watched(mean.convert))
+  monkeypatch.setattr(
+      similarity, 'similarities', watched(similarity.similarities)
+  )
   with threadpoolctl.threadpool_limits(2, user_api='blas'):
     conversion.convert_params(
         traverse_util.unflatten_dict(flat),
         num_heads=4,
         num_kv_heads=1,
         method='svd',
+        group_by='similarity',
     )
     assert _blas_threads() == {2}
-  assert seen == [{num_threads}]
+  assert seen == [{1}, {num_threads}]  # Similarities are of heads alone here.
 
 
 def test_conversion_without_the_library_that_limits_threads(monkeypatch):

@@ -40,9 +40,10 @@ def orders(
   """
   found, of_self = {}, 0.0
   for attention in attentions:
-    alike = similarities(
-        read(attention), covariances.get(attention), by_subspace=by_subspace
-    )
+    heads, covariance = read(attention), covariances.get(attention)
+    emb_dim, _, head_dim = heads.key.shape
+    with products.threads_for(head_dim if covariance is None else emb_dim):
+      alike = similarities(heads, covariance, by_subspace=by_subspace)
     if attention[-1] == 'self_attention':
       of_self = of_self + alike
     else:
