@@ -35,7 +35,6 @@ from gqa_t5x import extras
 from gqa_t5x import sizes
 from gqa_t5x.benchmark import models
 from gqa_t5x.benchmark.devices import DEVICES
-from gqa_t5x.engine import optimizer as optimizers
 from gqa_t5x.engine import partitioning
 from gqa_t5x.engine import train_step
 from gqa_t5x.errors import UserError
@@ -303,7 +302,7 @@ def _check_batch(job: Job, mesh: Mesh) -> None:
 def _decode_programs(job: Job, config: T5Config, mesh: Mesh):
   """Returns the two programs of greedy decoding, as `_compile` takes them."""
   model = Transformer(config)
-  _, params = _params(model, mesh, jnp.bfloat16)
+  params = _bfloat16_params(model, mesh)
   tokens = _tokens(job.batch_size, job.input_length, mesh)
   prefill = functools.partial(decoding.prefill, model)
   loop = functools.partial(
@@ -333,28 +332,6 @@ def _decode_programs(job: Job, config: T5Config, mesh: Mesh):
 
 def _train_programs(job: Job, config: T5Config, mesh: Mesh):
   """Returns the engine's training step, as `_compile` takes it."""
-  model = Transformer(config)
-  optimizer = optimizers.make_optimizer()
-  shardings, params = _params(model, mesh, jnp.float32)
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  shapes = jax.eval_shape(
-      lambda params: train_step.TrainState(
-          jnp.int32(0), params, optimizer.init(params)
-      ),
-      params,
-  )
-  shardings = train_step.TrainState(
-      everywhere,
-      shardings,
-      partitioning.state_shardings(
-          optimizer, shapes.opt_state, shapes.params, shardings, mesh
-      ),
-  )
-  state = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      shapes,
-      shardings,
-  )
   targets = _tokens(job.batch_size, job.output_length, mesh)
   batch = {
       'encoder_input_tokens': _tokens(job.batch_size, job.input_length, mesh),
@@ -362,23 +339,20 @@ def _train_programs(job: Job, config: T5Config, mesh: Mesh):
       'decoder_target_tokens': targets,
   }
   run = train_step.StepConfig(num_microbatches=job.num_microbatches)
-  step = jax.jit(
-      train_step.make_train_step(model, optimizer, run),
-      donate_argnums=0,
-      out_shardings=(shardings, None),
-  )
-  return {'train': (step, (state, batch, jax.random.key(0)))}
+  trainer = train_step.Trainer(Transformer(config), run, mesh)
+  arguments = trainer.shapes, batch, jax.random.key(0)
+  return {'train': (trainer.jitted_step, arguments)}
 
 
-def _params(model: Transformer, mesh: Mesh, dtype) -> tuple[PyTree, PyTree]:
-  """Returns shardings and shapes of the parameters."""
+def _bfloat16_params(model: Transformer, mesh: Mesh) -> PyTree:
+  """Returns shapes and shardings of the parameters."""
   new = functools.partial(new_variables, model)
   variables = jax.eval_shape(new, jax.random.key(0))
   shardings = partitioning.param_shardings(
       variables['params'], variables['params_axes'], model.config, mesh
   )
-  return shardings, jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s),
+  return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=s),
       variables['params'],
       shardings,
   )

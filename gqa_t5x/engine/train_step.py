@@ -226,12 +226,26 @@ def trainer_for(model: network.Transformer, config: StepConfig) -> 'Trainer':
 
 
 class Trainer:
-  """The state of a run on its mesh, and the compiled step."""
+  """The state of a run on its mesh, and the compiled step.
 
-  def __init__(self, model: network.Transformer, config: StepConfig):
+  Attributes:
+    model: as given.
+    config: as given.
+    mesh: as given, or of all devices.
+    shapes: of the state, with shardings; `shardings` has these alone.
+    jitted_step: of a state of `shapes`, which is given up, a batch, the run's
+      key and the teacher's parameters; see `make_train_step`.
+  """
+
+  def __init__(
+      self,
+      model: network.Transformer,
+      config: StepConfig,
+      mesh: jax.sharding.Mesh | None = None,
+  ):
     self.model = model
     self.config = config
-    self.mesh = partitioning.make_mesh(config.model_axis)
+    self.mesh = mesh or partitioning.make_mesh(config.model_axis)
     self.optimizer = optimizers.make_optimizer(config.clip_norm)
 
     def fresh(params):
@@ -263,7 +277,7 @@ class Trainer:
         out_shardings=param_shardings,
     )
     self._fresh = jax.jit(fresh, out_shardings=self.shardings)
-    self._step = jax.jit(
+    self.jitted_step = jax.jit(
         make_train_step(model, self.optimizer, config),
         donate_argnums=0,
         out_shardings=(self.shardings, None),
@@ -306,7 +320,7 @@ class Trainer:
     """One step; `state` is given up. Returns before it is computed."""
     with self.use():
       batch = partitioning.place_batch(batch, self.mesh)
-      return self._step(state, batch, key, teacher)
+      return self.jitted_step(state, batch, key, teacher)
 
   def use(self):
     return partitioning.use(self.mesh, self.model.config)
