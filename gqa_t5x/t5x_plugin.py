@@ -201,7 +201,9 @@ def convert_on_restore(
   )
   changed = {('target', *path): wanted.leaf(path) for path in wanted.shapes}
   states = stored.get('state', {}).get('param_states')
-  if states and changed:
+  # new_optimizer.gin takes them out of what t5x restores.
+  is_wanted = state_dict.get('state', {}).get('param_states')
+  if states and is_wanted and changed:
     states = traverse_util.flatten_dict(states, keep_empty_nodes=True)
     for path, slot in states.items():
       if conversion.is_converted(path[:-1]):
