@@ -85,7 +85,7 @@ def test_no_run_includes_a_model(name):
   """It would set the key/value heads back to those of that file."""
   text = (ROOT / name).read_text()
   for included in re.findall(r"include '(\S+)'", text):
-    assert included.startswith(f'{PACKAGE}/runs/')
+    assert included.startswith((f'{PACKAGE}/runs/', f'{PACKAGE}/local/'))
   assert 'NUM_KV_HEADS =' not in text
   assert not re.search(r'^network\.T5Config', text, re.M)
 

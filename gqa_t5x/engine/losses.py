@@ -32,8 +32,8 @@ _NORMALIZERS = (
 class LossConfig:
   """What a step minimises, which the metric `loss` of training shows.
 
-  `dev/loss` is the cross-entropy of the targets alone, without z-loss, label
-  smoothing or teacher.
+  But for the teacher's share, which is `distillation_loss`. `dev/loss` is the
+  cross-entropy of the targets alone, without z-loss, label smoothing or teacher.
 
   Attributes:
     z_loss: weight of log(Z)^2, which keeps logits near log-probabilities.

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _FREE = (
     'model_dir', 'total_steps', 'relative_steps', 'log_every', 'eval_every',
     'checkpoint_every', 'keep', 'model_axis', 'tensorboard', 'max_loss',
-    'skip_bad_steps', 'vocabulary_size', 'initial_step',
+    'skip_bad_steps', 'max_skipped_steps', 'vocabulary_size', 'initial_step',
 )
 
 

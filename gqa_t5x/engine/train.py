@@ -55,8 +55,10 @@ class TrainConfig(train_step.StepConfig):
     eval_every: steps between evaluations.
     checkpoint_every: steps between checkpoints.
     keep: how many of the latest checkpoints are kept; None keeps all.
+    max_skipped_steps: bad steps in a row at which a run that skips them stops;
+      None is no limit.
     best_metric: dev metric by which the best checkpoint is kept too.
-    best_mode: 'min' or 'max'.
+    best_mode: 'min' or 'max'; None is 'min' for loss and 'max' for all else.
     vocabulary_sha256: of the data; must be that of the initial checkpoint.
     vocabulary_size: of the data; must fit the initial checkpoint.
     tensorboard: whether TensorBoard files are written beside metrics.jsonl.
@@ -74,8 +76,9 @@ class TrainConfig(train_step.StepConfig):
   eval_every: int = 1000
   checkpoint_every: int = 1000
   keep: int | None = 2
+  max_skipped_steps: int | None = 50
   best_metric: str | None = None
-  best_mode: str = 'min'
+  best_mode: str | None = None
   vocabulary_sha256: str = ''
   vocabulary_size: int | None = None
   tensorboard: bool = False
@@ -83,8 +86,9 @@ class TrainConfig(train_step.StepConfig):
   def __post_init__(self):
     super().__post_init__()
     check_limits(
-        self, 'log_every', 'eval_every', 'checkpoint_every', 'keep', least=1
-    )
+        self, 'log_every', 'eval_every', 'checkpoint_every', 'keep',
+        'max_skipped_steps', least=1,
+    )  # pyformat: disable
     check_limits(self, 'seed', least=0)
     if (self.total_steps is None) == (self.relative_steps is None):
       raise UserError(
@@ -97,6 +101,9 @@ class TrainConfig(train_step.StepConfig):
           f' got {self.teacher_checkpoint!r} and'
           f' {self.loss.distillation_weight}; set both'
       )
+    if self.best_mode is None:
+      mode = 'min' if self.best_metric in (None, 'loss') else 'max'
+      object.__setattr__(self, 'best_mode', mode)
     if self.best_mode not in ('min', 'max'):
       raise UserError(
           f"expected best_mode 'min' or 'max', got {self.best_mode!r}"
@@ -242,7 +249,7 @@ def _loop(
         ' more (total_steps, relative_steps)'
     )
   _log.info('%s: from step %d to %d', config.model_dir, step, last)
-  window, key = [], jax.random.key(config.seed)
+  window, key, skipped = [], jax.random.key(config.seed), 0
   with folder.progress(step, last) as progress:
     for batch in batches(step - start) if step < last else ():
       state, metrics = trainer.step(state, batch, key, teacher)
@@ -258,7 +265,11 @@ def _loop(
       )
       is_evaluated = made % config.eval_every == 0 or step == last
       if made % config.log_every == 0 or is_saved or is_evaluated:
-        summary = _summarize(window, step, config, saved.latest_step())
+        window = jax.device_get(window)
+        skipped = _check_bad_steps(
+            window, step, config, saved.latest_step(), skipped
+        )
+        summary = _summarize(window, config)
         progress.update(len(window), summary)
         folder.write(step, summary)
         window = []
@@ -298,39 +309,58 @@ def _loop(
   return state
 
 
-def _summarize(
+def _check_bad_steps(
     window: list[dict[str, Array]],
     step: int,
     config: TrainConfig,
     last_saved: int | None,
+    in_a_row: int,
+) -> int:
+  """Returns how many steps, up to `step`, were bad in a row.
+
+  Args:
+    window: metrics of the last steps, up to `step`.
+    step: as named.
+    config: of the run.
+    last_saved: step of the last checkpoint.
+    in_a_row: as returned for the steps before.
+
+  Raises:
+    UserError: if a step is bad and none is to be skipped, or too many are.
+  """
+  for n, metrics in enumerate(window, step - len(window) + 1):
+    in_a_row = in_a_row + 1 if metrics['bad_steps'] else 0
+    if in_a_row and not config.skip_bad_steps:
+      limit = '' if config.max_loss is None else f' up to {config.max_loss:g}'
+      kept = 'none was saved' if last_saved is None else f'step {last_saved}'
+      raise UserError(
+          f'expected a finite loss{limit}, but that of step {n} is not; the'
+          f' last good checkpoint: {kept}; go on from there with'
+          ' --gin.train.TrainConfig.skip_bad_steps=True, or begin another run'
+          ' with a lower learning rate or with clip_norm'
+      )
+    if in_a_row == config.max_skipped_steps:
+      raise UserError(
+          f'every step from {n - in_a_row + 1} to {n} was bad and skipped;'
+          ' begin another run with a lower learning rate or with clip_norm'
+      )
+  return in_a_row
+
+
+def _summarize(
+    window: list[dict[str, Array]], config: TrainConfig
 ) -> dict[str, float]:
-  """Means over the steps since the last line, which end at `step`."""
-  window = jax.device_get(window)
-  first = step - len(window) + 1
-  bad = [first + n for n, metrics in enumerate(window) if metrics['bad_steps']]
-  if bad and not config.skip_bad_steps:
-    limit = '' if config.max_loss is None else f' up to {config.max_loss:g}'
-    kept = 'none was saved' if last_saved is None else f'step {last_saved}'
-    raise UserError(
-        f'expected a finite loss{limit}, but that of step {bad[0]} is not; the'
-        f' last good checkpoint: {kept}; go on from there with'
-        ' --gin.train.TrainConfig.skip_bad_steps=True, or begin another run'
-        ' with a lower learning rate or with clip_norm'
-    )
-  if len(bad) == len(window) > 1:
-    raise UserError(
-        f'every step from {first} to {step} was bad and skipped; begin another'
-        ' run with a lower learning rate or with clip_norm'
-    )
+  """Means over the steps since the last line."""
+  bad = sum(bool(metrics['bad_steps']) for metrics in window)
   sums = {name: float(sum(m[name] for m in window)) for name in window[0]}
   # No loss where every step was skipped.
   tokens = sums['target_tokens'] or math.nan
-  skipped = {'skipped_steps': len(bad)} if config.skip_bad_steps else {}
+  skipped = {'skipped_steps': bad} if config.skip_bad_steps else {}
   # The last is there where the loss distils.
   of_a_token = ('loss', 'z_loss', 'accuracy', 'distillation_loss')
   return skipped | {
       **{name: sums[name] / tokens for name in of_a_token if name in sums},
-      'grad_norm': sums['grad_norm'] / max(1, len(window) - len(bad)),
+      'grad_norm': sums['grad_norm'] / max(1, len(window) - bad),
       'learning_rate': float(window[-1]['learning_rate']),
       'tokens': sums['target_tokens'] + sums['input_tokens'],
   }

@@ -33,7 +33,10 @@ from gqa_t5x.experiments.stages import Done, Stage
 
 _EVERY_LOSS = {'train.TrainConfig.log_every': 1}
 # Whose stability is measured goes on after a step without a finite loss.
-_STABILITY = _EVERY_LOSS | {'train.TrainConfig.skip_bad_steps': True}
+_STABILITY = _EVERY_LOSS | {
+    'train.TrainConfig.skip_bad_steps': True,
+    'train.TrainConfig.max_skipped_steps': None,
+}
 CALIBRATED = ('svd',)  # Methods that are given covariances of text.
 # Stages of a suite without a checkpoint after which seqio and TensorFlow are no
 # longer needed.

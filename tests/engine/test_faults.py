@@ -268,13 +268,14 @@ def test_a_loss_above_the_limit_is_bad(tmp_path, batches):
     train.train(conftest.make_model(), config, batches)
 
 
-def test_steps_that_are_all_bad_stop_the_run(tmp_path, batches):
+@pytest.mark.parametrize('log_every', [1, 3])
+def test_steps_that_are_all_bad_stop_the_run(tmp_path, batches, log_every):
   config = make_config(
-      tmp_path, skip_bad_steps=True, log_every=3,
+      tmp_path, skip_bad_steps=True, max_skipped_steps=4, log_every=log_every,
       schedule=optimizer.Schedule('constant', float('inf')),
   )  # pyformat: disable
   # Its first step is finite, and takes the parameters away.
-  with pytest.raises(UserError, match='every step from 4 to 6 was bad'):
+  with pytest.raises(UserError, match='every step from 2 to 5 was bad'):
     train.train(conftest.make_model(), config, batches)
 
 

@@ -297,7 +297,6 @@ def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches, third):
       checkpoint_every=1,
       keep=1,
       best_metric='f1',
-      best_mode='max',
   )
   train.train(
       conftest.make_model(), config, batches, lambda *_: {'f1': next(scores)}
