@@ -33,7 +33,8 @@ class LossConfig:
   """What a step minimises, which the metric `loss` of training shows.
 
   But for the teacher's share, which is `distillation_loss`. `dev/loss` is the
-  cross-entropy of the targets alone, without z-loss, label smoothing or teacher.
+  cross-entropy of the targets alone, without z-loss, label smoothing or
+  teacher.
 
   Attributes:
     z_loss: weight of log(Z)^2, which keeps logits near log-probabilities.

@@ -447,11 +447,10 @@ def _run(path: pathlib.Path, args, words: list[str]) -> None:
   if path.exists():
     report = _read_report(path)
     for name, value in comparison.made_from.items():
-      # Older reports lack some.
-      if report.setdefault(name, value) != value:
+      if (found := report.get(name)) != value:
         raise UserError(
-            f'{path} has cells of {name} {report[name]!r}, not {value!r};'
-            ' choose another file'
+            f'{path} has cells of {name} {found!r}, not {value!r}; choose'
+            ' another file'
         )
   if 'command' in report:
     report['earlier_commands'] = [

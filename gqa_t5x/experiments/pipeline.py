@@ -12,6 +12,7 @@ what; a stage that several want is one stage.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import hashlib
 import json
 import pathlib
 import shlex
@@ -22,6 +23,7 @@ import gqa_t5x
 from gqa_t5x import pretrained
 from gqa_t5x import provenance
 from gqa_t5x import vocabularies
+from gqa_t5x.conversion import calibration_text
 from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import stages as stages_lib
@@ -188,7 +190,6 @@ class Pipeline:
 
     def convert(target):
       from gqa_t5x import conversion
-      from gqa_t5x.conversion import calibration_text
 
       shutil.rmtree(target, ignore_errors=True)
       target.parent.mkdir(parents=True, exist_ok=True)
@@ -217,6 +218,12 @@ class Pipeline:
           words += ['--vocabulary', path]
       return shlex.join(words)
 
+    # The text is of the Python that runs.
+    text = calibration_text.default_text().encode()
+    calibration = {
+        'sequences': sequences, 'weights': 'root',
+        'text_sha256': hashlib.sha256(text).hexdigest(),
+    }  # pyformat: disable
     what = {None: 'the multi-head checkpoint', SCRATCH: 'MHA from scratch'}
     what = what.get(model.origin, f'MHA fine-tuned on {task}')
     slug = dataclasses.replace(model, alpha=0, rate=1, is_tuned=True).slug
@@ -225,8 +232,7 @@ class Pipeline:
         f'Convert {what} to K={model.num_kv_heads} by {model.method}',
         self._scale.seconds['convert'],
         convert,
-        recipe=options
-        | ({'sequences': sequences, 'weights': 'root'} if calibrated else {}),
+        recipe=options | (calibration if calibrated else {}),
         command=command,
         needs=[origin],
         has_product=True,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import dataclasses
 
 from gqa_t5x.experiments.model import LOW_RATE
+from gqa_t5x.tasks import common
 
 _GIN = 'gqa_t5x/gin_configs/'
 _PUBLIC = 'gs://t5-data/pretrained_models/t5x/t5_1_1_{}/checkpoint_1000000'
@@ -122,10 +123,11 @@ def _finetune(gin, size, source, target, tasks, **more) -> Iterator[Command]:
 def _copy(
     remote: str = _PUBLIC.format('xxl'), name: str = _COPY, remark: str = ''
 ) -> Command:
-  """Copies a checkpoint into a folder, from where `_convert` takes it."""
+  """Copies what `_convert` takes: a checkpoint, and T5's vocabulary."""
   return Command(
       f'Copy what will be converted to {name}/{remark}',
-      f'mkdir -p {name} && gcloud storage cp -r {remote} {name}/',
+      f'mkdir -p {name} && gcloud storage cp -r {remote} {name}/ && \\\n'
+      f'  gcloud storage cp {common.T5_VOCABULARY_PATH} .',
   )
 
 

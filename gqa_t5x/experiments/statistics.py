@@ -4,7 +4,8 @@
 
 An interval resamples evaluation examples and seeds of training (or timing
 repeats). With one seed it says nothing about others; with a few it is rather
-too narrow.
+too narrow. So it is where examples, which are drawn one by one, are alike:
+those of one module of the documentation, or of one story.
 """
 
 import dataclasses

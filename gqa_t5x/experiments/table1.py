@@ -50,10 +50,10 @@ def blocks(results: dict) -> list:
 
 def _figure_3(results: dict) -> rendering.Figure:
   ours = []
-  for name, entry in results['models'].items():
+  for name, entry in tables.shown(results['models']).items():
     seconds = tables.decode_value(entry, 'seconds_per_sample')
     average = results_lib.average_score(results, entry)
-    if tables.is_shown(entry) and None not in (seconds, average):
+    if None not in (seconds, average):
       ours.append(figures.Point(name, tables.kind(name), seconds, average))
   theirs = [
       figures.Point(name, tables.kind(name), x, y)

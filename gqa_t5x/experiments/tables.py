@@ -23,10 +23,18 @@ def is_of_paper(entry: dict) -> bool:
           and is_of_suite(entry))
 
 
-def is_shown(entry: dict) -> bool:
-  """Whether a model stands for its kind: the paper's, and those of svd."""
-  return is_of_paper(entry) or (
-      entry.get('method') == 'svd' and is_of_suite(entry))
+def shown(models: dict[str, dict]) -> dict[str, dict]:
+  """Returns the paper's models, those of svd, and MHA trained as these are."""
+  def recipe(entry):
+    return entry.get('alpha'), entry.get('rate', 1)
+
+  of_suite = {name: e for name, e in models.items() if is_of_suite(e)}
+  of_svd = [e for e in of_suite.values() if e.get('method') == 'svd']
+  recipes = {recipe(e) for e in of_svd}
+  return {
+      name: e for name, e in of_suite.items()
+      if is_of_paper(e) or e in of_svd
+      or (e.get('method') is None and recipe(e) in recipes)}
 
 
 def is_of_suite(entry: dict) -> bool:
@@ -157,11 +165,9 @@ def format_table(results: dict) -> str:
 
 
 def format_headline(results: dict) -> str:
-  """Returns our rows of the paper's models and of `svd`'s."""
-  by_heads = sorted(
-      results['models'].items(), key=lambda item: -item[1]['num_kv_heads'])
-  models = {
-      name: entry for name, entry in by_heads
-      if is_shown(entry)}
+  """Returns our rows of the models that are `shown`."""
+  models = dict(sorted(
+      shown(results['models']).items(),
+      key=lambda item: -item[1]['num_kv_heads']))
   header = ('Model', 'K', 'T(s)', 'B/token', 'Avg', *_titles(results))
   return '\n'.join(_aligned(header, our_rows({**results, 'models': models})))

@@ -114,6 +114,15 @@ def test_cells_of_another_kind_are_refused(
   assert message in error and 'choose another file' in error
 
 
+def test_cells_that_do_not_tell_their_text_are_refused(run, tmp_path, capsys):
+  report = run('first', '0')
+  del report['corpus_sha256']
+  storage.write_json(tmp_path / 'out.json', report)
+  with pytest.raises(SystemExit):
+    run('second', '0.1')
+  assert 'corpus_sha256 None, not' in capsys.readouterr().err
+
+
 def test_a_report_is_one_programs_at_a_time(run, tmp_path, capsys):
   with storage.locked(tmp_path / '.out.json.lock'):
     with pytest.raises(SystemExit):

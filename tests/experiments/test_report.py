@@ -322,6 +322,19 @@ def test_what_was_fine_tuned_before_stands_in_its_own_table(
   assert (figure5.blocks(results), tables.format_headline(results)) == without
 
 
+def test_svd_stands_beside_multi_head_models_trained_as_it_is():
+  models = {'MHA': {'alpha': 0.05, 'method': None}}
+  for name, method in (('MHA', None), ('MQA, svd', 'svd'), ('MQA', 'mean')):
+    models[f'{name}, alpha 0'] = {'alpha': 0.0, 'method': method}
+    models[f'{name}, rate 0.25'] = {
+        'alpha': 0.05, 'method': method, 'rate': 0.25
+    }
+  del models['MQA, svd, rate 0.25']
+  assert set(tables.shown(models)) == {
+      'MHA', 'MHA, alpha 0', 'MQA, svd, alpha 0'
+  }
+
+
 def test_a_label_ends_within_the_drawing():
   """M, H and A of DejaVu Sans are 0.863, 0.752 and 0.684 em wide, at 12 px."""
   for seconds in np.linspace(0.5, 1.0, 40):

@@ -357,6 +357,14 @@ def test_a_pod_uptrains_by_5_percent_once():
   assert first == again and len(first) == 2  # GQA-8 and MQA, one folder each.
 
 
+@pytest.mark.parametrize('name', ['table1', 'learning_rate', 'finetuned'])
+def test_a_pod_has_the_vocabulary_before_it_calibrates(name):
+  lines = [c.line for c in pod.commands(name, '/b')]
+  used = [i for i, x in enumerate(lines) if '--vocabulary sentenc' in x]
+  copied = [i for i, x in enumerate(lines) if 'sentencepiece.model .' in x]
+  assert used and min(copied) < min(used)
+
+
 def test_commands_for_table_1_fine_tune_every_cell():
   lines = [c.line for c in pod.commands('table1', '/b')]
   # The paper's four rows, and svd with 8 and 1, before uptraining and after.
