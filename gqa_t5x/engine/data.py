@@ -61,9 +61,12 @@ class TokenDataset:
       tokens = np.append(tokens[: max_length - 1], tokens[-1])
     return tokens
 
-  def length(self, feature: str, index: int, max_length: int) -> int:
+  def lengths(
+      self, feature: str, indices: np.ndarray, max_length: int
+  ) -> np.ndarray:
+    """Returns how many tokens each of some examples has, trimmed."""
     offsets = getattr(self, f'{feature}_offsets')
-    return int(min(offsets[index + 1] - offsets[index], max_length))
+    return np.minimum(offsets[indices + 1] - offsets[indices], max_length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,24 +173,28 @@ def _pack(
     config: BatchConfig,
 ) -> list[list[Example]]:
   """Packs examples into rows: the longest first, each where it first fits."""
-  lengths = np.array([
-      [
-          datasets[which].length(feature, index, config.max_length(feature))
-          for feature in cache.FEATURES
-      ]
-      for which, index in examples
-  ])
-  room = np.empty((len(examples), 2), np.int64)
-  room[:] = config.inputs_length, config.targets_length
+  which, indices = np.array(examples).T
+  inputs, targets = lengths = np.empty((2, len(examples)), np.int64)
+  for number, dataset in enumerate(datasets):
+    of_it = which == number
+    for feature, found in zip(cache.FEATURES, lengths):
+      found[of_it] = dataset.lengths(
+          feature, indices[of_it], config.max_length(feature)
+      )
+  inputs_room = np.full(len(examples), config.inputs_length)
+  targets_room = np.full(len(examples), config.targets_length)
   rows: list[list[Example]] = []
-  longest_first = np.argsort(-lengths.sum(axis=1), kind='stable')
-  for i in longest_first:
-    fits = (room[: len(rows) + 1] >= lengths[i]).all(axis=1)
-    row = int(np.argmax(fits))
+  for i in np.argsort(-lengths.sum(axis=0), kind='stable'):
+    open_rows = slice(len(rows) + 1)  # The last is a new one.
+    row = int(np.argmax(
+        (inputs_room[open_rows] >= inputs[i])
+        & (targets_room[open_rows] >= targets[i])
+    ))
     if row == len(rows):
       rows.append([])
     rows[row].append(examples[i])
-    room[row] -= lengths[i]
+    inputs_room[row] -= inputs[i]
+    targets_room[row] -= targets[i]
   return rows
 
 
