@@ -247,6 +247,28 @@ def test_conversion_on_restore_and_a_second_start(stock, tmp_path):
   )
 
 
+def test_conversion_on_restore_with_a_new_optimizer(stock, tmp_path):
+  run(
+      'train',
+      ours('runs/uptrain', 'runs/convert_on_restore', 'runs/new_optimizer'),
+      {
+          **_SMALL,
+          **_UPTRAIN,
+          'UPTRAIN_FRACTION': 0.25,
+          'OPTIMIZER_START': 20,
+          'INITIAL_CHECKPOINT_PATH': stock['t5x'],
+          'MODEL_DIR': str(tmp_path),
+      },
+  )
+  # What was restored, which is saved before it is trained.
+  restored, _ = checkpoints.load_checkpoint(tmp_path / 'checkpoint_20')
+  convert(stock['t5x'], str(tmp_path / 'offline' / 'checkpoint_20'))
+  offline, _ = checkpoints.load_checkpoint(
+      tmp_path / 'offline' / 'checkpoint_20'
+  )
+  jax.tree.map(np.testing.assert_array_equal, restored, offline)
+
+
 def test_finetuning_evaluation_and_inference(uptrained, tmp_path):
   from gqa_t5x.tasks import embedded
 
