@@ -218,12 +218,14 @@ class Pipeline:
           words += ['--vocabulary', path]
       return shlex.join(words)
 
-    # The text is of the Python that runs.
-    text = calibration_text.default_text().encode()
-    calibration = {
-        'sequences': sequences, 'weights': 'root',
-        'text_sha256': hashlib.sha256(text).hexdigest(),
-    }  # pyformat: disable
+    recipe = options
+    if calibrated:
+      # The text is of the Python that runs.
+      text = calibration_text.default_text().encode()
+      recipe = options | {
+          'sequences': sequences, 'weights': 'root',
+          'text_sha256': hashlib.sha256(text).hexdigest(),
+      }  # pyformat: disable
     what = {None: 'the multi-head checkpoint', SCRATCH: 'MHA from scratch'}
     what = what.get(model.origin, f'MHA fine-tuned on {task}')
     slug = dataclasses.replace(model, alpha=0, rate=1, is_tuned=True).slug
@@ -232,7 +234,7 @@ class Pipeline:
         f'Convert {what} to K={model.num_kv_heads} by {model.method}',
         self._scale.seconds['convert'],
         convert,
-        recipe=options | (calibration if calibrated else {}),
+        recipe=recipe,
         command=command,
         needs=[origin],
         has_product=True,

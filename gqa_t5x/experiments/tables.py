@@ -29,12 +29,11 @@ def shown(models: dict[str, dict]) -> dict[str, dict]:
     return entry.get('alpha'), entry.get('rate', 1)
 
   of_suite = {name: e for name, e in models.items() if is_of_suite(e)}
-  of_svd = [e for e in of_suite.values() if e.get('method') == 'svd']
-  recipes = {recipe(e) for e in of_svd}
+  recipes = {recipe(e) for e in of_suite.values() if e.get('method') == 'svd'}
   return {
       name: e for name, e in of_suite.items()
-      if is_of_paper(e) or e in of_svd
-      or (e.get('method') is None and recipe(e) in recipes)}
+      if is_of_paper(e)
+      or (e.get('method') in (None, 'svd') and recipe(e) in recipes)}
 
 
 def is_of_suite(entry: dict) -> bool:

@@ -287,6 +287,17 @@ def test_other_run_in_the_folder_is_refused(tmp_path, batches):
     train.train(model, config, batches)
 
 
+@pytest.mark.parametrize('metric, mode', [
+    ('loss', 'min'), ('accuracy', 'max'), ('docs_summarize/rouge1', 'max')
+])
+def test_of_a_loss_the_lowest_is_best_of_all_else_the_highest(
+    tmp_path, metric, mode
+):
+  assert make_config(tmp_path, best_metric=metric).best_mode == mode
+  chosen = make_config(tmp_path, best_metric=metric, best_mode='min')
+  assert chosen.best_mode == 'min'
+
+
 @pytest.mark.parametrize('third', [0.1, float('nan')])
 def test_best_checkpoint_is_kept_with_the_latest(tmp_path, batches, third):
   scores = iter([0.3, 0.9, third, 0.5])
