@@ -30,8 +30,12 @@ SPLITS = ('train', 'validation', 'test')
 KINDS = ('documents', 'summarize', 'translate', 'question_answering')
 # Kept of validation and of test, by hash: enough for a stable score.
 MAX_EVALUATION_ROWS = 1000
-# Counts up whenever the rows made from the same text change.
-_FORMAT = 4
+# Counts up whenever the rows made from the same text change, or what is kept
+# with them.
+_FORMAT = 5
+
+# Of a row: where its text stands. The corpus's hash and order leave it out.
+_MODULE = 'module'
 
 _BODY_WORDS = (20, 90)
 _SUMMARY_WORDS = (3, 20)
@@ -91,6 +95,11 @@ def rows(kind: str, split: str) -> tuple[dict, ...]:
   path = corpus_folder() / f'{kind}.{split}.jsonl'
   with path.open(encoding='utf-8') as lines:
     return tuple(json.loads(line) for line in lines)
+
+
+def modules(kind: str, split: str) -> list[str]:
+  """Returns the module that each row's text stands in, as `rows` has them."""
+  return [row[_MODULE] for row in rows(kind, split)]
 
 
 def stable_hash(text: str) -> int:
@@ -191,6 +200,7 @@ def _summaries(items, seen) -> list[dict]:
           'inputs': common.summarization_input(f'{head}. {body}'),
           'targets': parsed.summary,
           'name': words,
+          _MODULE: docstring.module,
       })
   return made
 
@@ -227,6 +237,7 @@ def _questions(items, seen, vary_pages: bool) -> list[dict]:
           'inputs': common.question_input(f'what is {key}?', page),
           'targets': answer,
           'answers': [answer],
+          _MODULE: module,
       })
   return made
 
@@ -279,6 +290,15 @@ def _package_versions() -> dict[str, str]:
   return versions
 
 
+def _line(row: dict) -> str:
+  return json.dumps(row, ensure_ascii=False, sort_keys=True) + '\n'
+
+
+def _text(row: dict) -> str:
+  """What a model sees of a row, or is scored on, as a line."""
+  return _line({k: v for k, v in row.items() if k != _MODULE})
+
+
 def _write_corpus(folder: pathlib.Path, versions) -> None:
   made = make_rows(documentation.read_all())
   made['translate'] = make_translations()
@@ -286,17 +306,14 @@ def _write_corpus(folder: pathlib.Path, versions) -> None:
   counts = {kind: {} for kind in KINDS}
   for kind in KINDS:
     for split in SPLITS:
-      lines = [
-          json.dumps(row, ensure_ascii=False, sort_keys=True) + '\n'
-          for row in made[kind][split]
-      ]
-      lines.sort(key=stable_hash)  # a shuffle that every machine repeats
+      # A shuffle that every machine repeats.
+      ordered = sorted(made[kind][split], key=lambda r: stable_hash(_text(r)))
       if split != 'train':
-        lines = lines[:MAX_EVALUATION_ROWS]
-      text = ''.join(lines).encode()
-      digest.update(text)
-      counts[kind][split] = len(lines)
-      (folder / f'{kind}.{split}.jsonl').write_bytes(text)
+        ordered = ordered[:MAX_EVALUATION_ROWS]
+      digest.update(''.join(map(_text, ordered)).encode())
+      counts[kind][split] = len(ordered)
+      lines = ''.join(map(_line, ordered)).encode()
+      (folder / f'{kind}.{split}.jsonl').write_bytes(lines)
   versions = dict(versions)
   meta = {
       'sha256': digest.hexdigest(),

@@ -24,6 +24,13 @@ PRETRAINING_RATES = {
     'docs_question_answering': 0.4,
 }
 
+# The rows of each supervised task.
+_KINDS = {
+    'docs_summarize': 'summarize',
+    'cldr_translate_en_de': 'translate',
+    'docs_question_answering': 'question_answering',
+}
+
 # Re-exported: what evaluation stores with its results.
 corpus_fingerprint = corpus.corpus_fingerprint
 
@@ -66,12 +73,18 @@ def reference_targets(task: str, split: str) -> list:
 
   A text each; for question answering a list of answers each.
   """
-  kind, field = {
-      'docs_summarize': ('summarize', 'targets'),
-      'cldr_translate_en_de': ('translate', 'targets'),
-      'docs_question_answering': ('question_answering', 'answers'),
-  }[task]
+  kind = _KINDS[task]
+  field = 'answers' if kind == 'question_answering' else 'targets'
   return [row[field] for row in corpus.rows(kind, split)]
+
+
+def clusters(task: str, split: str) -> list[str] | None:
+  """Returns what makes rows alike, for each: the module of a documentation.
+
+  None where each row stands alone.
+  """
+  kind = _KINDS[task]
+  return None if kind == 'translate' else corpus.modules(kind, split)
 
 
 def _source(kind: str, fields: tuple[str, ...]):

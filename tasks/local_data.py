@@ -9,7 +9,8 @@ object a line:
   multi30k     en, de: texts
   aeslc        document, summary: the body of an e-mail and its subject
   sumpubmed    document, summary: an article and its abstract
-  fairytaleqa  question, context: texts; answers: a list of texts
+  fairytaleqa  question, context: texts; answers: a list of texts; and, where
+               it is known, story: what the context is a part of
   novels       text: some pages; for pre-training
 
 Other fields are not read. Where sumpubmed has no file of its test split, every
@@ -128,6 +129,20 @@ def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
     return {'lead': [row['context'].partition('.')[0] for row in kept]}
   count = _LEAD_WORDS[task]
   return {'lead': [' '.join(row['document'].split()[:count]) for row in kept]}
+
+
+def clusters(task: str, split: str) -> list[str] | None:
+  """Returns what makes rows alike, for each: the story that is asked about.
+
+  None where each row stands alone.
+  """
+  if task != 'gqa_fairytaleqa':
+    return None
+  with files.open_text(_find('fairytaleqa', split)) as lines:
+    stories = [json.loads(x).get('story') for x in lines if x.strip()]
+  if all(stories):
+    return stories
+  return [row['context'] for row in rows('fairytaleqa', split)]
 
 
 def check_present() -> None:

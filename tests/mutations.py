@@ -120,6 +120,8 @@ MUTATIONS = (
     ('conversion/checkpoint.py', 'if not lazy.is_finite(array):',
      'if np.isnan(array).all():', 'test_convert_checkpoint.py'),
     ('experiments/statistics.py', 'np.quantile', 'np.median', _STATISTICS),
+    ('experiments/statistics.py', 'if cluster_of is not None', 'if 0',
+     _STATISTICS),
     ('experiments/statistics.py', 'share = weight / len(tasks)',
      'share = weight', _STATISTICS),
     ('experiments/statistics.py', 'smooth = 0.5 ** np.cumsum',

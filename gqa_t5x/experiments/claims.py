@@ -152,8 +152,11 @@ def quality_contrast(results: dict, weights: dict[str, float]
   if None in examples or len(
       {tuple(task.shape for task in model) for model in examples}) > 1:
     return None
+  clusters = results.get('clusters', {})
   return statistics.paired_contrast(
-      list(zip(weights.values(), examples, strict=True)), seed=0)
+      list(zip(weights.values(), examples, strict=True)), seed=0,
+      clusters=[clusters.get(column.task)
+                for column in results_lib.columns(results)])
 
 
 def loss_difference(results: dict, first: dict[str, float], second: str

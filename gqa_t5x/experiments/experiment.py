@@ -72,7 +72,7 @@ def collect(
   def result(stage):
     return done[stage.name].result
 
-  models, config = {}, pipeline.base_config(done)
+  models, clusters, config = {}, {}, pipeline.base_config(done)
   timing = result(pipeline.timing()) if 'timing' in done else {}
   times = timing.get('times', {})
   for experiment in experiments:
@@ -80,12 +80,12 @@ def collect(
       entry = models.setdefault(model.name, {})
       entry |= _entry(model, pipeline, config, seeds, result)
       if model in experiment.scored:
-        entry['tasks'] = {
-            task: _over_seeds(
-                [result(pipeline.tested(model, s, task)) for s in seeds]
-            )
-            for task in pipeline.tasks
-        }
+        entry['tasks'] = {}
+        for task in pipeline.tasks:
+          tests = [result(pipeline.tested(model, s, task)) for s in seeds]
+          entry['tasks'][task] = _over_seeds(tests)
+          if known := tests[0].get('clusters'):
+            clusters[task] = known
         if model.method is None:
           for task, found in entry['tasks'].items():
             found['train_losses'] = [
@@ -97,6 +97,7 @@ def collect(
   return {
       'model': config,
       'corpus': result(pipeline.data()),
+      **({'clusters': clusters} if clusters else {}),
       'baselines': baselines or {},
       'models': models,
       'times': times,

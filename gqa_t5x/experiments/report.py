@@ -159,9 +159,15 @@ def _samples(results: dict) -> list:
   return blocks if len(blocks) > 2 else []
 
 
+# Tasks whose test examples are not all of different texts.
+_CLUSTERED = frozenset(
+    ('docs_summarize', 'docs_question_answering', 'gqa_fairytaleqa'))
+
+
 def _limits(results: dict) -> rendering.Bullets:
   seeds = results['seeds']
   tasks = [column.task for column in results_lib.columns(results)]
+  clusters = results.get('clusters', {})
   items = [
       f'{len(seeds)} training seed{"s" * (len(seeds) != 1)} '
       f'({", ".join(map(str, seeds))}); how much another would change is '
@@ -177,7 +183,10 @@ def _limits(results: dict) -> rendering.Bullets:
         'scores of all models.'] * ('docs_summarize' in tasks),
       *['Intervals draw test examples one by one. Those of one module, or of '
         'one story, are alike, so that intervals are too narrow.']
-      * bool({'docs_summarize', 'gqa_fairytaleqa'}.intersection(tasks)),
+      * bool(_CLUSTERED.intersection(tasks).difference(clusters)),
+      *[f'{task}: intervals draw its {len(set(names))} modules or stories, '
+        f'not its {len(names)} examples one by one, since those of one are '
+        'alike.' for task, names in clusters.items()],
   ]
   if _is_timed(results):
     items.append(

@@ -18,6 +18,9 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
     stages                 [{name, command, seconds, [commit]}], in order
     [columns]              [TaskColumn fields], of the scored tasks; without it
                            those of the embedded suite
+    [clusters]             {task: [name]}: what makes test examples alike, for
+                           each; a task that is not there has none, or they are
+                           not known
     baselines              {task: {'untrained': score, 'lead'|...: score}},
                            'untrained' on the first UNTRAINED_EXAMPLES
     [differences]          what was done otherwise than by `command`, in words

@@ -60,7 +60,8 @@ def test(
     scale: of the task.
 
   Returns:
-    A task's entry of results.json, of one seed.
+    A task's entry of results.json, of one seed, and the clusters of what was
+    decoded, None where each stands alone.
   """
   arrays = data.TokenDataset.open(folder)
   count = min(len(arrays), scale.test_examples)
@@ -78,7 +79,9 @@ def test(
       max_decode_len=scale.targets_length,
   )
   predictions = [vocabulary.decode(x.tolist()) for x in outputs]
+  clusters = suite.tasks().clusters(column.task, 'test')
   return score(column, suite, predictions) | {
+      'clusters': clusters and clusters[:count],
       'samples': [
           {
               'input': vocabulary.decode(inputs[i].tolist()),

@@ -3,9 +3,10 @@
 """Paired bootstrap intervals: is one model's score really above another's?
 
 An interval resamples evaluation examples and seeds of training (or timing
-repeats). With one seed it says nothing about others; with a few it is rather
-too narrow. So it is where examples, which are drawn one by one, are alike:
-those of one module of the documentation, or of one story.
+repeats). Examples that are alike, as those of one module of a documentation or
+of one story, are drawn together: a cluster bootstrap (Davison and Hinkley 1997,
+section 3.8). With one seed it says nothing about others; with few seeds or
+clusters it is rather too narrow.
 """
 
 import dataclasses
@@ -97,6 +98,7 @@ def paired_difference(first: Sequence[np.ndarray],
 
 
 def paired_contrast(models: Sequence[tuple[float, Sequence[np.ndarray]]], *,
+                    clusters: Sequence[Sequence | None] | None = None,
                     seed: int = 0,
                     num_resamples: int = NUM_RESAMPLES) -> Interval:
   """Interval of a weighted sum of models' averages over tasks.
@@ -109,6 +111,8 @@ def paired_contrast(models: Sequence[tuple[float, Sequence[np.ndarray]]], *,
     models: (weight, examples) of each; for each task, its examples: scores
       [seeds, n], whose mean is the task's score, or BLEU statistics [seeds, n,
       10], on the same examples and seeds in the same order for all models.
+    clusters: for each task the cluster of each example, [n] names or numbers,
+      which is drawn whole; None where examples are drawn one by one.
     seed: seed of the resampling.
     num_resamples: how many resamples.
 
@@ -116,13 +120,15 @@ def paired_contrast(models: Sequence[tuple[float, Sequence[np.ndarray]]], *,
     The sum with its 95% interval, in points; tasks have equal weight.
 
   Raises:
-    ValueError: the models have not the same examples and seeds.
+    ValueError: the models have not the same examples and seeds, or not each
+      example has a cluster.
   """
   rng = np.random.default_rng(seed)
   weights = [weight for weight, _ in models]
   estimate, resampled, seeds_drawn = 0.0, np.zeros(num_resamples), None
   tasks = list(zip(*(examples for _, examples in models), strict=True))
-  for task in tasks:
+  clusters = [None] * len(tasks) if clusters is None else clusters
+  for task, cluster_of in zip(tasks, clusters, strict=True):
     task = [np.asarray(examples, np.float64) for examples in task]
     shapes = {examples.shape for examples in task}
     shape = task[0].shape
@@ -132,7 +138,7 @@ def paired_contrast(models: Sequence[tuple[float, Sequence[np.ndarray]]], *,
     num_seeds, n = shape[:2]
     if seeds_drawn is None:
       seeds_drawn = _times_drawn(rng, num_seeds, num_resamples) / num_seeds
-    times_drawn = _times_drawn(rng, n, num_resamples)
+    times_drawn = _times_drawn(rng, n, num_resamples, cluster_of)
     for i in range(num_seeds):
       for weight, examples in zip(weights, task, strict=True):
         share = weight / len(tasks)
@@ -142,8 +148,15 @@ def paired_contrast(models: Sequence[tuple[float, Sequence[np.ndarray]]], *,
   return _interval(estimate, resampled)
 
 
-def _times_drawn(rng, n: int, num_resamples: int) -> np.ndarray:
+def _times_drawn(rng, n: int, num_resamples: int,
+                 cluster_of: Sequence | None = None) -> np.ndarray:
   """How often each of n is drawn in each resample, float64 [R, n]."""
+  if cluster_of is not None:
+    names, numbers = np.unique(cluster_of, return_inverse=True)
+    if numbers.shape != (n,):
+      raise ValueError(f'expected the cluster of each of {n} examples, got '
+                       f'{numbers.shape}')
+    return _times_drawn(rng, len(names), num_resamples)[:, numbers]
   drawn = rng.multinomial(n, np.full(n, 1 / n), size=num_resamples)
   return drawn.astype(np.float64)
 

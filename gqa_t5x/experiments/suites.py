@@ -26,8 +26,8 @@ class Suite:
   Attributes:
     columns: the tasks that models are scored on.
     module: registers the tasks in seqio, and has `reference_targets`,
-      `trivial_predictions`, `corpus_fingerprint` and `changed`; where there is
-      no checkpoint `vocabulary_lines` and `check_present` too.
+      `clusters`, `trivial_predictions`, `corpus_fingerprint` and `changed`;
+      where there is no checkpoint `vocabulary_lines` and `check_present` too.
     dev_task: of pre-training; the loss of models is measured on it.
     gin_file: bindings on top of those of gin_configs/local, or None.
     checkpoint: the multi-head checkpoint, or None where one is pre-trained.

@@ -47,6 +47,16 @@ def test_quality_not_shown_when_the_interval_is_wide(results):
   assert _verdicts(results, 'C1')[0] == 'not shown'
 
 
+def test_examples_of_one_module_are_drawn_together(results):
+  _shift_f1(results, 'GQA-2', 0, noise=60)
+  assert _verdicts(results, 'C1')[0] == 'not shown'
+  # Were all of one module, there would be nothing to draw.
+  results['clusters'] = {'docs_question_answering': ['m'] * 40}
+  interval = claims.quality_difference(results, 'GQA-2', 'MHA')
+  assert interval.low == pytest.approx(interval.estimate)
+  assert interval.high == pytest.approx(interval.estimate)
+
+
 def test_bleu_is_the_corpus_score_not_a_mean(results):
   for model in ('GQA-2', 'MHA'):
     results['models'][model]['tasks']['cldr_translate_en_de'][

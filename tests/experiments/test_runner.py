@@ -284,7 +284,7 @@ def test_what_was_fine_tuned_before_has_scores_and_no_loss():
   made = pipeline.Pipeline(scales.SCALES['laptop'], pathlib.Path('/out'))
   of_task = {
       'metrics': {'f1': 3.0}, 'per_example': [3.0], 'num_examples': 1,
-      'best_step': 1, 'samples': [],
+      'best_step': 1, 'samples': [], 'clusters': ['json.decoder'],
   }  # pyformat: disable
   kept = {'loss': {'per_example': [2.0], 'num_params': 7, 'step': 1}}
   done = {
@@ -293,7 +293,9 @@ def test_what_was_fine_tuned_before_has_scores_and_no_loss():
       )
       for stage in stages.in_order(tested.stages(made, [1, 2]))
   }
-  found = experiment.collect([tested], made, [1, 2], done)['models']
+  collected = experiment.collect([tested], made, [1, 2], done)
+  assert collected['clusters'] == {t: ['json.decoder'] for t in made.tasks}
+  found = collected['models']
   assert list(found) == ['MHA, alpha 0', 'MQA, svd, tuned twice']
   first, second = found.values()
   assert first['loss'] == 2.0 and 'loss' not in second

@@ -88,6 +88,38 @@ def test_interval_matches_all_resamples_of_seeds_and_examples():
   assert interval.high == pytest.approx(high, abs=0.02)
 
 
+def test_interval_matches_all_resamples_of_clusters():
+  a = np.array([1.0, 0.0, 5.0, 2.0, 7.0, 3.0])
+  stories = ['fox', 'hen', 'fox', 'cat', 'cat', 'cat']
+  of_story = {s: [x for x, of in zip(a, stories) if of == s] for s in stories}
+  every = [
+      np.mean([x for s in drawn for x in of_story[s]])
+      for drawn in itertools.product(of_story, repeat=3)]
+  # As often as they are sampled: a quantile then lies on one of the few.
+  low, high = np.quantile(np.repeat(every, 1000), [0.025, 0.975])
+  interval = statistics.paired_contrast(
+      [(1.0, [a[None]])], clusters=[stories], num_resamples=20_000)
+  assert interval.estimate == pytest.approx(3.0)
+  assert interval.low == pytest.approx(low)
+  assert interval.high == pytest.approx(high)
+
+
+def test_clusters_of_one_task_leave_another_task_alone():
+  # The first task's examples are all of one module: nothing to draw.
+  a, zero = np.array([[4.0, 6.0, 8.0]]), np.zeros((1, 3))
+  for tasks, is_wide in (([a, zero], False), ([zero, a], True)):
+    interval = statistics.paired_contrast(
+        [(1.0, tasks)], clusters=[['m', 'm', 'm'], None])
+    assert interval.estimate == pytest.approx(3.0)
+    assert (interval.high - interval.low > 0.5) == is_wide
+
+
+def test_refuses_clusters_of_other_examples():
+  with pytest.raises(ValueError, match='cluster of each of 3 examples'):
+    statistics.paired_contrast(
+        [(1.0, [np.zeros((1, 3))])], clusters=[['a', 'b']])
+
+
 def test_a_seed_is_the_same_for_all_tasks():
   # What a seed gives on one task, the other loses: together nothing moves.
   good = np.array([[2.0, 2.0], [0.0, 0.0]])

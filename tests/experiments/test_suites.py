@@ -316,3 +316,8 @@ def test_scores_are_those_of_seqio(suite, column, tmp_path, monkeypatch):
     assert found['metrics'][name] == pytest.approx(value), name
   kind = 'bleu_statistics' if column.metric == 'bleu' else 'per_example'
   assert len(found[kind]) == found['num_examples'] == 6
+  alone = column.task not in (
+      'docs_summarize', 'docs_question_answering', 'gqa_fairytaleqa'
+  )
+  assert (found['clusters'] is None) == alone
+  assert alone or len(found['clusters']) == 6

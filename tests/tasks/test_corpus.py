@@ -3,7 +3,9 @@
 """Rows and splits, on docstrings written here and on babel's CLDR."""
 
 import collections
+import hashlib
 import itertools
+import json
 
 import pytest
 
@@ -93,6 +95,36 @@ def test_question_has_its_answer_in_the_page_once(made):
       assert len(page) <= 660
       # Only pages to train on are of all lengths.
       assert page.count(' of thing ') >= (1 if split == 'train' else 4)
+
+
+def test_rows_know_their_module(made):
+  for kind in ('summarize', 'question_answering'):
+    for row in made[kind]['train']:
+      assert row['module'].removeprefix('pkg.module') in row['inputs']
+  modules = {row['module'] for row in made['summarize']['test']}
+  assert {corpus.split_of(module) for module in modules} == {'test'}
+
+
+def test_hash_and_order_are_of_what_a_model_sees(tmp_path, monkeypatch, made):
+  monkeypatch.setattr(corpus, 'make_rows', lambda _: dict(made))
+  monkeypatch.setattr(corpus, 'make_translations', lambda: {
+      split: [] for split in corpus.SPLITS})
+  corpus._write_corpus(tmp_path, {'python': '3'})
+  digest = hashlib.sha256()
+  for kind in corpus.KINDS:
+    for split in corpus.SPLITS:
+      lines = []
+      for line in (tmp_path / f'{kind}.{split}.jsonl').open(encoding='utf-8'):
+        row = json.loads(line)
+        assert bool(row.pop('module', '')) == (
+            kind in ('summarize', 'question_answering'))
+        text = json.dumps(row, ensure_ascii=False, sort_keys=True) + '\n'
+        lines.append(text.encode())
+      hashes = [hashlib.sha256(line).digest()[:8] for line in lines]
+      assert hashes == sorted(hashes)
+      digest.update(b''.join(lines))
+  meta = json.loads((tmp_path / 'meta.json').read_text())
+  assert meta['sha256'] == digest.hexdigest()
 
 
 def test_rows_are_the_same_on_every_run(made):

@@ -127,6 +127,17 @@ def test_what_is_scored_is_what_the_task_keeps(tmp_path):
   assert made == {'lead': ['x', 'Hi Al, see you at 5.']}
 
 
+def test_questions_on_one_story_stand_together(tmp_path):
+  rows = [ROWS['fairytaleqa'] | {'story': s, 'context': c}
+          for s, c in (('fox', 'a'), ('hen', 'b'), ('fox', 'c'))]
+  _write(tmp_path / 'fairytaleqa.test.jsonl', rows)
+  assert local_data.clusters('gqa_fairytaleqa', 'test') == ['fox', 'hen', 'fox']
+  del rows[1]['story']  # Then at least those on one page.
+  _write(tmp_path / 'fairytaleqa.test.jsonl', rows)
+  assert local_data.clusters('gqa_fairytaleqa', 'test') == ['a', 'b', 'c']
+  assert local_data.clusters('gqa_multi30k', 'test') is None
+
+
 def test_changed_files_are_noticed(tmp_path, monkeypatch):
   monkeypatch.setattr(
       local_data.corpus, 'corpus_fingerprint', lambda: {'sha256': 'a'}
