@@ -140,8 +140,8 @@ def clusters(task: str, split: str) -> list[str] | None:
     return None
   with files.open_text(_find('fairytaleqa', split)) as lines:
     stories = [json.loads(x).get('story') for x in lines if x.strip()]
-  if all(stories):
-    return stories
+  if None not in stories:
+    return list(map(str, stories))
   return [row['context'] for row in rows('fairytaleqa', split)]
 
 

@@ -84,7 +84,7 @@ def collect(
         for task in pipeline.tasks:
           tests = [result(pipeline.tested(model, s, task)) for s in seeds]
           entry['tasks'][task] = _over_seeds(tests)
-          if known := tests[0].get('clusters'):
+          for known in filter(None, (t.get('clusters') for t in tests)):
             clusters[task] = known
         if model.method is None:
           for task, found in entry['tasks'].items():

@@ -63,7 +63,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _number(value: float) -> str:
-  return f'{value:.4g}'
+  return f'{value:,.10g}'  # As many digits as tell ticks apart.
 
 
 def _text(x, y, text, anchor='middle', extra='') -> str:

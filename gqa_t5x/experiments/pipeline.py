@@ -157,17 +157,24 @@ class Pipeline:
 
   def check_data(self, folder: pathlib.Path) -> None:
     """Raises UserError if there is no data, or other than a run's was."""
-    kept = stages_lib.kept(self.data(), folder)
-    if kept is None:
+    suite = self._suite
+    # A task's files may have come after what is pre-trained on was read.
+    stages = dict.fromkeys([self.data(), *map(self.data, self.tasks)])
+    kept = [stages_lib.kept(stage, folder) for stage in stages]
+    results = [done.result for done in kept if done]
+    if kept[0] is None:
       # Where tokens were brought along, the texts need not be.
-      if not self._suite.checkpoint:
-        self._suite.tasks().check_present()
+      if not suite.checkpoint:
+        suite.tasks().check_present()
       return
-    if changed := self._suite.tasks().changed(kept.result):
-      raise UserError(
-          f'expected the data that {folder} was begun with, but'
-          f' {", ".join(changed)} changed since; choose another --output_dir'
-      )
+    for i, fingerprint in enumerate(results):
+      if fingerprint in results[:i]:
+        continue
+      if changed := suite.tasks().changed(fingerprint):
+        raise UserError(
+            f'expected the data that {folder} was begun with, but'
+            f' {", ".join(changed)} changed since; choose another --output_dir'
+        )
 
   def converted(
       self, model: Model, seed: int, task: str | None = None

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns a run's results.json into report.md and report.html."""
 
+import collections
 import pathlib
 import re
 
@@ -92,10 +93,10 @@ def _claims(results: dict) -> list:
               'Contradicted: the whole interval lies where it is false. Not '
               'shown: neither. A claim takes the verdict of its worst tested '
               'part. Intervals of scores and losses: paired bootstrap over '
-              'examples and seeds; of times: bootstrap over repeats. With '
-              'one seed they do not include the variance over seeds, and '
-              'with few they are too narrow. C: the paper\'s claims, O: '
-              'ours.')),
+              'examples (modules or stories: see the limits) and seeds; of '
+              'times: bootstrap over repeats. With one seed they do not '
+              'include the variance over seeds, and with few they are too '
+              'narrow. C: the paper\'s claims, O: ours.')),
       *([rendering.Paragraph('Not tested in this run:'), rendering.Bullets(
           tuple(f'{f.claim}: {f.test}. Paper: {f.paper}.' for f in untested))]
         if untested else []),
@@ -164,6 +165,15 @@ _CLUSTERED = frozenset(
     ('docs_summarize', 'docs_question_answering', 'gqa_fairytaleqa'))
 
 
+def _drawn(task: str, clusters: list[str]) -> str:
+  """What the intervals of a task's scores draw."""
+  names = collections.Counter(clusters)
+  largest, count = names.most_common(1)[0]
+  return (f'{task}: intervals draw its {len(names)} modules or stories, not '
+          f'its {len(clusters)} examples one by one, since those of one are '
+          f'alike. The largest, {largest[:60]}, has {count} of them.')
+
+
 def _limits(results: dict) -> rendering.Bullets:
   seeds = results['seeds']
   tasks = [column.task for column in results_lib.columns(results)]
@@ -184,9 +194,7 @@ def _limits(results: dict) -> rendering.Bullets:
       *['Intervals draw test examples one by one. Those of one module, or of '
         'one story, are alike, so that intervals are too narrow.']
       * bool(_CLUSTERED.intersection(tasks).difference(clusters)),
-      *[f'{task}: intervals draw its {len(set(names))} modules or stories, '
-        f'not its {len(names)} examples one by one, since those of one are '
-        'alike.' for task, names in clusters.items()],
+      *[_drawn(*of_task) for of_task in clusters.items()],
   ]
   if _is_timed(results):
     items.append(

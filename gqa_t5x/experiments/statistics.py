@@ -10,11 +10,12 @@ clusters it is rather too narrow.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-NUM_RESAMPLES = 2000
+NUM_RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
 
@@ -111,8 +112,9 @@ def paired_contrast(models: Sequence[tuple[float, Sequence[np.ndarray]]], *,
     models: (weight, examples) of each; for each task, its examples: scores
       [seeds, n], whose mean is the task's score, or BLEU statistics [seeds, n,
       10], on the same examples and seeds in the same order for all models.
-    clusters: for each task the cluster of each example, [n] names or numbers,
-      which is drawn whole; None where examples are drawn one by one.
+    clusters: for each task the name of each example's cluster, [n], which is
+      drawn whole, and as often for one task as for another; None where examples
+      are drawn one by one.
     seed: seed of the resampling.
     num_resamples: how many resamples.
 
@@ -123,12 +125,13 @@ def paired_contrast(models: Sequence[tuple[float, Sequence[np.ndarray]]], *,
     ValueError: the models have not the same examples and seeds, or not each
       example has a cluster.
   """
-  rng = np.random.default_rng(seed)
   weights = [weight for weight, _ in models]
-  estimate, resampled, seeds_drawn = 0.0, np.zeros(num_resamples), None
+  estimate, resampled = 0.0, np.zeros(num_resamples)
   tasks = list(zip(*(examples for _, examples in models), strict=True))
   clusters = [None] * len(tasks) if clusters is None else clusters
-  for task, cluster_of in zip(tasks, clusters, strict=True):
+  names = sorted({x for of in clusters if of is not None for x in of})
+  for number, (task, cluster_of) in enumerate(
+      zip(tasks, clusters, strict=True)):
     task = [np.asarray(examples, np.float64) for examples in task]
     shapes = {examples.shape for examples in task}
     shape = task[0].shape
@@ -136,27 +139,33 @@ def paired_contrast(models: Sequence[tuple[float, Sequence[np.ndarray]]], *,
       raise ValueError('expected the same examples and seeds for all models, '
                        f'at least one; got shapes {shapes}')
     num_seeds, n = shape[:2]
-    if seeds_drawn is None:
-      seeds_drawn = _times_drawn(rng, num_seeds, num_resamples) / num_seeds
-    times_drawn = _times_drawn(rng, n, num_resamples, cluster_of)
+    seeds_drawn = _times_drawn(num_seeds, num_resamples, seed, 'seeds')
+    if cluster_of is None:
+      times_drawn = _times_drawn(n, num_resamples, seed, f'task {number}')
+    elif len(cluster_of) != n:
+      raise ValueError(f'expected the cluster of each of {n} examples, got '
+                       f'{len(cluster_of)}')
+    else:
+      drawn = _times_drawn(len(names), num_resamples, seed, 'clusters')
+      times_drawn = drawn[:, np.searchsorted(names, cluster_of)]
+      # Where a task is left with nothing: rare, unless it has few clusters.
+      times_drawn[~times_drawn.any(axis=1)] = 1
     for i in range(num_seeds):
       for weight, examples in zip(weights, task, strict=True):
-        share = weight / len(tasks)
-        estimate += share * corpus_score(examples[i]) / num_seeds
+        share = weight / len(tasks) / num_seeds
+        estimate += share * corpus_score(examples[i])
         resampled += share * seeds_drawn[:, i] * _scores(
             examples[i], times_drawn)
   return _interval(estimate, resampled)
 
 
-def _times_drawn(rng, n: int, num_resamples: int,
-                 cluster_of: Sequence | None = None) -> np.ndarray:
+# A report has many contrasts of the same examples: what takes the longest of
+# each is to draw them.
+@functools.lru_cache(maxsize=8)
+def _times_drawn(n: int, num_resamples: int, seed: int, what: str
+                 ) -> np.ndarray:
   """How often each of n is drawn in each resample, float64 [R, n]."""
-  if cluster_of is not None:
-    names, numbers = np.unique(cluster_of, return_inverse=True)
-    if numbers.shape != (n,):
-      raise ValueError(f'expected the cluster of each of {n} examples, got '
-                       f'{numbers.shape}')
-    return _times_drawn(rng, len(names), num_resamples)[:, numbers]
+  rng = np.random.default_rng([seed, *what.encode()])
   drawn = rng.multinomial(n, np.full(n, 1 / n), size=num_resamples)
   return drawn.astype(np.float64)
 

@@ -114,6 +114,21 @@ def test_clusters_of_one_task_leave_another_task_alone():
     assert (interval.high - interval.low > 0.5) == is_wide
 
 
+def test_a_module_is_drawn_as_often_for_all_tasks():
+  # What a module gives on one task, it takes on the other.
+  good = np.array([[2.0, 0.0, 1.0]])
+  modules = ['a', 'b', 'c']
+  apart = statistics.paired_contrast([(1.0, [good, 2 - good])])
+  assert apart.high - apart.low > 0.5
+  interval = statistics.paired_contrast(
+      [(1.0, [good, 2 - good])], clusters=[modules, modules])
+  assert interval.low == pytest.approx(1.0) == interval.high
+  # Where none of a task's is drawn, it counts as it is.
+  alone = statistics.paired_contrast(
+      [(1.0, [good[:, :1], 2 - good])], clusters=[['a'], modules])
+  assert np.isfinite([alone.low, alone.high]).all()
+
+
 def test_refuses_clusters_of_other_examples():
   with pytest.raises(ValueError, match='cluster of each of 3 examples'):
     statistics.paired_contrast(

@@ -32,6 +32,7 @@ from gqa_t5x.experiments import scales
 from gqa_t5x.experiments import scoring
 from gqa_t5x.experiments import stages
 from gqa_t5x.experiments import suites
+from gqa_t5x.tasks import local_data
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOCAL = 'gqa_t5x/gin_configs/local/'
@@ -136,6 +137,26 @@ def test_texts_are_not_needed_where_their_tokens_are(tmp_path, monkeypatch):
   done = {'result': {'files': {}}, 'seconds': 1.0, 'commit': None}
   storage.write_json(tmp_path / 'stages' / f'{made.data().key}.json', done)
   made.check_data(tmp_path)
+
+
+def test_files_that_came_after_pretraining_are_watched(tmp_path, monkeypatch):
+  monkeypatch.setenv('GQA_T5X_DATA_DIR', str(tmp_path))
+  monkeypatch.setattr(
+      local_data.corpus, 'corpus_fingerprint', lambda: {'sha256': 'a'}
+  )
+  made = pipeline.Pipeline(scales.SCALES['benchmarks'], tmp_path)
+
+  def keep(name, stage):
+    (tmp_path / f'{name}.jsonl').write_text('{"en": "A", "de": "B"}\n')
+    done = {'result': local_data.corpus_fingerprint(), 'seconds': 1.0}
+    storage.write_json(tmp_path / 'stages' / f'{stage.key}.json', done)
+
+  keep('multi30k.train', made.data())
+  keep('aeslc.test', made.data('gqa_aeslc'))
+  made.check_data(tmp_path)
+  (tmp_path / 'aeslc.test.jsonl').write_text('{}\n')
+  with pytest.raises(UserError, match='but aeslc.test changed since'):
+    made.check_data(tmp_path)
 
 
 @pytest.fixture
