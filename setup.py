@@ -68,7 +68,10 @@ _TRAIN = _DATA + [
 ]
 # t5x itself is not on the package index:
 #   pip install "t5x @ git+https://github.com/google-research/t5x"
-_T5X = ['cached_property', 'fiddle', 'grain', 'jaxtyping', 'tensorboard']
+_T5X = [
+    'cached_property', 'fiddle', 'google-cloud-storage', 'grain', 'jaxtyping',
+    'tensorboard',
+]  # pyformat: disable
 # Hugging Face's tokenizers that have no SentencePiece model.
 _HF = ['tokenizers']
 # Peers that the decode benchmark runs beside ours; it needs none of them.

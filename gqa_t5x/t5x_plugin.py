@@ -4,15 +4,18 @@
 
 The only file that imports t5x. t5x's own `EncoderDecoderModel` and partitioner
 work with our `Transformer` too; those here decode faster, and place key/value
-heads on a mesh that they do not divide over.
+heads on a mesh that they do not divide over. Importing it also makes t5x's
+checkpoints in buckets safe: see `_CheckpointManager`.
 """
 
 import dataclasses
 import functools
 import logging
+import posixpath
 import types
 from typing import Any, Callable
 
+from etils import epath
 from flax import struct
 from flax import traverse_util
 import numpy as np
@@ -223,6 +226,61 @@ def convert_on_restore(
   for path, array in changed.items():
     _at(state_dict, path[:-1])[path[-1]] = np.asarray(array)
   return state_dict
+
+
+class _CheckpointManager(
+    checkpoints.OrbaxCheckpointManagerInterface._CheckpointManagerImpl
+):
+  """t5x's, which in a bucket deletes nothing but checkpoints of its own.
+
+  A folder in a bucket cannot be renamed when it is complete. Orbax puts a file
+  into it instead, takes every folder without one for an unfinished checkpoint,
+  and, as t5x has it do, deletes those at each start: in MODEL_DIR the scores,
+  the logs and other runs, and in a checkpoint of t5x's legacy format, where
+  t5x.eval and t5x.infer start it, the arrays (Orbax 0.12.8, its issue 394).
+  """
+
+  def __init__(self, directory, *args, options, **kwargs):
+    if _is_bucket(directory):
+      options.cleanup_tmp_directories = False
+    super().__init__(directory, *args, options=options, **kwargs)
+
+
+def _is_bucket(path) -> bool:
+  return str(path).startswith('gs://')
+
+
+def _of_finished(all_steps):
+  """Has t5x's list of steps leave out what was being written in a bucket.
+
+  t5x goes on from the last one; the next save of its step writes it anew.
+  """
+
+  @functools.wraps(all_steps)
+  def finished(checkpoints_dir):
+    steps = all_steps(checkpoints_dir)
+    if not _is_bucket(checkpoints_dir):
+      return steps
+    folders = {
+        step: epath.Path(posixpath.join(checkpoints_dir, f'checkpoint_{step}'))
+        for step in steps
+    }
+    # Orbax's own file, and the index of the legacy format, written last.
+    return [
+        step for step, folder in folders.items()
+        if (folder / 'commit_success.txt').exists()
+        or (folder / 'checkpoint').exists()
+    ]  # pyformat: disable
+
+  return finished
+
+
+# No gin binding reaches them: where a run goes on t5x makes its own
+# configuration, which must name the same class as that for saving.
+checkpoints.OrbaxCheckpointManagerInterface._CheckpointManagerImpl = (
+    _CheckpointManager
+)
+checkpoints.all_steps = _of_finished(checkpoints.all_steps)
 
 
 def own_network(config: network.T5Config):

@@ -3,6 +3,7 @@
 """How long uptraining lasts, and how fast it learns; gin cannot multiply."""
 
 import math
+import re
 
 from gqa_t5x.errors import UserError
 
@@ -45,3 +46,28 @@ def learning_rate(pretrain: float, factor: float = 1.0) -> float:
         f" {factor!r}; 1.0 is pre-training's rate, 0.25 a quarter of it"
     )
   return pretrain * factor
+
+
+def optimizer_start(checkpoint_path: str, start: int | None = None) -> int:
+  """Returns the step that an optimizer without state counts from.
+
+  Adafactor's decay of the second moments is a power of the steps since; of a
+  negative number t5x makes NaN, and goes on.
+
+  Args:
+    checkpoint_path: of a folder checkpoint_STEP.
+    start: the step; None is the checkpoint's.
+
+  Raises:
+    UserError: if it is not known, or above the checkpoint's.
+  """
+  found = re.search(r'checkpoint_(\d+)/*$', str(checkpoint_path))
+  step = int(found[1]) if found else None
+  if start is None:
+    start = step
+  if start is None or (step is not None and start > step):
+    raise UserError(
+        f'expected OPTIMIZER_START to be the step of {checkpoint_path}, got'
+        f' {start}; leave it out where the folder is named checkpoint_STEP'
+    )
+  return start

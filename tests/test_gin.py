@@ -129,6 +129,15 @@ def test_uptraining_counts_on():
       uptraining.total_steps(1_000_000, wrong)
 
 
+def test_a_new_optimizer_counts_from_the_checkpoint():
+  assert uptraining.optimizer_start('gs://b/checkpoint_7350/') == 7350
+  assert uptraining.optimizer_start('gs://b/checkpoint_7350', 7000) == 7000
+  assert uptraining.optimizer_start('/data/copy', 7350) == 7350
+  for path, start in (('b/checkpoint_7350', 7351), ('/data/copy', None)):
+    with pytest.raises(errors.UserError, match=f'of {path}, got {start}; '):
+      uptraining.optimizer_start(path, start)
+
+
 def test_uptraining_at_a_lower_rate():
   assert uptraining.learning_rate(0.5) == 0.5
   assert uptraining.learning_rate(0.5, 0.25) == 0.125
@@ -397,10 +406,9 @@ def test_new_optimizer(call, run):
       ['models/gqa8_xxl', f'runs/{run}', 'runs/new_optimizer'],
       *_SUMMARIZE,
       'TRAIN_STEPS = 1050000',
-      'OPTIMIZER_START = 1000000',
   )
   optimizer = arguments['model'].optimizer_def.hyper_params
-  assert (optimizer.step_offset, optimizer.decay_rate) == (1_000_000, 0.8)
+  assert (optimizer.step_offset, optimizer.decay_rate) == (7, 0.8)
   restore = arguments['checkpoint_cfg'].restore
   assert restore.fallback_to_scratch
   (take_away,) = restore.state_transformation_fns

@@ -255,7 +255,6 @@ def test_conversion_on_restore_with_a_new_optimizer(stock, tmp_path):
           **_SMALL,
           **_UPTRAIN,
           'UPTRAIN_FRACTION': 0.25,
-          'OPTIMIZER_START': 20,
           'INITIAL_CHECKPOINT_PATH': stock['t5x'],
           'MODEL_DIR': str(tmp_path),
       },

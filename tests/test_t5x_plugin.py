@@ -3,6 +3,9 @@
 """The network inside the real t5x: its model, ours, and our own decoding."""
 
 import functools
+import glob
+import os
+import types
 
 import jax
 import numpy as np
@@ -336,3 +339,93 @@ def test_meshes_of_docs_and_gin_files(monkeypatch, topology, options, shape):
   options = {'num_partitions': None, **options}
   mesh = t5x_plugin.PjitPartitioner(config.config, **options).mesh
   assert (mesh.shape['data'], mesh.shape['model']) == shape
+
+
+@pytest.fixture(name='bucket')
+def _bucket(tmp_path, monkeypatch):
+  """A folder that etils and t5x take for gs://bucket."""
+  from etils.epath import backend
+  from google.cloud import storage
+  from orbax.checkpoint._src.path import gcs_utils
+  from t5x import checkpoints
+  from t5x import checkpoints_utils
+
+  def local(path):
+    assert str(path).startswith('gs://')
+    return str(tmp_path / str(path).removeprefix('gs://'))
+
+  class Bucket(backend._OsPathBackend):
+
+    def __getattribute__(self, name):
+      found = object.__getattribute__(self, name)
+      if name.startswith('_') or not callable(found):
+        return found
+      return lambda path, *args, **kwargs: found(local(path), *args, **kwargs)
+
+  files = types.SimpleNamespace(
+      isdir=lambda path: os.path.isdir(local(path)),
+      exists=lambda path: os.path.exists(local(path)),
+      glob=lambda pattern: glob.glob(local(pattern)),
+  )
+  flat = types.SimpleNamespace(hierarchical_namespace_enabled=False)
+  client = types.SimpleNamespace(get_bucket=lambda name: flat)
+  gcs_utils.get_bucket.cache_clear()
+  monkeypatch.setattr(storage, 'Client', lambda: client)
+  monkeypatch.setattr(backend, 'tf_backend', Bucket())
+  monkeypatch.setattr(checkpoints, 'gfile', files)
+  monkeypatch.setattr(checkpoints_utils, 'gfile', files)
+  yield tmp_path / 'bucket'
+  gcs_utils.get_bucket.cache_clear()
+
+
+def start_manager(directory):
+  """As t5x starts it; returns it when what it does at first is done."""
+  from t5x import checkpoints
+  from t5x import partitioning
+
+  layout = partitioning.DataLayout(1, 0, 1, True)
+  manager = checkpoints.OrbaxCheckpointManagerInterface(
+      directory=directory,
+      train_state=None,
+      partitioner=types.SimpleNamespace(get_data_layout=lambda: layout),
+  )
+  manager._manager._maybe_await_cleanup_tmp_directory()
+  return manager
+
+
+def test_a_start_in_a_bucket_deletes_nothing(bucket):
+  from gqa_t5x import t5x_plugin  # Which makes it so.
+  from t5x import checkpoints
+
+  kept = [
+      'run/checkpoint_20/commit_success.txt', 'run/checkpoint_20/state/x',
+      'run/checkpoint_30/state/half', 'run/inference_eval/scores.jsonl',
+      'run/arxiv/checkpoint_25/commit_success.txt', 'run/train/events',
+      'public/checkpoint_7/checkpoint', 'public/checkpoint_7/target.x/.zarray',
+  ]  # pyformat: disable
+  for name in kept:
+    (bucket / name).parent.mkdir(parents=True, exist_ok=True)
+    (bucket / name).write_text('x')
+  manager = start_manager('gs://bucket/run')
+  assert list(manager.all_steps()) == [20]
+  start_manager('gs://bucket/public/checkpoint_7')  # As t5x.infer does.
+  assert all((bucket / name).exists() for name in kept)
+  # A run goes on from what was written to its end.
+  assert checkpoints.all_steps('gs://bucket/run') == [20]
+  assert checkpoints.all_steps('gs://bucket/public') == [7]
+  assert t5x_plugin.checkpoints is checkpoints
+
+
+def test_what_a_kill_left_on_a_disk_is_removed_as_ever(tmp_path):
+  from gqa_t5x import t5x_plugin
+  from t5x import checkpoints
+
+  assert issubclass(
+      checkpoints.OrbaxCheckpointManagerInterface._CheckpointManagerImpl,
+      t5x_plugin._CheckpointManager,
+  )
+  for name in ('checkpoint_20', 'checkpoint_30.orbax-checkpoint-tmp', 'train'):
+    (tmp_path / name).mkdir()
+  start_manager(str(tmp_path))
+  assert sorted(os.listdir(tmp_path)) == ['checkpoint_20', 'train']
+  assert checkpoints.all_steps(str(tmp_path)) == [20]

@@ -341,13 +341,11 @@ def _figure5(bucket) -> Iterator[Command]:
 
 
 def _figure6(bucket) -> Iterator[Command]:
-  source = _PUBLIC.format('xxl')
   yield _copy()
   for heads in (1, 4, 8, 16, 32, 64):
-    checkpoint = source
-    if heads < 64:
-      checkpoint = f'{bucket}/xxl_{heads}/checkpoint_1000000'
-      yield _convert(bucket, f'xxl_{heads}', heads)
+    # Also with all heads: t5x.infer needs a bucket whose metadata it may read.
+    checkpoint = f'{bucket}/xxl_{heads}/checkpoint_1000000'
+    yield _convert(bucket, f'xxl_{heads}', heads, ' --format t5x-orbax')
     line = _t5x(
         'infer',
         ('experiments/figure6',),
