@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
   if sys.version_info < (3, 11):  # noqa: UP036  Run from a checkout.
     print(_TOO_OLD.format(*sys.version_info), file=sys.stderr)
     return 2
+  for name in ('stdout', 'stderr'):  # Closed, as by `>&-`.
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
   if argv is None:
     if sys.argv[1:2] in (['train'], ['reproduce']):
       _use_huge_pages()

@@ -9,6 +9,8 @@ seqio tasks do the same on tf.data, see `tasks/pretraining.py`.
 
 import numpy as np
 
+from gqa_t5x.errors import UserError
+
 NOISE_DENSITY = 0.15
 MEAN_SPAN_LENGTH = 3.0
 
@@ -34,7 +36,10 @@ def raw_length(inputs_length: int) -> int:
   128 gives 141, whose targets are 29 long; 512 gives 568 and 114.
   """
   if inputs_length < 3:
-    raise ValueError(f'expected inputs of 3 tokens or more: {inputs_length}')
+    raise UserError(
+        f'expected inputs of 3 tokens or more, got {inputs_length}: one that is'
+        ' seen, the sentinel of what is not, and the end'
+    )
   length = 2
   while corrupted_lengths(length + 1)[0] <= inputs_length:
     length += 1

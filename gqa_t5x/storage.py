@@ -26,13 +26,19 @@ def local_path(path: str | os.PathLike) -> pathlib.Path:
   """Returns where a path of a user's is, whose ~ is the home folder.
 
   Raises:
-    UserError: if it is empty, or a URL, as of a bucket.
+    UserError: if it is empty, not UTF-8, or a URL, as of a bucket.
   """
   if not str(path):
     raise UserError(
         'expected a path, got an empty one; look for a variable of the shell'
         ' that is not set'
     )
+  try:
+    str(path).encode()
+  except UnicodeEncodeError as error:
+    raise UserError(
+        f'expected a path in UTF-8, got {str(path)!a}; rename what it names'
+    ) from error
   if re.match(r'[A-Za-z][\w+.-]+:/', str(path)):
     raise UserError(
         f'expected a path of this machine, got {path}; copy what is there, with'

@@ -8,7 +8,6 @@ import itertools
 import sys
 
 from flax import traverse_util
-import jax
 import numpy as np
 
 from gqa_t5x import checkpoints
@@ -69,8 +68,8 @@ def line_generator(
       sha256=text.sha256,
       how=how,
   )
-  params = jax.device_put(opened.read_params())  # Once, not for each batch.
   model = Transformer(config)
+  params = decoding.place_params(model, opened.read_params())
 
   def answer(lines: Sequence[str], first: int) -> list[str]:
     tokens = _padded([text.encode(line) for line in lines])
@@ -92,9 +91,9 @@ def line_generator(
       batch = list(itertools.islice(lines, batch_size))
       if not batch:
         return
-      # Full batches, so that the last one compiles nothing new.
-      filled = batch + [''] * (batch_size - len(batch))
-      yield from answer(filled, first)[: len(batch)]
+      # The last of several is filled up, so that it compiles nothing new.
+      filling = [''] * (batch_size - len(batch)) if first else []
+      yield from answer(batch + filling, first)[: len(batch)]
 
   return answer_all
 
@@ -133,7 +132,9 @@ def read_lines(path: str | None) -> Iterator[str]:
     with source as lines:
       for number, line in enumerate(lines, 1):
         try:
-          yield line.decode('utf-8').rstrip('\r\n')
+          # Some programs write a byte order mark before the first line.
+          text = line.decode('utf-8-sig' if number == 1 else 'utf-8')
+          yield text.rstrip('\r\n')
         except UnicodeDecodeError as error:
           raise UserError(
               f'{path or "standard input"}, line {number}: expected UTF-8, got'

@@ -122,6 +122,14 @@ class _Tokenizer:
           f'{path} is not a tokenizer of Hugging Face ({str(error)[:80]}); pass'
           ' its tokenizer.json, or a SentencePiece model'
       ) from error
+    # What the last call of whoever saved it asked for; a text is whole here.
+    self._tokenizer.no_truncation()
+    self._tokenizer.no_padding()
+    _check_ids(
+        path,
+        self._tokenizer.token_to_id('</s>'),
+        self._tokenizer.token_to_id('<unk>'),
+    )
     self.size = self._tokenizer.get_vocab_size()
     self.first_sentinel = self._tokenizer.token_to_id('<extra_id_0>')
 
@@ -172,7 +180,7 @@ def parse_model(data: bytes, path: str) -> Any:
   """Returns the ModelProto of a SentencePiece model.
 
   Raises:
-    UserError: if the bytes of `path` are none.
+    UserError: if the bytes of `path` are none, or its ids are not T5's.
   """
   from google.protobuf import message
   import sentencepiece
@@ -180,13 +188,27 @@ def parse_model(data: bytes, path: str) -> Any:
 
   try:
     # Bytes that are no model may still be a ModelProto.
-    sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(data)
-    return model_pb2.ModelProto.FromString(data)
+    pieces = sentencepiece.SentencePieceProcessor()
+    pieces.LoadFromSerializedProto(data)
+    model = model_pb2.ModelProto.FromString(data)
   except (message.DecodeError, RuntimeError) as error:
     raise UserError(
         f'{path} is not a SentencePiece model; pass the .model file that the'
         ' checkpoint was trained with, spiece.model on the Hugging Face Hub'
     ) from error
+  _check_ids(path, pieces.eos_id(), pieces.unk_id())
+  return model
+
+
+def _check_ids(path: str, eos_id: int | None, unk_id: int | None) -> None:
+  """Raises UserError unless 0 and 1 can be padding and the end, as in T5."""
+  if eos_id not in (None, decoding.EOS_ID) or unk_id == decoding.PAD_ID:
+    raise UserError(
+        f'expected 0 to be padding and {decoding.EOS_ID} the end of a text in'
+        f' {path}, as in T5, got {eos_id} for </s> and {unk_id} for <unk>; of'
+        ' SentencePiece, train one with --pad_id=0 --eos_id=1 --unk_id=2'
+        ' --bos_id=-1'
+    )
 
 
 def missing_sentinels(model: Any) -> int:

@@ -75,8 +75,8 @@ def _load_vocabulary(path, extra_ids, function):
     from gqa_t5x.tasks import hf_vocabulary
 
     return hf_vocabulary.HuggingFaceVocabulary(path)
-  if extra_ids is None:
-    extra_ids = _missing_sentinels(path)
+  missing = _missing_sentinels(path)
+  extra_ids = missing if extra_ids is None else extra_ids
   return seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
 
 

@@ -185,6 +185,12 @@ CASES = [
                 " --gin.launch.Cache.splits=('train',)",
                 'validation split',
             ),
+            (
+                'train.TrainConfig.best_metric=None'
+                " --gin.launch.Cache.splits=('validation',)",
+                'a split to train on',
+            ),
+            ("TASK_FEATURE_LENGTHS={{'inputs':2,'targets':8}}", '3 tokens or'),
             ('network.T5Config.vocab_size=100', 'of at most 100 ids'),
             ('PRETRAIN_STEPS=2.5', 'total_steps to be a whole number'),
             ("BATCH_SIZE='4'", "batch_size to be a whole number, got '4'"),

@@ -444,6 +444,30 @@ def test_generate_reads_standard_input(checkpoint, run, monkeypatch):
   assert status == 0 and out.count('\n') == 2
 
 
+def test_a_byte_order_mark_is_no_text(checkpoint, run, tmp_path):
+  words = ['generate', '--checkpoint', checkpoint, '--max_decode_len', '5']
+  for name, mark in (('plain', b''), ('marked', b'\xef\xbb\xbf')):
+    (tmp_path / name).write_bytes(mark + b'number 7\n')
+  plain, marked = (
+      run(*words, '--input', str(tmp_path / name))[1]
+      for name in ('plain', 'marked')
+  )
+  assert plain == marked and plain.count('\n') == 1
+
+
+@pytest.mark.parametrize('words, status', [('inspect {}', 0), ('inspect x', 2)])
+def test_a_closed_output_changes_no_status(checkpoint, words, status):
+  command = f'{sys.executable} -m gqa_t5x {words.format(checkpoint)}'
+  for closed, other in (('>&-', '2>err'), ('2>&-', '>out')):
+    done = subprocess.run(
+        ['bash', '-c', f'{command} {closed}'], check=False,
+        capture_output=True, text=True,
+    )  # pyformat: disable
+    assert done.returncode == status, other
+    assert 'Traceback' not in done.stderr
+    assert bool(done.stdout) == (status == 0 and closed == '2>&-')
+
+
 def test_samples_of_one_text_differ_whatever_the_batches(checkpoint, run):
   words = [
       'generate', '--checkpoint', checkpoint, '--max_decode_len', '8',
@@ -587,6 +611,11 @@ def test_completion_knows_commands_and_flags(run, shell):
   status, out, _ = run('completion', shell)
   assert status == 0
   assert 'convert' in out and 'num_kv_heads' in out
+  # Paths still complete: `inspect CKPT`.
+  paths = {
+      'bash': '_inspect_pos_0_COMPGEN=_shtab_compgen_files', 'zsh': ':_files',
+  }  # pyformat: disable
+  assert paths.get(shell, '') in out
 
 
 @pytest.mark.parametrize('fails', [False, True])

@@ -102,3 +102,38 @@ def test_what_is_no_tokenizer_is_one_line(tmp_path):
   with pytest.raises(UserError, match='not a tokenizer of Hugging') as error:
     vocabularies.Vocabulary(str(path))
   assert '\n' not in str(error.value)
+
+
+def test_a_text_is_whole_whatever_a_tokenizer_was_last_used_for(tokenizer_json):
+  """transformers saves the truncation and padding of its last call."""
+  tokenizers = pytest.importorskip('tokenizers')
+  expected = vocabularies.Vocabulary(str(tokenizer_json)).encode('a b c d e')
+  saved = tokenizers.Tokenizer.from_file(str(tokenizer_json))
+  for length in (3, 64):
+    saved.enable_truncation(length)
+    saved.enable_padding(length=length)
+    assert len(saved.encode('a b c d e').ids) == length
+    saved.save(str(tokenizer_json))
+    ours = vocabularies.Vocabulary(str(tokenizer_json))
+    assert ours.encode('a b c d e') == expected
+
+
+def test_other_ids_for_padding_and_the_end_are_refused(
+    tmp_path, tokenizer_json
+):
+  """SentencePiece's own defaults: 0 is <unk>, 1 is <s>, 2 is </s>."""
+  sentencepiece = pytest.importorskip('sentencepiece')
+  (tmp_path / 'text').write_text('some words of a text\n' * 9)
+  sentencepiece.SentencePieceTrainer.train(
+      input=str(tmp_path / 'text'), model_prefix=str(tmp_path / 'm'),
+      model_type='char', vocab_size=20, minloglevel=2,
+      hard_vocab_limit=False,
+  )  # pyformat: disable
+  with pytest.raises(UserError, match='got 2 for </s> and 0 for <unk>'):
+    vocabularies.Vocabulary(str(tmp_path / 'm.model'))
+  text = tokenizer_json.read_text()
+  assert '"</s>"' in text
+  tokenizer_json.write_text(text.replace('"<pad>"', '"<first>"').replace(
+      '"<unk>"', '"<pad>"').replace('"<first>"', '"<unk>"'))
+  with pytest.raises(UserError, match='got 1 for </s> and 0 for <unk>'):
+    vocabularies.Vocabulary(str(tokenizer_json))

@@ -45,7 +45,7 @@ def add_commands(add) -> None:
         '--gin_file',
         action='append',
         default=[],
-        metavar='F',
+        metavar='FILE',
         help='a path, or gqa_t5x/gin_configs/... of this package; may be'
         ' repeated, later files override',
     )

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`doctor` and `completion`."""
 
+import argparse
 import functools
 import importlib.metadata
 import importlib.util
 import platform
+import re
 import sys
 
 import gqa_t5x
@@ -110,4 +112,15 @@ def _version(module: str) -> str:
 def _completion(args) -> None:
   import shtab
 
+  _complete_paths(args.parser, shtab.FILE)
   sys.stdout.write(shtab.complete(args.parser, args.shell))
+
+
+def _complete_paths(parser: argparse.ArgumentParser, how) -> None:
+  """Marks the arguments that are paths, which a shell would complete itself."""
+  for action in parser._actions:  # As shtab reads them.
+    if isinstance(action, argparse._SubParsersAction):
+      for command in action.choices.values():
+        _complete_paths(command, how)
+    elif re.search(r'\b(CKPT|DIR|FILE|SVG)\b', str(action.metavar)):
+      action.complete = how

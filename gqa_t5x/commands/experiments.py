@@ -76,7 +76,9 @@ def add_commands(add) -> None:
       '  gqa-t5x figure decode.json --output figure6.svg',
   )
   command.add_argument(
-      'benchmark', help='what `gqa-t5x benchmark decode --json` printed'
+      'benchmark',
+      metavar='FILE',
+      help='what `gqa-t5x benchmark decode --json` printed',
   )
   command.add_argument(
       '--output', metavar='SVG', help='(default: standard output)'

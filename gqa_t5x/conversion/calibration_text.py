@@ -181,7 +181,7 @@ def read(path: str | None) -> str:
   if path is None:
     return default_text()
   try:
-    return storage.local_path(path).read_text(encoding='utf-8')
+    return storage.local_path(path).read_text(encoding='utf-8-sig')
   except (FileNotFoundError, IsADirectoryError) as error:
     raise UserError(
         f'expected a text file to calibrate with, but {path} is not one; check'

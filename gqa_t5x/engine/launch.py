@@ -175,6 +175,11 @@ class Train(_Job):
           f'expected examples to be decoded for best_metric={best!r}, got none;'
           ' set --gin.launch.Train.metric_examples'
       )
+    if 'train' not in self.source.splits:
+      raise UserError(
+          'expected a split to train on, got splits'
+          f' {tuple(self.source.splits)}; add "train"'
+      )
     if best and 'validation' not in self.source.splits:
       raise UserError(
           f'expected a validation split for best_metric={best!r}, got splits'
@@ -310,7 +315,7 @@ class Evaluate(_Job):
     storage.check_absent(folder / 'metrics.json')
     check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
     params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
-    params = jax.device_put(params)  # Once, not for each batch.
+    params = decoding.place_params(self.model, params)
     measure = evaluate.task_evaluator(
         self.model,
         self.mixture_or_task_name,
@@ -348,7 +353,7 @@ class Infer(_Job):
     params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
     evaluate.infer(
         self.model,
-        jax.device_put(params),  # Once, not for each batch.
+        decoding.place_params(self.model, params),
         self.mixture_or_task_name,
         dict(self.task_feature_lengths),
         self.output_path,

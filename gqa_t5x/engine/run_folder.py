@@ -38,13 +38,19 @@ def _difference(
   """Returns the name of a value that differs, and both, None if none does."""
   for name in sorted(theirs.keys() | ours.keys()):
     a, b = theirs.get(name), ours.get(name)
-    if name in _FREE or a == b:
+    if name in _FREE or _is_same(a, b):
       continue
     if not isinstance(a, dict) or not isinstance(b, dict):
       return name, a, b
     if found := _difference(a, b):
       return f'{name}.{found[0]}', *found[1:]
   return None
+
+
+def _is_same(a: Any, b: Any) -> bool:
+  # A shell's completion ends the path of a folder with a slash.
+  a, b = (x.rstrip('/') if isinstance(x, str) else x for x in (a, b))
+  return a == b
 
 
 class RunFolder:

@@ -259,7 +259,10 @@ def test_a_run_goes_on_without_what_it_began_with(tmp_path, batches):
   )  # pyformat: disable
   train.train(model, config, batches)
   shutil.rmtree(tmp_path / 'init')
-  longer = dataclasses.replace(config, total_steps=12)
+  longer = dataclasses.replace(
+      config, total_steps=12,
+      initial_checkpoint=config.initial_checkpoint + '/',  # As shells end it.
+  )  # pyformat: disable
   assert int(train.train(model, longer, batches).step) == 12
 
 
