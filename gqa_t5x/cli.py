@@ -61,10 +61,8 @@ def main(argv: list[str] | None = None) -> int:
   if sys.version_info < (3, 11):  # noqa: UP036  Run from a checkout.
     print(_TOO_OLD.format(*sys.version_info), file=sys.stderr)
     return 2
-  for name in ('stdout', 'stderr'):  # Closed, as by `>&-`.
-    if getattr(sys, name) is None:
-      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
   if argv is None:
+    _open_what_is_closed()
     if sys.argv[1:2] in (['train'], ['reproduce']):
       _use_huge_pages()
     keep_interrupts()
@@ -110,6 +108,19 @@ def leave(error: PeerLostError) -> None:
   """
   print(f'gqa-t5x: {error}', file=sys.stderr, flush=True)
   os._exit(1)  # pylint: disable=protected-access
+
+
+def _open_what_is_closed() -> None:
+  """Gives standard streams that are closed, as by `>&-`, nothing to write to.
+
+  A file that is opened later would take the number of one, and its output.
+  """
+  while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+    pass
+  os.close(number)
+  for name in ('stdout', 'stderr'):
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
 
 
 def keep_interrupts() -> None:

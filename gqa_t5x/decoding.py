@@ -85,14 +85,19 @@ class Sampling(NamedTuple):
 def place_params(
     model: nn.Module, params: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-  """Puts parameters on the device, once for all batches.
+  """Returns parameters on the device, put there once for all batches.
 
-  Those of 16 bits become float32 where the model computes in it: each step
-  would convert them anew, which takes a CPU as long as the rest of it.
+  On a CPU those of 16 bits become float32, in twice the memory, where the model
+  computes in it: each step would convert them anew, which takes as long as the
+  rest of it.
+
+  Args:
+    model: a `Transformer`.
+    params: its parameters.
   """
-  if model.config.dtype == jnp.float32:
-    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
-  return jax.device_put(params)
+  is_wide = model.config.dtype == jnp.float32
+  dtype = np.float32 if is_wide and jax.default_backend() == 'cpu' else None
+  return jax.tree.map(lambda x: jax.device_put(np.asarray(x, dtype)), params)
 
 
 def generate(

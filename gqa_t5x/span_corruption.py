@@ -33,7 +33,8 @@ def corrupted_lengths(length: int) -> tuple[int, int]:
 def raw_length(inputs_length: int) -> int:
   """Returns the most raw tokens that fit into inputs of this length.
 
-  128 gives 141, whose targets are 29 long; 512 gives 568 and 114.
+  128 gives 141, whose targets are 29 long; 512 gives 568 and 114. Raises
+  UserError below 3, into which nothing fits.
   """
   if inputs_length < 3:
     raise UserError(

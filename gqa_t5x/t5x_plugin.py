@@ -26,6 +26,7 @@ from t5x import partitioning
 
 from gqa_t5x import conversion
 from gqa_t5x import network
+from gqa_t5x.checkpoints.orbax_tree import DONE
 from gqa_t5x.decoding import split_cache
 from gqa_t5x.errors import UserError
 
@@ -251,9 +252,9 @@ def _is_bucket(path) -> bool:
 
 
 def _of_finished(all_steps):
-  """Has t5x's list of steps leave out what was being written in a bucket.
+  """Has t5x's list of steps leave out what is not complete in a bucket.
 
-  t5x goes on from the last one; the next save of its step writes it anew.
+  t5x goes on from the last one; the next save of such a step replaces it.
   """
 
   @functools.wraps(all_steps)
@@ -266,11 +267,17 @@ def _of_finished(all_steps):
         for step in steps
     }
     # Orbax's own file, and the index of the legacy format, written last.
-    return [
+    complete = [
         step for step, folder in folders.items()
-        if (folder / 'commit_success.txt').exists()
-        or (folder / 'checkpoint').exists()
+        if (folder / DONE).exists() or (folder / 'checkpoint').exists()
     ]  # pyformat: disable
+    if left_out := sorted(set(steps).difference(complete)):
+      _log.warning(
+          'The checkpoints of steps %s in %s have no %s and are left out. Put'
+          ' an empty one into what was written elsewhere and is complete.',
+          left_out, checkpoints_dir, DONE,
+      )  # pyformat: disable
+    return complete
 
   return finished
 

@@ -138,7 +138,7 @@ def read_lines(path: str | None) -> Iterator[str]:
         except UnicodeDecodeError as error:
           raise UserError(
               f'{path or "standard input"}, line {number}: expected UTF-8, got'
-              f' byte {line[error.start]:#04x}; convert the file'
+              f' byte {error.object[error.start]:#04x}; convert the file'
           ) from error
 
   return decoded()

@@ -59,13 +59,15 @@ def optimizer_start(checkpoint_path: str, start: int | None = None) -> int:
     start: the step; None is the checkpoint's.
 
   Raises:
-    UserError: if it is not known, or above the checkpoint's.
+    UserError: if it is not known, no number of steps, or above the step of the
+      checkpoint.
   """
   found = re.search(r'checkpoint_(\d+)/*$', str(checkpoint_path))
   step = int(found[1]) if found else None
   if start is None:
     start = step
-  if start is None or (step is not None and start > step):
+  is_known = isinstance(start, int) and start >= 0
+  if not is_known or (step is not None and start > step):
     raise UserError(
         f'expected OPTIMIZER_START to be the step of {checkpoint_path}, got'
         f' {start}; leave it out where the folder is named checkpoint_STEP'

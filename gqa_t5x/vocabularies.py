@@ -49,7 +49,7 @@ class Vocabulary:
   """
 
   def __init__(self, path: str):
-    """Reads a file; raises UserError if `path` is no such.
+    """Reads a file; raises UserError if it is no such, or its ids are not T5's.
 
     Args:
       path: of one whose name ends with .json, for which `tokenizers` is needed,
@@ -125,13 +125,22 @@ class _Tokenizer:
     # What the last call of whoever saved it asked for; a text is whole here.
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
-    _check_ids(
-        path,
-        self._tokenizer.token_to_id('</s>'),
-        self._tokenizer.token_to_id('<unk>'),
-    )
+    self._check_ids(path)
     self.size = self._tokenizer.get_vocab_size()
     self.first_sentinel = self._tokenizer.token_to_id('<extra_id_0>')
+
+  def _check_ids(self, path: str) -> None:
+    """Raises UserError where text may give the ids of padding and the end."""
+    added = self._tokenizer.get_added_tokens_decoder()
+    for i, name in ((decoding.PAD_ID, '<pad>'), (decoding.EOS_ID, '</s>')):
+      token = self._tokenizer.id_to_token(i)
+      is_kept = i in added and added[i].special
+      if token != name and not (is_kept and token != '<unk>'):
+        raise UserError(
+            f'expected 0 to be padding and {decoding.EOS_ID} the end of a text'
+            f' in {path}, as in T5, got {token!r} for {i}; take a tokenizer'
+            ' that keeps both for what is no text'
+        )
 
   def encode(self, text: str) -> list[int]:
     return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -196,19 +205,15 @@ def parse_model(data: bytes, path: str) -> Any:
         f'{path} is not a SentencePiece model; pass the .model file that the'
         ' checkpoint was trained with, spiece.model on the Hugging Face Hub'
     ) from error
-  _check_ids(path, pieces.eos_id(), pieces.unk_id())
-  return model
-
-
-def _check_ids(path: str, eos_id: int | None, unk_id: int | None) -> None:
-  """Raises UserError unless 0 and 1 can be padding and the end, as in T5."""
-  if eos_id not in (None, decoding.EOS_ID) or unk_id == decoding.PAD_ID:
+  # seqio ends texts with the file's own.
+  if pieces.eos_id() != decoding.EOS_ID or pieces.unk_id() == decoding.PAD_ID:
     raise UserError(
         f'expected 0 to be padding and {decoding.EOS_ID} the end of a text in'
-        f' {path}, as in T5, got {eos_id} for </s> and {unk_id} for <unk>; of'
-        ' SentencePiece, train one with --pad_id=0 --eos_id=1 --unk_id=2'
-        ' --bos_id=-1'
+        f' {path}, as in T5, got {pieces.eos_id()} for the end and'
+        f' {pieces.unk_id()} for unknown pieces; train one with --pad_id=0'
+        ' --eos_id=1 --unk_id=2 --bos_id=-1'
     )
+  return model
 
 
 def missing_sentinels(model: Any) -> int:

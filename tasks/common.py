@@ -37,7 +37,8 @@ def default_vocabulary(path: str | None = None, extra_ids: int | None = None):
       where it holds them itself, as those of T5.1.1 and mT5 do, 100 otherwise.
 
   Raises:
-    UserError: where the file is missing, or is neither.
+    UserError: where the file is missing, is neither, or has other ids for
+      padding and the end than T5.
   """
   path = path or pretrained.VOCABULARY_PATH
   return _load_vocabulary(path, extra_ids, 'default_vocabulary')
@@ -47,7 +48,7 @@ def default_vocabulary(path: str | None = None, extra_ids: int | None = None):
 def t5_vocabulary(path: str | None = None, extra_ids: int | None = None):
   """Returns the vocabulary of the paper's tasks, T5's unless gin says another.
 
-  The file is read when the vocabulary is used, not here.
+  A remote file is read when the vocabulary is used, not here.
 
   Args:
     path: as for `default_vocabulary`, but `None` for T5's. Under gin, bind
@@ -55,7 +56,7 @@ def t5_vocabulary(path: str | None = None, extra_ids: int | None = None):
     extra_ids: as for `default_vocabulary`.
 
   Raises:
-    UserError: where the file is missing.
+    UserError: as `default_vocabulary`, of a file of this machine.
   """
   path = path or T5_VOCABULARY_PATH
   return _load_vocabulary(path, extra_ids, 't5_vocabulary')

@@ -134,7 +134,7 @@ def trivial_predictions(task: str, split: str) -> dict[str, list[str]]:
 def clusters(task: str, split: str) -> list[str] | None:
   """Returns what makes rows alike, for each: the story that is asked about.
 
-  None where each row stands alone.
+  Where stories are not known, the context. None where each row stands alone.
   """
   if task != 'gqa_fairytaleqa':
     return None
@@ -142,7 +142,9 @@ def clusters(task: str, split: str) -> list[str] | None:
     stories = [json.loads(x).get('story') for x in lines if x.strip()]
   if None not in stories:
     return list(map(str, stories))
-  return [row['context'] for row in rows('fairytaleqa', split)]
+  pages = [row['context'] for row in rows('fairytaleqa', split)]
+  numbers = {page: i for i, page in enumerate(dict.fromkeys(pages), 1)}
+  return [f'page {numbers[page]}' for page in pages]
 
 
 def check_present() -> None:

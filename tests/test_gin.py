@@ -133,7 +133,9 @@ def test_a_new_optimizer_counts_from_the_checkpoint():
   assert uptraining.optimizer_start('gs://b/checkpoint_7350/') == 7350
   assert uptraining.optimizer_start('gs://b/checkpoint_7350', 7000) == 7000
   assert uptraining.optimizer_start('/data/copy', 7350) == 7350
-  for path, start in (('b/checkpoint_7350', 7351), ('/data/copy', None)):
+  for path, start in (
+      ('b/checkpoint_7350', 7351), ('/data/copy', None), ('c', '7'), ('c', -5),
+  ):  # pyformat: disable
     with pytest.raises(errors.UserError, match=f'of {path}, got {start}; '):
       uptraining.optimizer_start(path, start)
 

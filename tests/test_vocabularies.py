@@ -129,11 +129,32 @@ def test_other_ids_for_padding_and_the_end_are_refused(
       model_type='char', vocab_size=20, minloglevel=2,
       hard_vocab_limit=False,
   )  # pyformat: disable
-  with pytest.raises(UserError, match='got 2 for </s> and 0 for <unk>'):
+  with pytest.raises(UserError, match='got 2 for the end and 0 for unknown'):
     vocabularies.Vocabulary(str(tmp_path / 'm.model'))
   text = tokenizer_json.read_text()
   assert '"</s>"' in text
   tokenizer_json.write_text(text.replace('"<pad>"', '"<first>"').replace(
       '"<unk>"', '"<pad>"').replace('"<first>"', '"<unk>"'))
-  with pytest.raises(UserError, match='got 1 for </s> and 0 for <unk>'):
+  with pytest.raises(UserError, match="got '<unk>' for 0"):
     vocabularies.Vocabulary(str(tokenizer_json))
+
+
+@pytest.mark.parametrize('special, is_kept', [
+    ([], False),  # As GPT-2's: 0 and 1 are characters.
+    (['<s>', '<pad>', '</s>', '<unk>'], True),  # As BART's: no text gives them.
+    (['<unk>', '<s>', '</s>'], False),
+])
+def test_tokenizers_may_keep_the_ids_for_others(tmp_path, special, is_kept):
+  tokenizers = pytest.importorskip('tokenizers')
+  path = str(tmp_path / 'tokenizer.json')
+  made = tokenizers.ByteLevelBPETokenizer()
+  made.train_from_iterator(
+      ['some text'], vocab_size=270, special_tokens=special
+  )
+  made.save(path)
+  if not is_kept:
+    with pytest.raises(UserError, match='expected 0 to be padding and 1 the'):
+      vocabularies.Vocabulary(path)
+    return
+  ours = vocabularies.Vocabulary(path)
+  assert ours.decode(ours.encode('a "b"! c')) == 'a "b"! c'

@@ -343,7 +343,8 @@ def _figure5(bucket) -> Iterator[Command]:
 def _figure6(bucket) -> Iterator[Command]:
   yield _copy()
   for heads in (1, 4, 8, 16, 32, 64):
-    # Also with all heads: t5x.infer needs a bucket whose metadata it may read.
+    # With all heads too, in another format: t5x.infer needs a bucket whose
+    # metadata it may read.
     checkpoint = f'{bucket}/xxl_{heads}/checkpoint_1000000'
     yield _convert(bucket, f'xxl_{heads}', heads, ' --format t5x-orbax')
     line = _t5x(

@@ -93,7 +93,7 @@ def _claims(results: dict) -> list:
               'Contradicted: the whole interval lies where it is false. Not '
               'shown: neither. A claim takes the verdict of its worst tested '
               'part. Intervals of scores and losses: paired bootstrap over '
-              'examples (modules or stories: see the limits) and seeds; of '
+              'examples (or what they are of: see the limits) and seeds; of '
               'times: bootstrap over repeats. With one seed they do not '
               'include the variance over seeds, and with few they are too '
               'narrow. C: the paper\'s claims, O: ours.')),
@@ -169,9 +169,9 @@ def _drawn(task: str, clusters: list[str]) -> str:
   """What the intervals of a task's scores draw."""
   names = collections.Counter(clusters)
   largest, count = names.most_common(1)[0]
-  return (f'{task}: intervals draw its {len(names)} modules or stories, not '
-          f'its {len(clusters)} examples one by one, since those of one are '
-          f'alike. The largest, {largest[:60]}, has {count} of them.')
+  return (f'{task}: intervals draw its {len(names)} modules, stories or pages, '
+          f'not its {len(clusters)} examples one by one, since those of one '
+          f'are alike. The largest, {largest}, has {count} of them.')
 
 
 def _limits(results: dict) -> rendering.Bullets:

@@ -415,3 +415,11 @@ def test_the_papers_figure_6_stands_beside_its_shapes(
   svg = figures.of_benchmark({'config': config, 'rows': {'K=8': row}})
   theirs = [text for i, *_, text in _texts(svg) if i == 1]
   assert ('2.52' in theirs and 'K=64' in theirs) == is_there
+
+
+def test_ticks_that_are_near_read_differently():
+  for low, high in ((1000.2, 1001.0), (0.0, 23_000.0), (2.9991, 3.0011)):
+    ticks = [figures._number(tick) for tick in figures._ticks(low, high)]
+    assert len(set(ticks)) == len(ticks) > 3
+    numbers = [float(x.replace(',', '')) for x in ticks]
+    assert numbers == figures._ticks(low, high)

@@ -134,7 +134,9 @@ def test_questions_on_one_story_stand_together(tmp_path):
   assert local_data.clusters('gqa_fairytaleqa', 'test') == ['0', '1', '0']
   del rows[1]['story']  # Then at least those on one page.
   _write(tmp_path / 'fairytaleqa.test.jsonl', rows)
-  assert local_data.clusters('gqa_fairytaleqa', 'test') == ['a', 'b', 'c']
+  assert local_data.clusters('gqa_fairytaleqa', 'test') == [
+      'page 1', 'page 2', 'page 3'
+  ]
   assert local_data.clusters('gqa_multi30k', 'test') is None
 
 
