@@ -115,8 +115,9 @@ def _open_what_is_closed() -> None:
 
   A file that is opened later would take the number of one, and its output.
   """
-  while (number := os.open(os.devnull, os.O_RDWR)) < 3:
-    pass
+  number = 0
+  while number < 3:
+    number = os.open(os.devnull, os.O_RDWR)
   os.close(number)
   for name in ('stdout', 'stderr'):
     if getattr(sys, name) is None:
