@@ -88,8 +88,7 @@ def place_params(
   """Returns parameters on the device, put there once for all batches.
 
   On a CPU those of 16 bits become float32, in twice the memory, where the model
-  computes in it: each step would convert them anew, which takes as long as the
-  rest of it.
+  computes in it: each step would convert them anew.
 
   Args:
     model: a `Transformer`.
