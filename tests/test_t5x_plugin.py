@@ -394,7 +394,7 @@ def start_manager(directory):
 
 
 def test_a_start_in_a_bucket_deletes_nothing(bucket):
-  from gqa_t5x import t5x_plugin  # Which makes it so.
+  import gqa_t5x.t5x_plugin  # noqa: F401  It makes it so.
   from t5x import checkpoints
 
   kept = [
@@ -413,7 +413,6 @@ def test_a_start_in_a_bucket_deletes_nothing(bucket):
   # A run goes on from what was written to its end.
   assert checkpoints.all_steps('gs://bucket/run') == [20]
   assert checkpoints.all_steps('gs://bucket/public') == [7]
-  assert t5x_plugin.checkpoints is checkpoints
 
 
 def test_what_a_kill_left_on_a_disk_is_removed_as_ever(tmp_path):
