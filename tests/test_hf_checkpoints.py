@@ -209,6 +209,27 @@ def test_an_exported_gqa_model_comes_back_with_its_few_heads(tmp_path):
   assert metadata == METADATA | {'config': config.to_dict()}
 
 
+def test_config_json_keeps_what_is_for_others(tmp_path, stored):
+  """Such as the prefixes of T5 1.0's tasks; over another format too."""
+  source, through, target = (tmp_path / name for name in 'abc')
+  shutil.copytree(stored / 't5_1_1', source)
+  others = {
+      'task_specific_params': {'summarization': {'prefix': 'summarize: '}},
+      'n_positions': 512,
+  }
+  of_weights = {'scale_decoder_outputs': False, 'quantization_config': {}}
+  _edit(source / 'config.json', **others, **of_weights)
+  conversion.convert_checkpoint(
+      str(source), str(through), num_kv_heads=2, format='orbax'
+  )
+  conversion.convert_checkpoint(
+      str(through), str(target), num_kv_heads=1, format='hf'
+  )
+  written = json.loads((target / 'config.json').read_text())
+  assert {key: written[key] for key in others} == others
+  assert not written.keys() & of_weights.keys()
+
+
 def test_a_tokenizer_comes_along(tmp_path, stored):
   source, target = tmp_path / 'source', tmp_path / 'target'
   shutil.copytree(stored / 't5_1_1', source)

@@ -53,6 +53,10 @@ _FIXED = {
     'decoder_start_token_id': ((decoding.PAD_ID, None), None),
 }
 _OURS = ('dtype', 'float32_attention_logits')
+# Of our metadata: what config.json says besides, for its own programs.
+_OTHER_KEYS = 'hf_config'
+# Not kept: what we say in another key, and what is of the former weights.
+_SAID_ANEW = ('dtype', 'scale_decoder_outputs', 'quantization_config')
 _EMBEDDING = 'shared.weight'
 # Some writers keep but a copy of it.
 _COPIES = ('decoder.embed_tokens.weight', 'encoder.embed_tokens.weight')
@@ -159,7 +163,12 @@ def open_params(source: manifest.Reading):
     for path, leaf in flat.items():
       if _has_kv_heads(path):
         flat[path] = _first_of_groups(leaf, num_kv_heads, config)
-  return flat, metadata | {'config': config.to_dict() | kept}
+  written_anew = {*config_json(config, ''), *_SAID_ANEW}
+  others = {k: v for k, v in found.items() if k not in written_anew}
+  metadata.pop(_OTHER_KEYS, None)
+  return flat, metadata | {'config': config.to_dict() | kept} | (
+      {_OTHER_KEYS: others} if others else {}
+  )
 
 
 def open_param_states(source: manifest.Reading) -> None:
@@ -324,7 +333,7 @@ def write(
     writing.write_json(
         INDEX, {'metadata': {'total_size': total}, 'weight_map': files}
     )
-  writing.write_json(_CONFIG, description)
+  writing.write_json(_CONFIG, metadata.get(_OTHER_KEYS, {}) | description)
   # A multi-head model is what is in here, of `from_num_kv_heads` or so.
   stored = metadata | {'config': config.to_dict() | {
       'num_kv_heads': config.num_heads
