@@ -54,7 +54,7 @@ _FIXED = {
 }
 _OURS = ('dtype', 'float32_attention_logits')
 # Of our metadata: what config.json says besides, for its own programs.
-_OTHER_KEYS = 'hf_config'
+OTHER_KEYS = 'hf_config'
 # Not kept: what we say in another key, and what is of the former weights.
 _SAID_ANEW = ('dtype', 'scale_decoder_outputs', 'quantization_config')
 _EMBEDDING = 'shared.weight'
@@ -165,9 +165,9 @@ def open_params(source: manifest.Reading):
         flat[path] = _first_of_groups(leaf, num_kv_heads, config)
   written_anew = {*config_json(config, ''), *_SAID_ANEW}
   others = {k: v for k, v in found.items() if k not in written_anew}
-  metadata.pop(_OTHER_KEYS, None)
+  metadata.pop(OTHER_KEYS, None)
   return flat, metadata | {'config': config.to_dict() | kept} | (
-      {_OTHER_KEYS: others} if others else {}
+      {OTHER_KEYS: others} if others else {}
   )
 
 
@@ -333,7 +333,7 @@ def write(
     writing.write_json(
         INDEX, {'metadata': {'total_size': total}, 'weight_map': files}
     )
-  writing.write_json(_CONFIG, metadata.get(_OTHER_KEYS, {}) | description)
+  writing.write_json(_CONFIG, metadata.get(OTHER_KEYS, {}) | description)
   # A multi-head model is what is in here, of `from_num_kv_heads` or so.
   stored = metadata | {'config': config.to_dict() | {
       'num_kv_heads': config.num_heads

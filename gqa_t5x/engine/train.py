@@ -18,6 +18,7 @@ from gqa_t5x import checkpoints
 from gqa_t5x import network
 from gqa_t5x import sizes
 from gqa_t5x import vocabularies
+from gqa_t5x.checkpoints import hf
 from gqa_t5x.engine import checkpointing
 from gqa_t5x.engine import preemption
 from gqa_t5x.engine import run_folder
@@ -201,6 +202,7 @@ def train(
           'vocabulary_sha256': config.vocabulary_sha256
           or origin.get('vocabulary_sha256', ''),
           'initial_checkpoint': config.initial_checkpoint,
+          **{key: origin[key] for key in (hf.OTHER_KEYS,) if key in origin},
       }
     start = metadata['start_step']
     config = config.starting_at(start)

@@ -180,6 +180,7 @@ def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
   model = conftest.make_model()
   params = trainer_of(model).initial_state(0).params
   metadata = {'config': model.config.to_dict(), 'step': 1_000_000}
+  metadata |= {'hf_config': {'n_positions': 512}}
   checkpoints.save_checkpoint(tmp_path / 'init', params, metadata=metadata)
   config = make_config(
       tmp_path / 'run',
@@ -230,6 +231,7 @@ def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
       str(tmp_path / 'run' / 'checkpoints' / '1000002')
   )
   assert metadata['step'] == 1_000_002
+  assert metadata['hf_config'] == {'n_positions': 512}
   assert metadata['config'] == model.config.to_dict()
 
 
