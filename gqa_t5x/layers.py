@@ -19,6 +19,10 @@ import numpy as np
 
 from gqa_t5x.errors import UserError
 
+# Of every T5: buckets of relative positions, the distance from which on all
+# share one, and what keeps a norm from dividing by zero.
+NUM_BUCKETS, MAX_DISTANCE, EPSILON = 32, 128, 1e-6
+
 Array = jax.Array
 with_sharding_constraint = partitioning.with_sharding_constraint
 
@@ -159,14 +163,13 @@ class RMSNorm(nn.Module):
   """T5's layer norm: no mean subtraction, no bias; computed in float32."""
 
   dtype: Any
-  epsilon: float = 1e-6
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Normalises the last axis of [..., D]."""
     x = x.astype(jnp.float32)
     mean_square = jnp.mean(lax.square(x), axis=-1, keepdims=True)
-    x = (x * lax.rsqrt(mean_square + self.epsilon)).astype(self.dtype)
+    x = (x * lax.rsqrt(mean_square + EPSILON)).astype(self.dtype)
     scale = partitioning.param_with_axes(
         'scale', nn.initializers.ones, (x.shape[-1],), jnp.float32,
         axes=('embed',),
@@ -250,8 +253,6 @@ class RelativePositionBias(nn.Module):
   num_heads: int
   dtype: Any
   bidirectional: bool
-  num_buckets: int = 32
-  max_distance: int = 128
 
   @nn.compact
   def __call__(self, query_positions: Array, key_positions: Array) -> Array:
@@ -259,15 +260,13 @@ class RelativePositionBias(nn.Module):
     table = partitioning.param_with_axes(
         'rel_embedding',
         nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'),
-        (self.num_heads, self.num_buckets),
+        (self.num_heads, NUM_BUCKETS),
         jnp.float32,
         axes=('heads', 'relpos_buckets'),
     )
     relative = key_positions - query_positions[..., :, None]  # [..., T, S]
-    relative = jnp.clip(relative, -self.max_distance, self.max_distance)
+    relative = jnp.clip(relative, -MAX_DISTANCE, MAX_DISTANCE)
     buckets = jnp.asarray(
-        relative_position_buckets(
-            self.bidirectional, self.num_buckets, self.max_distance
-        )
-    )[relative + self.max_distance]
+        relative_position_buckets(self.bidirectional, NUM_BUCKETS, MAX_DISTANCE)
+    )[relative + MAX_DISTANCE]
     return _look_up(table.astype(self.dtype), buckets)

@@ -3,15 +3,15 @@
 """A model's shapes, what decoding reads when, and bytes; allots nothing."""
 
 from collections.abc import Mapping
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from gqa_t5x.checkpoints import names
 from gqa_t5x.errors import UserError
-from gqa_t5x.network import T5Config, Transformer, new_variables
+from gqa_t5x.network import T5Config, Transformer
 
 Path = tuple[str, ...]
 
@@ -120,8 +120,10 @@ def step_bytes(weight_bytes: int, config: T5Config, *, batch_size: int,
 
 def parameter_shapes(config: T5Config):
   """Returns the parameters' tree with a ShapeDtypeStruct for each."""
-  new = functools.partial(new_variables, Transformer(config))
-  return jax.eval_shape(new, jax.random.key(0))['params']
+  return traverse_util.unflatten_dict({
+      path: jax.ShapeDtypeStruct(array.shape, jnp.float32)
+      for path, array in names.arrays(config).items()
+  })
 
 
 def check_params(params: Any, config: T5Config, path: str) -> None:

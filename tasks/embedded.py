@@ -105,30 +105,25 @@ def _register() -> None:
       'docs_span_corruption',
       common.default_vocabulary,
       source=_source('documents', ('text',)),
-      preprocessors=pretraining.preprocessors('text'),
-      metric_fns=[],
+      **pretraining.recipe('text'),
   )
   common.add_task(
       'docs_summarize',
       common.default_vocabulary,
       source=_source('summarize', ('inputs', 'targets')),
-      preprocessors=common.token_preprocessors(),
-      metric_fns=summarization.METRICS,
+      **summarization.recipe(),
   )
   common.add_task(
       'cldr_translate_en_de',
       common.default_vocabulary,
       source=_source('translate', ('inputs', 'targets')),
-      preprocessors=common.token_preprocessors(),
-      metric_fns=translation.METRICS,
+      **translation.recipe(),
   )
   common.add_task(
       'docs_question_answering',
       common.default_vocabulary,
       source=_source('question_answering', ('inputs', 'targets', 'answers')),
-      preprocessors=common.token_preprocessors(),
-      postprocess_fn=question_answering.all_answers,
-      metric_fns=question_answering.METRICS,
+      **question_answering.recipe(),
   )
   seqio.MixtureRegistry.add('docs_pretrain', list(PRETRAINING_RATES.items()))
 

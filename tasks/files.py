@@ -283,34 +283,24 @@ def _add_task(name, kind, rows, source_language, target_language) -> None:
       made_by=(kind, source_language, target_language),
   )
   if kind == 'span_corruption':
-    seqio.TaskRegistry.add(
-        name,
-        source=source,
-        preprocessors=pretraining.preprocessors('text'),
-        output_features=common.output_features(),
-        metric_fns=[],
+    recipe = pretraining.recipe('text')
+  elif kind == 'summarization':
+    recipe = summarization.recipe(
+        summarization.text_preprocessor('document', 'summary')
     )
-    return
-  postprocess = None
-  if kind == 'summarization':
-    prompt = summarization.text_preprocessor('document', 'summary')
-    metric_fns = summarization.METRICS
   elif kind == 'translation':
-    prompt = translation.text_preprocessor(
-        'source', 'target', source_language, target_language
+    recipe = translation.recipe(
+        translation.text_preprocessor(
+            'source', 'target', source_language, target_language
+        )
     )
-    metric_fns = translation.METRICS
   else:
-    prompt = question_answering.text_preprocessor(
-        'question', 'context', 'answers'
+    recipe = question_answering.recipe(
+        question_answering.text_preprocessor('question', 'context', 'answers')
     )
-    metric_fns = question_answering.METRICS
-    postprocess = question_answering.all_answers
   seqio.TaskRegistry.add(
       name,
       source=source,
-      preprocessors=[prompt, *common.token_preprocessors()],
-      postprocess_fn=postprocess,
       output_features=common.output_features(),
-      metric_fns=metric_fns,
+      **recipe,
   )

@@ -251,37 +251,29 @@ def _register() -> None:
       'gqa_multi30k',
       common.default_vocabulary,
       source=_source('multi30k'),
-      preprocessors=[
-          translation.text_preprocessor('en', 'de', 'English', 'German'),
-          *common.token_preprocessors(),
-      ],
-      metric_fns=translation.METRICS,
+      **translation.recipe(
+          translation.text_preprocessor('en', 'de', 'English', 'German')
+      ),
   )
   for name in ('aeslc', 'sumpubmed'):
     common.add_task(
         f'gqa_{name}',
         common.default_vocabulary,
         source=_source(name),
-        preprocessors=[
-            summarization.text_preprocessor('document', 'summary'),
-            summarization.drop_blank,
-            *common.token_preprocessors(),
-        ],
-        metric_fns=summarization.METRICS,
+        **summarization.recipe(
+            summarization.text_preprocessor('document', 'summary')
+        ),
     )
+  answering = question_answering.recipe(
+      question_answering.text_preprocessor('question', 'context', _LIST_FIELD)
+  )
+  # Most answers are not spans of the page.
+  answering['metric_fns'].append(metrics.rouge_l)
   common.add_task(
       'gqa_fairytaleqa',
       common.default_vocabulary,
       source=_source('fairytaleqa'),
-      preprocessors=[
-          question_answering.text_preprocessor(
-              'question', 'context', _LIST_FIELD
-          ),
-          *common.token_preprocessors(),
-      ],
-      postprocess_fn=question_answering.all_answers,
-      # Most answers are not spans of the page, hence ROUGE-L as well.
-      metric_fns=[*question_answering.METRICS, metrics.rouge_l],
+      **answering,
   )
   common.add_task(
       'gqa_benchmarks_span_corruption',
@@ -291,8 +283,7 @@ def _register() -> None:
           ('text',),
           SPLITS[:2],
       ),
-      preprocessors=pretraining.preprocessors('text'),
-      metric_fns=[],
+      **pretraining.recipe('text'),
   )
 
 

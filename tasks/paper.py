@@ -20,18 +20,6 @@ from gqa_t5x.tasks import question_answering
 from gqa_t5x.tasks import summarization
 from gqa_t5x.tasks import translation
 
-# Most tokens, EOS counted. The paper's; those of C4 are T5's pre-training.
-FEATURE_LENGTHS = {
-    'gqa_cnn_dailymail': {'inputs': 512, 'targets': 256},
-    'gqa_arxiv': {'inputs': 2048, 'targets': 512},
-    'gqa_pubmed': {'inputs': 2048, 'targets': 512},
-    'gqa_media_sum': {'inputs': 2048, 'targets': 512},
-    'gqa_multi_news': {'inputs': 2048, 'targets': 512},
-    'gqa_wmt14_en_de': {'inputs': 512, 'targets': 256},
-    'gqa_trivia_qa': {'inputs': 2048, 'targets': 32},
-    'gqa_c4_span_corruption': {'inputs': 512, 'targets': 114},
-}
-
 _SPLITS = {'train': 'train', 'validation': 'validation', 'test': 'test'}
 
 
@@ -105,39 +93,29 @@ class _SplitTask(common.task_class(common.t5_vocabulary)):
     return _SplitTagged(super().source)
 
 
-def _add(name, source, preprocessors, metric_fns, **kwargs) -> None:
+def _add(name, source, recipe, **kwargs) -> None:
   common.add_task(
-      name,
-      common.t5_vocabulary,
-      source=source,
-      preprocessors=preprocessors,
-      metric_fns=metric_fns,
-      **kwargs,
-  )
-
-
-def _add_summarization(name, source, prompt) -> None:
-  _add(
-      name,
-      source,
-      [prompt, summarization.drop_blank, *common.token_preprocessors()],
-      summarization.METRICS,
+      name, common.t5_vocabulary, source=source, **recipe, **kwargs
   )
 
 
 def _register() -> None:
-  _add_summarization(
+  _add(
       'gqa_cnn_dailymail',
       _PreparedTfds('cnn_dailymail:3.4.0'),
-      summarization.text_preprocessor('article', 'highlights'),
+      summarization.recipe(
+          summarization.text_preprocessor('article', 'highlights')
+      ),
   )
   for name in ('arxiv', 'pubmed'):
-    _add_summarization(
+    _add(
         f'gqa_{name}',
         _PreparedTfds(f'scientific_papers/{name}:1.1.1'),
-        summarization.text_preprocessor('article', 'abstract'),
+        summarization.recipe(
+            summarization.text_preprocessor('article', 'abstract')
+        ),
     )
-  _add_summarization(
+  _add(
       'gqa_media_sum',
       _PreparedTfds(
           'media_sum:1.0.0',
@@ -146,28 +124,28 @@ def _register() -> None:
           'github.com/zcgzcgzcg1/MediaSum into {folder}/downloads/manual, '
           'pip install apache-beam and ',
       ),
-      summarization.dialogue_preprocessor('speaker', 'utt', 'summary'),
+      summarization.recipe(
+          summarization.dialogue_preprocessor('speaker', 'utt', 'summary')
+      ),
   )
-  _add_summarization(
+  _add(
       'gqa_multi_news',
       _PreparedTfds('multi_news:2.1.0'),
-      summarization.text_preprocessor('document', 'summary'),
+      summarization.recipe(
+          summarization.text_preprocessor('document', 'summary')
+      ),
   )
   _add(
       'gqa_wmt14_en_de',
       _PreparedTfds('wmt14_translate/de-en:1.0.0'),
-      [
-          translation.text_preprocessor('en', 'de', 'English', 'German'),
-          *common.token_preprocessors(),
-      ],
-      translation.METRICS,
+      translation.recipe(
+          translation.text_preprocessor('en', 'de', 'English', 'German')
+      ),
   )
   _add(
       'gqa_trivia_qa',
       _PreparedTfds('trivia_qa/rc:1.1.0'),
-      question_answering.trivia_qa_preprocessors(),
-      question_answering.METRICS,
-      postprocess_fn=question_answering.all_answers,
+      question_answering.trivia_qa_recipe(),
       task_cls=_SplitTask,
   )
   _add(
@@ -177,8 +155,7 @@ def _register() -> None:
           {'train': 'train', 'validation': 'validation'},
           'pip install apache-beam and ',
       ),
-      pretraining.preprocessors('text'),
-      [],
+      pretraining.recipe('text'),
   )
 
 

@@ -9,6 +9,7 @@ seeds, so a task gives the same examples on every run.
 """
 
 import functools
+from typing import Any
 
 import seqio
 import tensorflow as tf
@@ -126,19 +127,22 @@ def _random_division(total, parts, seed) -> tf.Tensor:
   return edges[1:] - edges[:-1]
 
 
-def preprocessors(source_field: str) -> list:
-  """Returns the whole pipeline of a span corruption task.
+def recipe(source_field: str) -> dict[str, Any]:
+  """Returns what span corruption tasks are registered with, but their source.
 
   Args:
     source_field: the feature of the source that holds the text, e.g. 'text'.
   """
-  return [
-      functools.partial(
-          seqio.preprocessors.rekey, key_map={'targets': source_field}
-      ),
-      seqio.preprocessors.tokenize,
-      seqio.CacheDatasetPlaceholder(),
-      join_and_split,
-      span_corruption,
-      seqio.preprocessors.append_eos_after_trim,
-  ]
+  return {
+      'preprocessors': [
+          functools.partial(
+              seqio.preprocessors.rekey, key_map={'targets': source_field}
+          ),
+          seqio.preprocessors.tokenize,
+          seqio.CacheDatasetPlaceholder(),
+          join_and_split,
+          span_corruption,
+          seqio.preprocessors.append_eos_after_trim,
+      ],
+      'metric_fns': [],
+  }

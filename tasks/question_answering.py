@@ -21,12 +21,41 @@ files, web, Wikipedia and the verified parts of both, so that a question may be
 there up to four times.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import seqio
 import tensorflow as tf
 
+from gqa_t5x.tasks import common
 from gqa_t5x.tasks import metrics
 
-METRICS = [metrics.trivia_qa]
+
+def recipe(*prompt: Callable) -> dict[str, Any]:
+  """As `summarization.recipe`; rows keep their field `answers`."""
+  return _recipe([*prompt, *common.token_preprocessors()])
+
+
+def trivia_qa_recipe() -> dict[str, Any]:
+  """As `recipe`, of TriviaQA, from rows as TFDS has them.
+
+  Rows need one field more, `is_training`, a bool.
+  """
+  return _recipe([
+      evidence_examples,
+      tokenize_evidence,
+      seqio.CacheDatasetPlaceholder(),
+      answer_window,
+      seqio.preprocessors.append_eos_after_trim,
+  ])
+
+
+def _recipe(preprocessors) -> dict[str, Any]:
+  return {
+      'preprocessors': preprocessors,
+      'postprocess_fn': all_answers,
+      'metric_fns': [metrics.trivia_qa],
+  }
 
 
 def text_preprocessor(question: str, context: str, answers: str):
@@ -53,20 +82,6 @@ def all_answers(prediction, example=None, is_target=False):
   return [
       answer.decode() if isinstance(answer, bytes) else str(answer)
       for answer in example['answers']
-  ]
-
-
-def trivia_qa_preprocessors() -> list:
-  """Returns the whole pipeline of TriviaQA, from rows as TFDS has them.
-
-  Rows need one field more, `is_training`, a bool.
-  """
-  return [
-      evidence_examples,
-      tokenize_evidence,
-      seqio.CacheDatasetPlaceholder(),
-      answer_window,
-      seqio.preprocessors.append_eos_after_trim,
   ]
 
 

@@ -2,13 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Summarization: "summarize: " and a document give its summary."""
 
+from collections.abc import Callable
+from typing import Any
+
 import seqio
 import tensorflow as tf
 
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import metrics
 
-METRICS = [metrics.rouge]
+
+def recipe(*prompt: Callable) -> dict[str, Any]:
+  """Returns what such tasks are registered with, but their source.
+
+  Args:
+    *prompt: preprocessors of its rows; none where they have inputs and targets.
+  """
+  return {
+      'preprocessors': [*prompt, drop_blank, *common.token_preprocessors()],
+      'metric_fns': [metrics.rouge],
+  }
 
 
 def text_preprocessor(document: str, summary: str):

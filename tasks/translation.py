@@ -2,12 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Translation: "translate English to German: " and a text."""
 
+from collections.abc import Callable
+from typing import Any
+
 import seqio
 
 from gqa_t5x.tasks import common
 from gqa_t5x.tasks import metrics
 
-METRICS = [metrics.bleu]
+
+def recipe(*prompt: Callable) -> dict[str, Any]:
+  """As `summarization.recipe`."""
+  return {
+      'preprocessors': [*prompt, *common.token_preprocessors()],
+      'metric_fns': [metrics.bleu],
+  }
 
 
 def text_preprocessor(

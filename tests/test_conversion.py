@@ -185,7 +185,7 @@ def test_nothing_is_written_where_the_conversion_is_refused(tmp_path):
 
 
 def _pool(kernel_slots, emb_dim, head_dim, before, after, slots='pool'):
-  return conversion.convert_kernel_slots(
+  return optimizer_slots.convert_kernel_slots(
       {'v_row': np.zeros(1), 'v_col': np.zeros(1), 'm': np.zeros(1)}
       | kernel_slots,
       emb_dim=emb_dim,

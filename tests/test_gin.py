@@ -171,7 +171,7 @@ def test_models_serve_the_embedded_engine(monkeypatch, model, model_first):
 def check_model(model, config, dropout_rate):
   size, heads = NAMED.get(model, (model.rpartition('_')[2], None))
   assert config.dropout_rate == dropout_rate
-  assert config.num_kv_heads == heads or config.num_heads
+  assert config.num_kv_heads == (heads or config.num_heads)
   if f't5_1_1_{size}' in SIZES:
     size = SIZES[f't5_1_1_{size}']
     assert config.vocab_size == paper.VOCAB_SIZE

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from gqa_t5x import layers
+from gqa_t5x import network
+from gqa_t5x import sizes
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 from tests import hf_reference
@@ -62,6 +64,19 @@ def test_parameter_tree_is_that_of_t5x(version):
   expected = json.loads(golden.TREE_PATH.read_text())[version]
   module = Transformer(golden.configs()[version])
   assert golden.parameter_tree(module) == expected
+
+
+@pytest.mark.parametrize('num_kv_heads', [None, 1])
+@pytest.mark.parametrize('version', VERSIONS)
+def test_shapes_are_told_without_tracing(version, num_kv_heads):
+  config = dataclasses.replace(
+      golden.configs()[version], num_kv_heads=num_kv_heads
+  )
+  traced = jax.eval_shape(
+      functools.partial(network.new_variables, Transformer(config)),
+      jax.random.key(0),
+  )
+  assert sizes.parameter_shapes(config) == traced['params']
 
 
 @pytest.mark.parametrize('packed', [False, True])

@@ -67,6 +67,12 @@ def test_core_imports_with_everything_else_blocked(module):
     assert done.returncode == 0, done.stderr
 
 
+def test_reports_are_written_without_jax():
+  code = 'from gqa_t5x.experiments import report, results'
+  done = _run_blocked(['jax', 'flax', 'tensorstore', 'tensorflow'], code)
+  assert done.returncode == 0, done.stderr
+
+
 def test_training_imports_without_tensorflow_and_seqio():
   blocked = ['tensorflow', 'tensorflow_text', 'tensorflow_datasets', 'seqio']
   for code in (

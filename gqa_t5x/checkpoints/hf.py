@@ -17,6 +17,7 @@ import numpy as np
 
 from gqa_t5x import decoding
 from gqa_t5x import grouping
+from gqa_t5x import layers
 from gqa_t5x.checkpoints import folders
 from gqa_t5x.checkpoints import lazy
 from gqa_t5x.checkpoints import manifest
@@ -43,9 +44,9 @@ _ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
 # Keys of config.json that have one value in every T5, and it if it is missing.
 _FIXED = {
     'model_type': (('t5', 'mt5'), 't5'),
-    'relative_attention_num_buckets': ((names.NUM_BUCKETS,), 32),
-    'relative_attention_max_distance': ((128,), 128),
-    'layer_norm_epsilon': ((1e-6,), 1e-6),
+    'relative_attention_num_buckets': ((layers.NUM_BUCKETS,), 32),
+    'relative_attention_max_distance': ((layers.MAX_DISTANCE,), 128),
+    'layer_norm_epsilon': ((layers.EPSILON,), 1e-6),
     'feed_forward_proj': (tuple(_ACTIVATIONS), 'relu'),
     'dense_act_fn': (('relu', 'gelu_new', None), None),
     'pad_token_id': ((decoding.PAD_ID, None), None),
@@ -425,9 +426,9 @@ def config_json(config: T5Config, dtype: str) -> dict[str, Any]:
       'num_heads': config.num_heads,
       'feed_forward_proj': names_of[config.mlp_activations],
       'tie_word_embeddings': config.logits_via_embedding,
-      'relative_attention_num_buckets': names.NUM_BUCKETS,
-      'relative_attention_max_distance': 128,
-      'layer_norm_epsilon': 1e-6,
+      'relative_attention_num_buckets': layers.NUM_BUCKETS,
+      'relative_attention_max_distance': layers.MAX_DISTANCE,
+      'layer_norm_epsilon': layers.EPSILON,
       'dropout_rate': config.dropout_rate,
       'pad_token_id': decoding.PAD_ID,
       'eos_token_id': decoding.EOS_ID,

@@ -9,12 +9,13 @@ key/value heads, H head dim.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from gqa_t5x import layers
+from gqa_t5x import network
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config
 
 Path = tuple[str, ...]
 
-NUM_BUCKETS = 32  # Of relative positions, in every T5.
 _PROJECTIONS = {'query': 'q', 'key': 'k', 'value': 'v', 'out': 'o'}
 
 
@@ -51,7 +52,7 @@ def arrays(config: T5Config) -> dict[Path, Array]:
           for path, array in _layer(config, stack)
       }
     found[stack, 'relpos_bias', 'rel_embedding'] = Array(
-        (config.num_heads, NUM_BUCKETS),
+        (config.num_heads, layers.NUM_BUCKETS),
         f'{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight',
         True,
     )
@@ -66,19 +67,18 @@ def arrays(config: T5Config) -> dict[Path, Array]:
 
 
 def _layer(config: T5Config, stack: str) -> Iterator[tuple[Path, Array]]:
-  is_decoder = stack == 'decoder'
-  attentions = [('attention', 'attention', 'SelfAttention')]
-  if is_decoder:
+  attentions = [('attention', 'SelfAttention')]
+  if stack == 'decoder':
     attentions = [
-        ('self_attention', 'self_attention', 'SelfAttention'),
-        ('encoder_decoder_attention', 'cross_attention', 'EncDecAttention'),
+        ('self_attention', 'SelfAttention'),
+        ('encoder_decoder_attention', 'EncDecAttention'),
     ]
   width = config.emb_dim
   queries = config.num_heads * config.head_dim
-  kv = config.num_kv_heads * config.head_dim if is_decoder else queries
-  for i, (name, norm, hf_name) in enumerate(attentions):
+  for i, (name, hf_name) in enumerate(attentions):
+    kv = config.kv_heads_of(name) * config.head_dim
     yield (
-        (f'pre_{norm}_layer_norm', 'scale'),
+        (network.NORMS[name], 'scale'),
         Array((width,), f'{i}.layer_norm.weight', False),
     )
     for projection, letter in _PROJECTIONS.items():
@@ -90,7 +90,7 @@ def _layer(config: T5Config, stack: str) -> Iterator[tuple[Path, Array]]:
       )
   i = len(attentions)
   yield (
-      ('pre_mlp_layer_norm', 'scale'),
+      (network.NORMS['mlp'], 'scale'),
       Array((width,), f'{i}.layer_norm.weight', False),
   )
   is_gated = len(config.mlp_activations) > 1

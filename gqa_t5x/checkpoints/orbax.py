@@ -77,7 +77,5 @@ def write(
   orbax_tree.write_tree(writing, 'params/', params)
   writing.run()
   writing.write('metadata/metadata', [json.dumps(metadata).encode()])
-  writing.write(
-      f'metadata/{orbax_tree.DONE}', [b'Checkpoint commit was successful.\n']
-  )
+  orbax_tree.write_done(writing, 'metadata/')
   orbax_tree.write_checkpoint_files(writing, _HANDLERS)

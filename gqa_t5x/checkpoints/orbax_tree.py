@@ -102,7 +102,7 @@ def write_tree(
           'custom_metadata': None,
       },
   )
-  writing.write(f'{inside}{DONE}', [b'Checkpoint commit was successful.\n'])
+  write_done(writing, inside)
 
 
 def write_checkpoint_files(
@@ -125,4 +125,9 @@ def write_checkpoint_files(
           'custom_metadata': {},
       },
   )
-  writing.write(DONE, [b'Checkpoint commit was successful.\n'])
+  write_done(writing, '')
+
+
+def write_done(writing: folders.Writing, inside: str) -> None:
+  """Writes the file that says that a folder, 'NAME/', is whole."""
+  writing.write(f'{inside}{DONE}', [b'Checkpoint commit was successful.\n'])

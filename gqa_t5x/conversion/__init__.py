@@ -8,9 +8,7 @@ paper's; `scaled_mean`, `aligned` and `svd` are not.
 """
 
 from gqa_t5x.conversion.checkpoint import convert_checkpoint
-from gqa_t5x.conversion.optimizer_slots import SLOTS
 from gqa_t5x.conversion.optimizer_slots import check_slots
-from gqa_t5x.conversion.optimizer_slots import convert_kernel_slots
 from gqa_t5x.conversion.optimizer_slots import convert_optimizer_slots
 from gqa_t5x.conversion.optimizer_slots import is_converted
 from gqa_t5x.conversion.params import GROUP_BY
@@ -22,10 +20,8 @@ __all__ = [
     'Conversion',
     'GROUP_BY',
     'METHODS',
-    'SLOTS',
     'check_slots',
     'convert_checkpoint',
-    'convert_kernel_slots',
     'convert_optimizer_slots',
     'convert_params',
     'is_converted',

@@ -72,9 +72,8 @@ def convert_checkpoint(
   """
   optimizer_slots.check_slots(slots)
   _check_apart(source, target)
-  source_format = checkpoints.detect_format(source)
-  format = format or source_format
   opened = checkpoints.open_checkpoint(source)
+  format = format or opened.format
   metadata = opened.metadata
   checkpoints.check_target(target, format, metadata.get('step'))
   config = metadata['config']
@@ -91,7 +90,7 @@ def convert_checkpoint(
   changing = params_lib.Conversion(
       checked, **heads, method=method, group_by=by
   ).shapes
-  if not changing and format == source_format:
+  if not changing and format == opened.format:
     raise UserError(
         f'{source} has {num_kv_heads} key/value heads already, and nothing'
         f' would change with num_kv_heads={num_kv_heads}; choose fewer heads'

@@ -22,7 +22,7 @@ Path = heads_lib.Path
 SLOTS = ('pool', 'reset')
 # Adafactor's min_dim_size_to_factor: it factors kernels no side of which is
 # smaller.
-_MIN_FACTORED_DIM = 128
+MIN_FACTORED_DIM = 128
 
 
 def convert_optimizer_slots(
@@ -195,7 +195,7 @@ def convert_kernel_slots(
     raise UserError(
         f'expected Adafactor slots of a kernel {before}, got'
         f' {", ".join(f"{k} {v.shape}" for k, v in sorted(old.items()))}; only'
-        f' min_dim_size_to_factor={_MIN_FACTORED_DIM} can be converted, or'
+        f' min_dim_size_to_factor={MIN_FACTORED_DIM} can be converted, or'
         " convert to format 'orbax', which leaves the optimizer state out"
     )
   new['m'] = old['m']
@@ -210,7 +210,7 @@ def convert_kernel_slots(
 
 def _row_axis(shape: tuple[int, int]) -> int | None:
   """Returns the axis of a kernel that v_row spans; None: it is not factored."""
-  if min(shape) < _MIN_FACTORED_DIM:
+  if min(shape) < MIN_FACTORED_DIM:
     return None
   return 0 if shape[0] <= shape[1] else 1
 

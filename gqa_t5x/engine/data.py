@@ -111,8 +111,7 @@ def train_batches(
   Yields:
     int32 arrays under t5x's names: encoder_input_tokens [B, S],
     decoder_input_tokens, decoder_target_tokens [B, T], and float32
-    decoder_loss_weights [B, T]; packed rows also have *_segment_ids and
-    *_positions.
+    decoder_loss_weights [B, T]; packed rows also have *_segment_ids.
   """
   if config.batch_size % process_count:
     raise UserError(
@@ -213,9 +212,9 @@ def make_batch(
       'encoder_input': (num_rows, config.inputs_length),
       'decoder_target': (num_rows, config.targets_length),
   }
-  inputs, segments, positions = [
+  inputs, segments = [
       {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
-      for _ in range(3)
+      for _ in range(2)
   ]
   decoder_inputs = np.zeros(shapes['decoder_target'], np.int32)
   for i, row in enumerate(rows):
@@ -228,7 +227,6 @@ def make_batch(
         where = slice(start[name], start[name] + len(tokens))
         inputs[name][i, where] = tokens
         segments[name][i, where] = segment
-        positions[name][i, where] = np.arange(len(tokens))
         if name == 'decoder_target':
           decoder_inputs[i, where] = np.append(0, tokens[:-1])
         start[name] += len(tokens)
@@ -241,8 +239,6 @@ def make_batch(
   if config.pack:
     batch |= {
         'encoder_segment_ids': segments['encoder_input'],
-        'encoder_positions': positions['encoder_input'],
         'decoder_segment_ids': segments['decoder_target'],
-        'decoder_positions': positions['decoder_target'],
     }
   return batch

@@ -17,16 +17,13 @@ import re
 import tokenize
 from typing import Any
 
-from flax import traverse_util
 import jax
 
 from gqa_t5x import cache_folder
 from gqa_t5x import checkpoints
 from gqa_t5x import decoding
 from gqa_t5x import network
-from gqa_t5x import sizes
 from gqa_t5x import storage
-from gqa_t5x import vocabularies
 from gqa_t5x.engine import cache
 from gqa_t5x.engine import checkpointing
 from gqa_t5x.engine import data
@@ -160,44 +157,7 @@ class Train(_Job):
 
   def run(self) -> None:
     mesh = partitioning.make_mesh(self.config.model_axis)
-    partitioning.check_rows(self.batch_size, mesh)
-    partitioning.check_batch_size(
-        self.batch_size, self.config.num_microbatches, 'num_microbatches'
-    )
-    best, known = self.config.best_metric, evaluate.DEV_METRICS
-    if best and '/' not in best and best not in known:
-      raise UserError(
-          f'expected best_metric to be {" or ".join(known)}, or TASK/METRIC of'
-          f' what is decoded, got {best!r}'
-      )
-    if best and '/' in best and self.metric_examples == 0:
-      raise UserError(
-          f'expected examples to be decoded for best_metric={best!r}, got none;'
-          ' set --gin.launch.Train.metric_examples'
-      )
-    if 'train' not in self.source.splits:
-      raise UserError(
-          'expected a split to train on, got splits'
-          f' {tuple(self.source.splits)}; add "train"'
-      )
-    if best and 'validation' not in self.source.splits:
-      raise UserError(
-          f'expected a validation split for best_metric={best!r}, got splits'
-          f' {tuple(self.source.splits)}; add it, or set best_metric to None'
-      )
-    initial = self.config.initial_checkpoint
-    if checkpointing.has_steps(self.config.model_dir):
-      initial = None  # The run goes on from its own.
-    teacher = self.config.teacher_checkpoint
-    if cache.has_seqio() and not self.source.only_cached:
-      # Before anything is tokenized for them.
-      name = self.source.mixture_or_task_name
-      features = cache.provider_of(name).output_features
-      self._check_ids(features['targets'].vocabulary.vocab_size)
-      if initial:
-        train.check_step(check_fits(self.model, initial, name), self.config)
-      if teacher:
-        check_fits(train_step.teacher_of(self.model), teacher, name)
+    self._check(mesh)
     lengths = dict(self.source.task_feature_lengths)
     folders = self.source.run()
     batches = data.BatchConfig(
@@ -247,6 +207,47 @@ class Train(_Job):
             'tokens_sha256': {meta['task']: meta['sha256'] for meta in metas},
         },
     )
+
+  def _check(self, mesh: jax.sharding.Mesh) -> None:
+    """Raises UserError for what can be told before anything is tokenized."""
+    partitioning.check_rows(self.batch_size, mesh)
+    partitioning.check_batch_size(
+        self.batch_size, self.config.num_microbatches, 'num_microbatches'
+    )
+    best, known = self.config.best_metric, evaluate.DEV_METRICS
+    if best and '/' not in best and best not in known:
+      raise UserError(
+          f'expected best_metric to be {" or ".join(known)}, or TASK/METRIC of'
+          f' what is decoded, got {best!r}'
+      )
+    if best and '/' in best and self.metric_examples == 0:
+      raise UserError(
+          f'expected examples to be decoded for best_metric={best!r}, got none;'
+          ' set --gin.launch.Train.metric_examples'
+      )
+    if 'train' not in self.source.splits:
+      raise UserError(
+          'expected a split to train on, got splits'
+          f' {tuple(self.source.splits)}; add "train"'
+      )
+    if best and 'validation' not in self.source.splits:
+      raise UserError(
+          f'expected a validation split for best_metric={best!r}, got splits'
+          f' {tuple(self.source.splits)}; add it, or set best_metric to None'
+      )
+    initial = self.config.initial_checkpoint
+    if checkpointing.has_steps(self.config.model_dir):
+      initial = None  # The run goes on from its own.
+    teacher = self.config.teacher_checkpoint
+    if cache.has_seqio() and not self.source.only_cached:
+      name = self.source.mixture_or_task_name
+      features = cache.provider_of(name).output_features
+      self._check_ids(features['targets'].vocabulary.vocab_size)
+      if initial:
+        opened = _open(self.model, initial, name)
+        train.check_step(opened.metadata, self.config)
+      if teacher:
+        _open(train_step.teacher_of(self.model), teacher, name)
 
   def _check_ids(self, ids: int) -> None:
     rows = self.model.config.vocab_size
@@ -313,9 +314,7 @@ class Evaluate(_Job):
     """Returns {'task/metric': value}; refuses a folder that has metrics."""
     folder = storage.local_path(self.output_dir).absolute()
     storage.check_absent(folder / 'metrics.json')
-    check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
-    params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
-    params = decoding.place_params(self.model, params)
+    opened = _open(self.model, self.checkpoint_path, self.mixture_or_task_name)
     measure = evaluate.task_evaluator(
         self.model,
         self.mixture_or_task_name,
@@ -327,7 +326,8 @@ class Evaluate(_Job):
         **self.decoding,
     )
     folder.mkdir(parents=True, exist_ok=True)  # seqio's logger needs it.
-    metrics = measure(params, int(metadata.get('step') or 0))
+    params = decoding.place_params(self.model, opened.read_params())
+    metrics = measure(params, int(opened.metadata.get('step') or 0))
     storage.write_json(folder / 'metrics.json', metrics)
     return metrics
 
@@ -349,18 +349,17 @@ class Infer(_Job):
   def run(self) -> str:
     """Returns the file's path; refuses one that exists."""
     storage.check_absent(storage.output_file(self.output_path))
-    check_fits(self.model, self.checkpoint_path, self.mixture_or_task_name)
-    params, metadata = checkpoints.load_checkpoint(self.checkpoint_path)
+    opened = _open(self.model, self.checkpoint_path, self.mixture_or_task_name)
     evaluate.infer(
         self.model,
-        decoding.place_params(self.model, params),
+        decoding.place_params(self.model, opened.read_params()),
         self.mixture_or_task_name,
         dict(self.task_feature_lengths),
         self.output_path,
         batch_size=self.batch_size,
         split=self.split,
         max_examples=self.max_examples,
-        identity=f'{_last_written(self.checkpoint_path)} {metadata}',
+        identity=f'{_last_written(self.checkpoint_path)} {opened.metadata}',
         **self.decoding,
     )
     return self.output_path
@@ -376,27 +375,15 @@ def _last_written(checkpoint_path: str) -> str:
 MODES = {'train': Train, 'eval': Evaluate, 'infer': Infer, 'cache': Cache}
 
 
-def check_fits(
+def _open(
     model: network.Transformer, path: str, mixture_or_task_name: str
-) -> dict[str, Any]:
-  """Checks a checkpoint without reading its values; returns its metadata.
-
-  Raises:
-    UserError: if it does not fit the model, or the task's vocabulary.
-  """
-  opened = checkpoints.open_checkpoint(path)
-  provider = cache.provider_of(mixture_or_task_name)
-  vocabulary = provider.output_features['targets'].vocabulary
-  vocabularies.check(
-      path,
-      opened.metadata,
-      size=vocabulary.vocab_size,
-      sha256=cache.vocabulary_hash(vocabulary),
-      how=vocabularies.HOW_IN_GIN,
+) -> checkpoints.Checkpoint:
+  """Opens a checkpoint of this model and of the task's vocabulary."""
+  features = cache.provider_of(mixture_or_task_name).output_features
+  vocabulary = features['targets'].vocabulary
+  return train.open_fitting(
+      model, path, vocabulary.vocab_size, cache.vocabulary_hash(vocabulary)
   )
-  params = traverse_util.unflatten_dict(opened.params)
-  sizes.check_params(params, model.config, path)
-  return opened.metadata
 
 
 def run(

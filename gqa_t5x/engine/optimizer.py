@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gqa_t5x.conversion import optimizer_slots
 from gqa_t5x.errors import UserError
 from gqa_t5x.errors import check_fields
 from gqa_t5x.errors import check_limits
@@ -99,7 +100,7 @@ def make_optimizer(
   """
   adafactor = optax.adafactor(
       learning_rate=1.0,
-      min_dim_size_to_factor=128,
+      min_dim_size_to_factor=optimizer_slots.MIN_FACTORED_DIM,
       decay_rate=0.8,
       multiply_by_parameter_scale=True,
       clipping_threshold=1.0,

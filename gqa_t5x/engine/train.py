@@ -11,6 +11,7 @@ import logging
 import math
 from typing import Any
 
+from flax import traverse_util
 import jax
 import numpy as np
 
@@ -179,9 +180,12 @@ def train(
     params, origin = _load_initial(model, config)
   teacher = None
   if config.teacher_checkpoint:
-    teacher, _ = _load_fitting(
-        train_step.teacher_of(model), config.teacher_checkpoint, config
-    )
+    teacher = open_fitting(
+        train_step.teacher_of(model),
+        config.teacher_checkpoint,
+        config.vocabulary_size,
+        config.vocabulary_sha256,
+    ).read_params()
   folder.lock()
   saved = checkpointing.Checkpoints(
       config.model_dir, config.keep, config.best_metric, config.best_mode
@@ -374,28 +378,41 @@ def _load_initial(
   """Loads the initial checkpoint and checks that it fits the model."""
   if not config.initial_checkpoint:
     return None, {}
-  params, metadata = _load_fitting(model, config.initial_checkpoint, config)
-  check_step(metadata, config)
-  step = metadata.get('step')
-  return params, metadata | {
+  opened = open_fitting(
+      model,
+      config.initial_checkpoint,
+      config.vocabulary_size,
+      config.vocabulary_sha256,
+  )
+  check_step(opened.metadata, config)
+  step = opened.metadata.get('step')
+  return opened.read_params(), opened.metadata | {
       'step': config.initial_step if step is None else step
   }
 
 
-def _load_fitting(
-    model: network.Transformer, path: str, config: TrainConfig
-) -> tuple[PyTree, dict[str, Any]]:
-  """Loads a checkpoint of this model and of the data's vocabulary."""
-  params, metadata = checkpoints.load_checkpoint(path)
+def open_fitting(
+    model: network.Transformer,
+    path: str,
+    vocabulary_size: int | None,
+    vocabulary_sha256: str,
+) -> checkpoints.Checkpoint:
+  """Opens a checkpoint of this model and vocabulary; reads no values.
+
+  Raises:
+    UserError: if it is of others.
+  """
+  opened = checkpoints.open_checkpoint(path)
   vocabularies.check(
       path,
-      metadata,
-      size=config.vocabulary_size,
-      sha256=config.vocabulary_sha256,
+      opened.metadata,
+      size=vocabulary_size,
+      sha256=vocabulary_sha256,
       how=vocabularies.HOW_IN_GIN,
   )
+  params = traverse_util.unflatten_dict(opened.params)
   sizes.check_params(params, model.config, path)
-  return params, metadata
+  return opened
 
 
 def check_step(metadata: Mapping[str, Any], config: TrainConfig) -> None:

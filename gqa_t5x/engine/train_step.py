@@ -31,8 +31,6 @@ _MODEL_FEATURES = (
     'decoder_target_tokens',
     'encoder_segment_ids',
     'decoder_segment_ids',
-    'encoder_positions',
-    'decoder_positions',
 )
 
 

@@ -5,13 +5,17 @@
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
 
 from gqa_t5x import pretrained
-from gqa_t5x.experiments import pipeline as pipeline_lib
 from gqa_t5x.experiments.model import FINETUNED
 from gqa_t5x.experiments.model import Model
 from gqa_t5x.experiments.stages import Done, Stage
+
+if TYPE_CHECKING:  # It brings JAX, which a report does without.
+  from gqa_t5x.experiments.pipeline import Pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +39,7 @@ class Experiment:
   is_timed: bool = False
   blocks: Callable[[Mapping[str, Any]], list] = lambda results: []
 
-  def stages(
-      self, pipeline: pipeline_lib.Pipeline, seeds: Sequence[int]
-  ) -> list[Stage]:
+  def stages(self, pipeline: 'Pipeline', seeds: Sequence[int]) -> list[Stage]:
     """Returns the stages that its results come from."""
     found = []
     for seed in seeds:
@@ -56,7 +58,7 @@ class Experiment:
 
 def collect(
     experiments: Sequence[Experiment],
-    pipeline: pipeline_lib.Pipeline,
+    pipeline: 'Pipeline',
     seeds: Sequence[int],
     done: Mapping[str, Done],
 ) -> dict[str, Any]:
@@ -106,8 +108,6 @@ def collect(
 
 
 def _entry(model, pipeline, base_config, seeds, result) -> dict[str, Any]:
-  import numpy as np
-
   from gqa_t5x import network
   from gqa_t5x import sizes
 
@@ -140,8 +140,6 @@ def _entry(model, pipeline, base_config, seeds, result) -> dict[str, Any]:
 
 def _over_seeds(tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """Returns a model's entry on a task: means, and all that each seed gave."""
-  import numpy as np
-
   found = {
       'metrics': {
           name: float(np.mean([t['metrics'][name] for t in tests]))

@@ -684,12 +684,10 @@ def _metadata(path: str) -> dict[str, Any]:
 
 def _load(path: str):
   """Returns (model, params, metadata) of a checkpoint."""
-  import jax
-
   from gqa_t5x import checkpoints
+  from gqa_t5x import decoding
   from gqa_t5x import network
 
   params, metadata = checkpoints.load_checkpoint(path)
-  config = network.T5Config(**metadata['config'])
-  # On the device once, not for each batch.
-  return network.Transformer(config), jax.device_put(params), metadata
+  model = network.Transformer(network.T5Config(**metadata['config']))
+  return model, decoding.place_params(model, params), metadata

@@ -160,11 +160,6 @@ def _samples(results: dict) -> list:
   return blocks if len(blocks) > 2 else []
 
 
-# Tasks whose test examples are not all of different texts.
-_CLUSTERED = frozenset(
-    ('docs_summarize', 'docs_question_answering', 'gqa_fairytaleqa'))
-
-
 def _drawn(task: str, clusters: list[str]) -> str:
   """What the intervals of a task's scores draw."""
   names = collections.Counter(clusters)
@@ -191,9 +186,6 @@ def _limits(results: dict) -> rendering.Bullets:
       *['The splits of documentation share no module and no text, but near '
         'twins: jax.numpy describes a function as NumPy does. That raises the '
         'scores of all models.'] * ('docs_summarize' in tasks),
-      *['Intervals draw test examples one by one. Those of one module, or of '
-        'one story, are alike, so that intervals are too narrow.']
-      * bool(_CLUSTERED.intersection(tasks).difference(clusters)),
       *[_drawn(*of_task) for of_task in clusters.items()],
   ]
   if _is_timed(results):

@@ -1,9 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs experiments of the paper and writes their report.
-
-Nothing heavy is imported before the plan is shown.
-"""
+"""Runs experiments of the paper and writes their report."""
 
 from collections.abc import Sequence
 import dataclasses

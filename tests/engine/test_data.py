@@ -49,12 +49,10 @@ def test_layout_by_hand():
   assert first == {
       'encoder_input_tokens': [5, 6, 1, 7, 8, 9, 1, 0],
       'encoder_segment_ids': [1, 1, 1, 2, 2, 2, 2, 0],
-      'encoder_positions': [0, 1, 2, 0, 1, 2, 3, 0],
       'decoder_input_tokens': [0, 4, 0, 3, 2, 0],
       'decoder_target_tokens': [4, 1, 3, 2, 1, 0],
       'decoder_loss_weights': [1, 1, 1, 1, 1, 0],
       'decoder_segment_ids': [1, 1, 2, 2, 2, 0],
-      'decoder_positions': [0, 1, 0, 1, 2, 0],
   }
   assert not any(value[1].any() for value in packed.values())
   trimmed = data.make_batch(datasets, [[(0, 1)]], data.BatchConfig(1, 3, 2))

@@ -112,7 +112,9 @@ def test_a_run_that_saved_nothing_may_be_another(tmp_path, batches):
 def test_finished_run_is_not_trained_again(tmp_path, batches):
   model, config = conftest.make_model(), make_config(tmp_path, total_steps=2)
   first = train.train(model, config, batches)
-  again = train.train(model, config, batches)
+  again = train.train(
+      model, config, lambda start: pytest.fail('it is trained again')
+  )
   same(first.params, again.params)
 
 

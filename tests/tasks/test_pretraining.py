@@ -58,9 +58,8 @@ def _task(name, documents):
       source=common.rows_source(
           lambda split: [{'text': d} for d in documents], ('text',), ('train',)
       ),
-      preprocessors=pretraining.preprocessors('text'),
       output_features=common.output_features(),
-      metric_fns=[],
+      **pretraining.recipe('text'),
   )
 
 
