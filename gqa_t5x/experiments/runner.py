@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import sys
+from typing import Any
 
 from gqa_t5x import provenance
 from gqa_t5x import storage
@@ -66,15 +67,11 @@ def reproduce(
           'the paper scale runs on TPU pods; add --dry_run to see its commands,'
           ' and read docs/tpu.md'
       )
-    for flag, value, default in (
-        ('seeds', tuple(seeds), (1,)), ('tasks', tuple(tasks), ()),
-        ('output_dir', output_dir, None),
-    ):  # pyformat: disable
-      if value != default:
-        raise UserError(
-            f'expected no --{flag} at the paper scale, whose commands are those'
-            f' of the paper, got {value}; leave it out and edit them'
-        )
+    _check_defaults(
+        seeds=(tuple(seeds), (1,)),
+        tasks=(tuple(tasks), ()),
+        output_dir=(output_dir, None),
+    )
     _show_pod(names)
     return
   if scale not in scales.SCALES:
@@ -125,16 +122,11 @@ def reproduce(
     done = stages_lib.run(stages, folder)
     if prepare:
       return
-    options = [f'--scale {scale}', f'--experiment {",".join(names)}']
-    if tuple(seeds) != (1,):
-      options.append('--seeds ' + ','.join(map(str, seeds)))
-    if tasks:
-      options.append('--tasks ' + ','.join(tasks))
     found = experiment_lib.collect(experiments, pipeline, seeds, done)
     results = {
         'scale': scale,
         'experiment': ','.join(names),
-        'command': ' '.join(['gqa-t5x reproduce', *options]),
+        'command': _command(scale, names, seeds, tasks),
         **provenance.environment(),
         'seeds': list(seeds),
         'columns': [dataclasses.asdict(c) for c in settings.suite.columns],
@@ -145,6 +137,16 @@ def reproduce(
     }
     results_lib.save_results(folder, results)
     _write_report(folder, results)
+
+
+def _check_defaults(**flags: tuple[Any, Any]) -> None:
+  """Refuses flags, {name: (value, default)}, that the paper scale has not."""
+  for flag, (value, default) in flags.items():
+    if value != default:
+      raise UserError(
+          f'expected no --{flag} at the paper scale, whose commands are those'
+          f' of the paper, got {value}; leave it out and edit them'
+      )
 
 
 def _show_pod(names: Sequence[str]) -> None:
@@ -161,6 +163,15 @@ def _show_pod(names: Sequence[str]) -> None:
       " from the paper's 600 for uptraining XXL by 5%, in proportion to"
       ' operations and tokens'
   )
+
+
+def _command(scale, names, seeds, tasks) -> str:
+  words = [f'gqa-t5x reproduce --scale {scale} --experiment {",".join(names)}']
+  if tuple(seeds) != (1,):
+    words.append('--seeds ' + ','.join(map(str, seeds)))
+  if tasks:
+    words.append('--tasks ' + ','.join(tasks))
+  return ' '.join(words)
 
 
 def _write_report(folder, results) -> None:
