@@ -23,6 +23,10 @@ PACKED = {
     'decoder_segment_ids': np.array(
         [[1, 1, 2, 2, 2], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]]
     ),
+    # Which t5x alone looks at.
+    'decoder_positions': np.array(
+        [[0, 1, 0, 1, 2], [0, 1, 2, 0, 0], [0, 0, 0, 0, 0]]
+    ),
 }
 
 
