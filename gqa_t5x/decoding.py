@@ -208,7 +208,7 @@ def check_options(
   if method == 'sample':
     _check_sampling(vocab_size, **values)
   elif method == 'beam':
-    _check_beams(max_decode_len, **values)
+    _check_beams(vocab_size, max_decode_len, **values)
 
 
 def _options_of(method: str) -> dict[str, inspect.Parameter]:
@@ -290,9 +290,12 @@ def temperature_sample(
         f'expected one of example_ids for each of {batch} rows, got shape '
         f'{np.shape(example_ids)}'
     )
-  if np.min(example_ids) < 0:
+  example_ids = np.asarray(example_ids)
+  low, high = example_ids.min(), example_ids.max()
+  if example_ids.dtype.kind not in 'iu' or low < 0 or high >= 2**32:
     raise UserError(
-        f'expected example_ids of 0 or more, got {np.min(example_ids)}'
+        f'expected integer example_ids from 0 to {2**32 - 1}, got'
+        f' {high if low >= 0 else low}'
     )
   return decode_loop(
       model,
@@ -352,7 +355,10 @@ def beam_search(
     UserError: if an argument is out of its range.
   """
   input_tokens = _check_inputs(model, input_tokens, max_decode_len)
-  _check_beams(max_decode_len, num_beams, length_penalty, num_results)
+  _check_beams(
+      model.config.vocab_size, max_decode_len, num_beams, length_penalty,
+      num_results,
+  )  # pyformat: disable
   decoded = beam_loop(
       model,
       params,
@@ -772,10 +778,15 @@ def _check_sampling(
 
 
 def _check_beams(
-    max_decode_len: int, num_beams: int, length_penalty: float, num_results: int
+    vocab_size: int,
+    max_decode_len: int,
+    num_beams: int,
+    length_penalty: float,
+    num_results: int,
 ) -> None:
   """Raises UserError for values that `beam_search` refuses."""
-  _check_int('num_beams', num_beams, 1)
+  # Continuations of all beams are ranked together, with indices of 32 bits.
+  _check_int('num_beams', num_beams, 1, (2**31 - 1) // vocab_size)
   _check_int('num_results', num_results, 1, num_beams)
   if not 0.0 <= length_penalty < float('inf'):
     raise UserError(
@@ -794,7 +805,7 @@ def _check_inputs(
     model: nn.Module, input_tokens: Array, max_decode_len: int
 ) -> Array:
   """Returns the tokens as an array [B, S], or raises UserError."""
-  _check_int('max_decode_len', max_decode_len, 1)
+  _check_int('max_decode_len', max_decode_len, 1, 2**31 - 1)
   if not isinstance(input_tokens, jax.Array):
     try:
       input_tokens = np.asarray(input_tokens)

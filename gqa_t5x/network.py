@@ -41,11 +41,11 @@ def _float_dtype(dtype: Any) -> np.dtype:
   if not (
       found is not None
       and jnp.issubdtype(found, jnp.floating)
-      and found.itemsize > 1
+      and 1 < found.itemsize <= 4
   ):
     raise errors.UserError(
-        "expected dtype to be 'float32', 'bfloat16' or another float of 16 bits"
-        f' or more, got {dtype!r}'
+        "expected dtype to be 'float32', 'bfloat16' or 'float16', got"
+        f' {dtype!r}'
     )
   return found
 

@@ -33,11 +33,13 @@ def integers(text: str) -> list[int]:
 
 
 def amount(text: str) -> float:
-  """A finite number above 0."""
+  """A number above 0, and below what units could make infinite."""
   try:
     number = float(text)
   except ValueError:
     number = 0.0
-  if not 0 < number < float('inf'):
-    raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
+  if not 1e-9 <= number <= 1e12:
+    raise argparse.ArgumentTypeError(
+        f'expected a number above 0, from 1e-9 to 1e12, got {text[:40]!r}'
+    )
   return number

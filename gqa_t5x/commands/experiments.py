@@ -122,7 +122,10 @@ def _figure(args) -> None:
     raise UserError(
         f'{args.benchmark} cannot be read: {error.strerror}; check the path'
     ) from error
-  except (ValueError, LookupError, TypeError, AttributeError) as error:
+  except (
+      ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+      RecursionError,
+  ) as error:  # pyformat: disable
     raise UserError(
         f'expected in {args.benchmark} what `gqa-t5x benchmark decode --json`'
         ' printed, got something else; make it again'

@@ -143,7 +143,12 @@ def predict(
 
   Returns:
     int32 [max_decode_len] each, 0 after EOS, in the order of `inputs`.
+
+  Raises:
+    UserError: as `decoding.generate`, and if `batch_size` is below 1.
   """
+  if batch_size < 1:
+    raise UserError(f'expected a batch_size of 1 or more, got {batch_size}')
   if not inputs:
     return []
   lengths = np.asarray([len(tokens) for tokens in inputs])
@@ -151,7 +156,8 @@ def predict(
   outputs: list[np.ndarray] = [np.zeros(0, np.int32)] * len(inputs)
   for start in range(0, len(order), batch_size):
     chosen = order[start : start + batch_size]
-    length = -(-lengths[chosen[-1]] // _BUCKET) * _BUCKET
+    # One of empty inputs alone has a length too.
+    length = max(1, -(-lengths[chosen[-1]] // _BUCKET)) * _BUCKET
     # Rows of padding fill the last batch up.
     tokens = np.zeros((batch_size, length), np.int32)
     for row, i in enumerate(chosen):
@@ -203,7 +209,7 @@ def task_evaluator(
     whole split, targets and outputs.
 
   Raises:
-    UserError: if the task is unknown or has no metric.
+    UserError: if the task is unknown, has no metric, or has one of scores.
   """
   import seqio  # pylint: disable=g-import-not-at-top
 
@@ -226,6 +232,15 @@ def task_evaluator(
         f'{mixture_or_task} has no metric, or no {split} split; choose another'
     )
 
+  for task in evaluator.eval_tasks:
+    for metric in task.metric_objs:
+      kind = metric.model_output_type
+      if kind != seqio.metrics.ModelOutputType.PREDICTION:
+        raise UserError(
+            f'expected metrics of what is decoded in {task.name}, got one of'
+            f' {kind.name}; leave it out, or evaluate with t5x'
+        )
+
   def evaluate(params: PyTree, step: int = -1) -> dict[str, float]:
     def predict_fn(dataset):
       examples = (
@@ -247,11 +262,15 @@ def task_evaluator(
     metrics, _ = evaluator.evaluate(
         compute_metrics=True, step=step, predict_fn=predict_fn
     )
-    return {
-        f'{task}/{name}': float(value)
+    found = {
+        f'{task}/{name}': getattr(value, 'value', value)
         for task, values in metrics.result().items()
         for name, value in values.items()
+        # A text or a picture is for seqio's loggers alone.
+        if isinstance(value, seqio.metrics.Scalar)
+        or not isinstance(value, seqio.metrics.MetricValue)
     }
+    return {name: float(value) for name, value in found.items()}
 
   return evaluate
 

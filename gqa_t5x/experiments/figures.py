@@ -290,11 +290,16 @@ def of_benchmark(found: dict) -> str:
 
   Raises:
     KeyError: if it is something else.
+    ValueError: if a time is none, or a name cannot be printed.
   """
   most = found['config']['num_heads']
   by_shape, is_papers = {}, False
   for name, row in found['rows'].items():
     heads, seconds = row['num_kv_heads'], row['seconds_per_sample']
+    if not 0 <= seconds < math.inf:
+      raise ValueError(f'{name} took {seconds} seconds')
+    if not name.isprintable():
+      raise ValueError(f'{name!r} cannot be written')
     kind = {most: 'mha', 1: 'mqa'}.get(heads, 'gqa')
     shape = ', '.join(
         f'{part} {row[f"{part}_{unit}"]}' for part, unit in (

@@ -51,6 +51,20 @@ def test_predictions_come_in_the_order_of_the_inputs():
   ) == []
 
 
+def test_empty_inputs_have_empty_outputs():
+  model = conftest.make_model()
+  params = make_params(model)
+  inputs = [np.zeros(0, np.int32), np.array([5, 1])]
+  alone, together = (
+      evaluate.predict(model, params, inputs, batch_size=n, max_decode_len=3)
+      for n in (1, 2)
+  )
+  np.testing.assert_array_equal(alone, together)
+  assert not alone[0].any()
+  with pytest.raises(UserError, match='batch_size of 1 or more, got -1'):
+    evaluate.predict(model, params, inputs, batch_size=-1, max_decode_len=3)
+
+
 def test_few_lengths_are_compiled(monkeypatch):
   widths = set()
 
@@ -244,6 +258,47 @@ def test_inference_of_a_mixture_ends(task, tmp_path):
   finally:
     seqio.MixtureRegistry.remove('toy_mixture')
     seqio.TaskRegistry.remove('toy_other')
+
+
+def test_metrics_of_seqios_types_are_numbers(tmp_path):
+  seqio = pytest.importorskip('seqio')
+  tf = pytest.importorskip('tensorflow')
+
+  def dataset(split, shuffle_files, seed=None):
+    del split, shuffle_files, seed
+    return tf.data.Dataset.from_tensor_slices(
+        {'inputs': ['a', 'b'], 'targets': ['a', 'b']}
+    )
+
+  def of_outputs(targets, predictions):
+    return {
+        'share': seqio.metrics.Scalar(0.5),
+        'note': seqio.metrics.Text('two'),
+        'count': len(predictions) + len(targets),
+    }
+
+  def of_scores(targets, scores):
+    return {'sum': len(targets) + sum(scores)}
+
+  model = conftest.make_model(vocab_size=384)
+  lengths = {'inputs': 8, 'targets': 4}
+  add_task('toy_typed', dataset, metric_fns=[of_outputs])
+  add_task('toy_scored', dataset, metric_fns=[of_outputs, of_scores])
+  try:
+    measure = evaluate.task_evaluator(
+        model, 'toy_typed', lengths, batch_size=2, split='test',
+        output_dir=str(tmp_path),
+    )  # pyformat: disable
+    assert measure(make_params(model)) == {
+        'toy_typed/share': 0.5, 'toy_typed/count': 4.0
+    }  # pyformat: disable
+    with pytest.raises(UserError, match='toy_scored, got one of SCORE'):
+      evaluate.task_evaluator(
+          model, 'toy_scored', lengths, batch_size=2, split='test'
+      )
+  finally:
+    seqio.TaskRegistry.remove('toy_typed')
+    seqio.TaskRegistry.remove('toy_scored')
 
 
 def test_a_wrong_option_leaves_no_file(task, tmp_path):

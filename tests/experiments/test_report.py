@@ -396,6 +396,10 @@ def test_each_shape_of_a_benchmark_has_its_drawing():
   assert texts.count((1, 'K=2')) == texts.count((0, 'hf')) == 1
   with pytest.raises(KeyError):
     figures.of_benchmark({'config': {'num_heads': 6}, 'rows': {}})
+  name, row = next(iter(rows.items()))
+  for wrong in ({name: row | {'seconds_per_sample': -1}}, {'K=\1': row}):
+    with pytest.raises(ValueError):
+      figures.of_benchmark({'config': {'num_heads': 6}, 'rows': wrong})
 
 
 @pytest.mark.parametrize('num_layers, output_length, is_there', [
