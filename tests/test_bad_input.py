@@ -178,7 +178,7 @@ CASES = [
             ("network.T5Config.dtype='float64'", "or 'float16'"),
             ("network.T5Config.dtype='flaot32'", "got 'flaot32'"),
             ("network.T5Config.dtype='int8'", "got 'int8'"),
-            ('network.T5Config.dtype=None', 'another float'),
+            ('network.T5Config.dtype=None', 'got None'),
             ('TASK_FEATURE_LENGTHS=None', "{'inputs': 256,"),
             ("train.TrainConfig.best_metric='a/b'", 'metric_examples'),
             (
@@ -277,7 +277,7 @@ CASES = [
             ),
             (
                 "decoding={{'method':'beam','num_beams':0}}",
-                'num_beams of 1 or more',
+                'num_beams from 1 to',
             ),
             ("decoding={{'model':1}}", "no option 'model'"),
             ("decoding={{'eos_id':-2}}", 'eos_id from -1 to 4095'),
