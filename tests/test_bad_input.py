@@ -177,8 +177,8 @@ CASES = [
             ("network.T5Config.dtype='float8_e4m3fn'", "or 'float16'"),
             ("network.T5Config.dtype='float64'", "or 'float16'"),
             ("network.T5Config.dtype='flaot32'", "got 'flaot32'"),
-            ("network.T5Config.dtype='int8'", "got 'int8'"),
-            ('network.T5Config.dtype=None', 'got None'),
+            ("network.T5Config.dtype='int8'", "'float16', got 'int8'"),
+            ('network.T5Config.dtype=None', "'float16', got None"),
             ('TASK_FEATURE_LENGTHS=None', "{'inputs': 256,"),
             ("train.TrainConfig.best_metric='a/b'", 'metric_examples'),
             (

@@ -132,8 +132,9 @@ def test_greedy_tokens_are_those_of_generate(kind, num_kv_heads):
 def test_beam_tokens_are_those_of_generate(kind, num_kv_heads):
   from t5x import decoding as t5x_decoding
 
-  # Its length penalty is not ours; at alpha 0 there is none. And it prefers one
-  # that ended to a better one that did not.
+  # It does not divide the scores of sequences that are cut; at alpha 0 there is
+  # nothing to divide by. And it prefers one that ended to a better one that did
+  # not.
   beam = functools.partial(t5x_decoding.beam_search, alpha=0.0)
   tokens, _ = predict(kind, num_kv_heads, beam, num_decodes=3)
   expected = own_tokens(

@@ -231,7 +231,6 @@ def task_evaluator(
     raise UserError(
         f'{mixture_or_task} has no metric, or no {split} split; choose another'
     )
-
   for task in evaluator.eval_tasks:
     for metric in task.metric_objs:
       kind = metric.model_output_type
@@ -262,15 +261,14 @@ def task_evaluator(
     metrics, _ = evaluator.evaluate(
         compute_metrics=True, step=step, predict_fn=predict_fn
     )
-    found = {
-        f'{task}/{name}': getattr(value, 'value', value)
+    return {
+        f'{task}/{name}': float(getattr(value, 'value', value))
         for task, values in metrics.result().items()
         for name, value in values.items()
         # A text or a picture is for seqio's loggers alone.
         if isinstance(value, seqio.metrics.Scalar)
         or not isinstance(value, seqio.metrics.MetricValue)
     }
-    return {name: float(value) for name, value in found.items()}
 
   return evaluate
 

@@ -206,8 +206,9 @@ def train(
           'vocabulary_sha256': config.vocabulary_sha256
           or origin.get('vocabulary_sha256', ''),
           'initial_checkpoint': config.initial_checkpoint,
-          **{key: origin[key] for key in (hf.OTHER_KEYS,) if key in origin},
       }
+      if hf.OTHER_KEYS in origin:
+        metadata[hf.OTHER_KEYS] = origin[hf.OTHER_KEYS]
     start = metadata['start_step']
     config = config.starting_at(start)
     trainer = train_step.trainer_for(model, config)
