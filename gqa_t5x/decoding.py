@@ -35,6 +35,7 @@ Array = jax.Array
 PAD_ID = 0  # also the start token, as in T5
 EOS_ID = 1
 NO_EOS = -1  # No token has this id, so that every row is decoded to its end.
+NOT_FINITE = -1  # Stands where logits gave no token, and ends the row.
 
 
 class Prefilled(NamedTuple):
@@ -58,7 +59,8 @@ class Decoded(NamedTuple):
 
   Attributes:
     tokens: int32 [B, L], or [B, num_results, L] of a beam search, best first;
-      0 after the end of sentence token.
+      0 after the end of sentence token. `NOT_FINITE` is where the largest
+      logit was infinite or NaN.
     scores: float32 [B, num_results] of a beam search, else None.
     num_steps: int32 scalar, how often the decoder was called.
   """
@@ -130,7 +132,8 @@ def generate(
     int32 [B, L]: tokens up to and with `eos_id`, then 0.
 
   Raises:
-    UserError: if an argument is out of its range.
+    UserError: if an argument is out of its range, or logits are not finite
+      (except where `generate` is traced: tokens are then -1).
   """
   check_options(
       model.config.vocab_size,
@@ -161,7 +164,14 @@ def generate(
         ' pass those that it was made with (of what `init` returns, the item'
         f" 'params'): {str(error).splitlines()[0]}"
     ) from error
-  return out[0][:, 0] if method == 'beam' else out
+  tokens = out[0][:, 0] if method == 'beam' else out
+  if not isinstance(tokens, jax.core.Tracer) and (tokens == NOT_FINITE).any():
+    raise UserError(
+        'the model computed logits that are not finite, in'
+        f' {jnp.dtype(model.config.dtype)}; check its parameters, and if that'
+        ' is float16, which overflows, choose bfloat16'
+    )
+  return tokens
 
 
 def check_options(
@@ -467,13 +477,18 @@ def decode_loop(
   def body(state):
     step, tokens, current, ended, cache = state
     logits, cache = decode_step(model, params, prefilled, cache, current)
+    largest = jnp.max(logits, axis=-1, keepdims=True)
     if sampling is None:
-      current = _most_probable(logits)
+      current = _most_probable(logits, largest)
     else:
-      current = _sample(logits, sampling, top_k, step)
+      # The maximum becomes 0, so that no temperature can overflow it.
+      current = _sample(logits - largest, sampling, top_k, step)
+    is_finite = jnp.isfinite(largest[:, 0])
+    current = jnp.where(is_finite, current, NOT_FINITE)
     current = jnp.where(ended, PAD_ID, current)
     tokens = lax.dynamic_update_index_in_dim(tokens, current, step, axis=1)
-    return step + 1, tokens, current, ended | (current == eos_id), cache
+    ended |= (current == eos_id) | ~is_finite
+    return step + 1, tokens, current, ended, cache
 
   start = jnp.full((batch,), PAD_ID, jnp.int32)
   num_steps, tokens, *_ = lax.while_loop(
@@ -490,14 +505,17 @@ def decode_loop(
   return Decoded(tokens, None, num_steps)
 
 
-def _most_probable(logits: Array) -> Array:
-  """Returns the first of the largest logits [B, V], int32 [B].
+def _most_probable(logits: Array, largest: Array) -> Array:
+  """Returns the place of the first of the largest logits [B, V], int32 [B].
 
-  A row with a NaN gives 0. Two reductions that a CPU vectorises; as one, which
-  `jnp.argmax` is, they take some six times as long there.
+  Two reductions that a CPU vectorises; as one, which `jnp.argmax` is, they take
+  some six times as long there.
+
+  Args:
+    logits: [B, V].
+    largest: the largest logit of each row, [B, 1].
   """
   vocab_size = logits.shape[-1]
-  largest = jnp.max(logits, axis=-1, keepdims=True)
   ids = lax.broadcasted_iota(jnp.int32, logits.shape, 1)
   return jnp.min(jnp.where(logits < largest, vocab_size, ids), axis=-1)
 
@@ -505,9 +523,7 @@ def _most_probable(logits: Array) -> Array:
 def _sample(
     logits: Array, sampling: Sampling, top_k: int, step: Array
 ) -> Array:
-  """Draws tokens [B] from logits [B, V]."""
-  # The maximum becomes 0, so that no temperature can overflow it.
-  logits -= jnp.max(logits, axis=-1, keepdims=True)
+  """Draws tokens [B] from logits [B, V], the largest of which is 0."""
   logits /= sampling.temperature
   is_limited = top_k > 0 or sampling.top_p is not None
   ids = None
@@ -587,6 +603,7 @@ def beam_loop(
     )
     log_probs, parents, tokens = _extend(state, logits)
     ends = (tokens[:, :, step] == eos_id) | (step + 1 == max_decode_len)
+    ends |= log_probs == jnp.inf
 
     # Twice as many candidates as beams, so that R can live if R end.
     live = jnp.where(ends, -jnp.inf, log_probs)
@@ -630,8 +647,10 @@ def beam_loop(
   tokens = state.ended_tokens[:, :num_results]
   scores = state.ended_scores[:, :num_results]
   is_result = jnp.isfinite(scores) & ~is_empty[:, None]
+  is_infinite = (scores == jnp.inf) & ~is_empty[:, None]
+  no_token = jnp.where(is_infinite, NOT_FINITE, PAD_ID)
   return Decoded(
-      jnp.where(is_result[:, :, None], tokens, PAD_ID),
+      jnp.where(is_result[:, :, None], tokens, no_token[:, :, None]),
       jnp.where(is_result, scores, -jnp.inf),
       state.step,
   )
@@ -651,6 +670,8 @@ def _extend(state: _Beams, logits: Array) -> tuple[Array, Array, Array]:
   batch, num_beams, _ = state.live_tokens.shape
   vocab_size = logits.shape[-1]
   log_probs = jax.nn.log_softmax(logits).reshape(batch, num_beams, vocab_size)
+  # What is no number is found first, ends and is seen; NaN has no such order.
+  log_probs = jnp.where(jnp.isnan(log_probs), jnp.inf, log_probs)
   log_probs += state.live_log_probs[:, :, None]
   log_probs, chosen = lax.top_k(
       log_probs.reshape(batch, num_beams * vocab_size), 2 * num_beams

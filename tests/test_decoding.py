@@ -131,12 +131,12 @@ def test_greedy_is_argmax_of_full_forward_passes(name):
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_the_first_of_the_largest_logits_is_the_most_probable(dtype):
-  inf, nan = np.inf, np.nan
-  logits = [[-3, 7, 2, 7], [-inf, -inf, -2, -inf], [0, 1, nan, 5],
-            [-inf, -inf, -inf, -inf], [1, 2, 3, inf]]
-  found = decoding._most_probable(jnp.asarray(logits, dtype))
+  inf = np.inf
+  logits = [[-3, 7, 2, 7], [-inf, -inf, -2, -inf], [-inf, 1, 2, 3]]
+  logits = jnp.asarray(logits, dtype)
+  found = decoding._most_probable(logits, logits.max(-1, keepdims=True))
   assert found.dtype == jnp.int32
-  assert found.tolist() == [1, 2, 0, 0, 3]
+  assert found.tolist() == [1, 2, 3]
 
 
 def test_bfloat16_decodes():
@@ -560,6 +560,30 @@ def test_bad_arguments_give_one_line(changed, message):
   with pytest.raises(UserError, match=message) as error:
     decoding.generate(model, params, **arguments)
   assert '\n' not in str(error.value)
+
+
+@each_method
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_an_error(value, options):
+  model, params = model_and_params(GROUPED)
+  embedding = np.array(params['token_embedder']['embedding'])
+  token = INPUTS[0, 0]
+  embedding[token] = value
+  params = params | {'token_embedder': {'embedding': embedding}}
+  generate = functools.partial(
+      decoding.generate, model, params, max_decode_len=MAX_LEN, **options
+  )
+  with pytest.raises(UserError, match='not finite, in float32; check its par'):
+    generate(INPUTS)
+  # Where nothing can be raised; the other rows stay what they are.
+  tokens = np.asarray(jax.jit(generate)(INPUTS))
+  is_read = (INPUTS == token).any(axis=1)
+  assert (tokens[is_read, 0] == decoding.NOT_FINITE).all()
+  expected = decode(GROUPED, **options)
+  is_untouched = ~is_read & (expected[:, :-1] != token).all(axis=1)
+  assert is_untouched.any()
+  if options['method'] != 'beam':  # Any of its beams may read the token.
+    np.testing.assert_array_equal(tokens[is_untouched], expected[is_untouched])
 
 
 def test_more_results_than_beams_are_refused():
