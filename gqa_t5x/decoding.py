@@ -773,6 +773,7 @@ def _check_int(name: str, value: Any, low: int, high: int | None = None):
   """Raises UserError unless value is an integer from low to high."""
   if (
       not isinstance(value, (int, np.integer))
+      or isinstance(value, bool)
       or value < low
       or (high is not None and value > high)
   ):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import contextlib
 import fcntl
 import json
+import math
 import os
 import pathlib
 import re
@@ -100,8 +101,26 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-  """Writes a file of JSON, as `write_text` does."""
-  write_text(path, json.dumps(value, indent=1) + '\n')
+  """Writes a file of JSON, as `write_text` does; values as in `plain`."""
+  text = json.dumps(
+      plain(value), indent=1, ensure_ascii=False, allow_nan=False
+  )
+  write_text(path, text + '\n')
+
+
+def plain(value: Any) -> Any:
+  """Returns JSON's values: lists for arrays, None for NaN and infinity."""
+  if isinstance(value, dict):
+    return {str(key): plain(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [plain(item) for item in value]
+  if hasattr(value, 'tolist'):  # NumPy and JAX arrays and scalars.
+    return plain(value.tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  if isinstance(value, os.PathLike):
+    return os.fspath(value)
+  return value
 
 
 @contextlib.contextmanager

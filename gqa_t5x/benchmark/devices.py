@@ -25,9 +25,10 @@ class Device:
   source: str
 
 
-# Google writes 16 GB and 95 GB for 16 and 95 GiB. NVIDIA's 80 and 141 GB are
-# neither unit: the MiB are those that nvidia-smi counts. It prints operations
-# with sparsity, of which half are dense.
+# Google writes 16 GB and 95 GB for 16 and 95 GiB; its compiler gives a program
+# even 95.74 (`tpu_compile.GENERATIONS`). NVIDIA's 80 and 141 GB are neither
+# unit: the MiB are those that nvidia-smi counts. It prints operations with
+# sparsity, of which half are dense.
 DEVICES = {
     'tpu-v4': Device(32, 1200e9, 275e12, _TPU + 'v4'),
     'tpu-v5e': Device(16, 819e9, 197e12, _TPU + 'v5e'),

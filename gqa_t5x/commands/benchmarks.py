@@ -162,7 +162,7 @@ def _add_plan(add) -> None:
   for flag, meaning in (
       ('bandwidth', 'of its memory, GB/s'),
       ('memory', 'GiB'),
-      ('flops', 'operations a second, in 10**12'),
+      ('flops', 'operations a second, in 10**12; of bfloat16 in --device'),
   ):
     command.add_argument(
         f'--{flag}',

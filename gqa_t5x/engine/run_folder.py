@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import json
 import logging
-import math
 import pathlib
 import sys
 import time
@@ -123,8 +122,8 @@ class RunFolder:
     """Adds a line to metrics.jsonl; what is no finite number is null there."""
     if self._metrics is None or not values:  # Nothing was measured.
       return
-    line = {k: v if math.isfinite(v) else None for k, v in values.items()}
-    self._metrics.write(json.dumps({'step': step} | line) + '\n')
+    line = storage.plain({'step': step} | dict(values))
+    self._metrics.write(json.dumps(line) + '\n')
     self._metrics.flush()
     shown = [f'{k} {v:.4g}' for k, v in values.items() if _is_shown(k)]
     _log.info('step %d: %s', step, ', '.join(shown))

@@ -54,12 +54,9 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
 import dataclasses
 import datetime
 import json
-import math
-import os
 import pathlib
 import re
 
-import numpy as np
 
 from gqa_t5x import storage
 from gqa_t5x.errors import UserError
@@ -137,21 +134,6 @@ def gqa_name(results: dict) -> str | None:
   return next((found[0] for found in names if found), None)
 
 
-def _plain(value):
-  """Makes NumPy values plain; NaN and infinity, unknown to JSON, null."""
-  if isinstance(value, dict):
-    return {str(key): _plain(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_plain(item) for item in value]
-  if hasattr(value, 'tolist'):  # NumPy and JAX arrays and scalars.
-    return _plain(np.asarray(value).tolist())
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  if isinstance(value, os.PathLike):
-    return os.fspath(value)
-  return value
-
-
 def save_results(output_dir, results: dict) -> pathlib.Path:
   """Writes `results.json` into a folder, atomically.
 
@@ -166,9 +148,7 @@ def save_results(output_dir, results: dict) -> pathlib.Path:
   results = {'schema': SCHEMA, 'created': now.isoformat(timespec='seconds'),
              **results}
   path = pathlib.Path(output_dir) / FILE_NAME
-  text = json.dumps(
-      _plain(results), indent=1, ensure_ascii=False, allow_nan=False)
-  storage.write_text(path, text + '\n')
+  storage.write_json(path, results)
   return path
 
 

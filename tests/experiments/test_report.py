@@ -252,7 +252,7 @@ def test_failed_write_leaves_the_old_report(results, tmp_path, monkeypatch):
 
   def no_space(*unused):
     raise OSError(28, 'No space left on device')
-  monkeypatch.setattr(results_lib.os, 'replace', no_space)
+  monkeypatch.setattr('os.replace', no_space)
   with pytest.raises(OSError, match='No space'):
     report.write_report(tmp_path)
   assert (tmp_path / 'report.md').read_text() == 'old'
