@@ -25,6 +25,7 @@ def line_generator(
     vocabulary: str | None,
     *,
     max_decode_len: int,
+    dtype: str | None = None,
     method: str = 'greedy',
     **options,
 ) -> Callable[[Iterable[str], int], Iterator[str]]:
@@ -35,6 +36,7 @@ def line_generator(
     vocabulary: as of `vocabularies.Vocabulary`; None is that of
       `vocabularies.path_for`.
     max_decode_len: longest output, in tokens.
+    dtype: what the model computes in; None is that of the checkpoint.
     method: as in `decoding.generate`, like the options.
     **options: of the method.
 
@@ -50,7 +52,8 @@ def line_generator(
     checkpoint = pretrained.CHECKPOINT_PATH
   # What can be refused is, before the values are read.
   opened = checkpoints.open_checkpoint(checkpoint)
-  config = T5Config(**opened.metadata['config'])
+  changes = {} if dtype is None else {'dtype': dtype}
+  config = T5Config(**opened.metadata['config'] | changes)
   decoding.check_options(
       config.vocab_size, max_decode_len, method=method, **options
   )

@@ -333,16 +333,14 @@ def test_generate_gives_a_line_for_a_line(checkpoint, tmp_path, run):
   status, again, _ = run('generate', *words, '--batch_size', '1')
   assert again == out
 
-  model = Transformer(
-      T5Config(**checkpoints.load_checkpoint(checkpoint)[1]['config'])
-  )
+  params, metadata = checkpoints.load_checkpoint(checkpoint)
   vocabulary = vocabularies.Vocabulary(pretrained.VOCABULARY_PATH)
   tokens = np.array([[*vocabulary.encode(lines[0]), 1]])
-  ids = gqa_t5x.generate(
-      model, checkpoints.load_checkpoint(checkpoint)[0], tokens,
-      max_decode_len=5,
-  )
-  assert vocabulary.decode(np.asarray(ids)[0].tolist()) == outputs[0]
+  _, narrow, _ = run('generate', *words, '--dtype', 'bfloat16')
+  for dtype, line in (('float32', outputs[0]), ('bfloat16', narrow)):
+    model = Transformer(T5Config(**metadata['config'] | {'dtype': dtype}))
+    ids = gqa_t5x.generate(model, params, tokens, max_decode_len=5)
+    assert vocabulary.decode(np.asarray(ids)[0].tolist()) == line.split('\n')[0]
 
 
 def test_generate_refuses_what_the_model_has_no_place_for(

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,6 +153,29 @@ def test_bfloat16_decodes():
   }
   tokens = decoding.generate(model, params, INPUTS, max_decode_len=3)
   assert tokens.shape == (len(INPUTS), 3)
+
+
+@pytest.mark.parametrize('name', [GROUPED, 't5_1_0_kv2'])
+def test_placed_parameters_of_16_bits_compute_the_same(name):
+  model, params = model_and_params(name)
+  config = dataclasses.replace(model.config, dtype=jnp.bfloat16)
+  model = Transformer(config)
+  placed = decoding.place_params(model, params)
+  wide = {
+      path
+      for path, array in traverse_util.flatten_dict(placed).items()
+      if array.dtype == jnp.float32
+  }
+  assert wide == {
+      ('token_embedder', 'embedding')
+      if config.logits_via_embedding
+      else ('decoder', 'logits_dense', 'kernel')
+  }
+  shifted = np.pad(INPUTS, ((0, 0), (1, 0)))[:, :-1]
+  np.testing.assert_array_equal(
+      full_logits(model, placed, INPUTS, shifted),
+      full_logits(model, params, INPUTS, shifted),
+  )
 
 
 # --- Rows stand for themselves

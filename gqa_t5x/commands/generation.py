@@ -57,6 +57,12 @@ def add_commands(add) -> None:
       ('batch_size', 16, 'lines decoded together'),
   )
   command.add_argument(
+      '--dtype',
+      choices=['float32', 'bfloat16'],
+      help='to compute in; bfloat16 suits accelerators (default: that of'
+      ' --checkpoint)',
+  )
+  command.add_argument(
       '--method',
       default='greedy',
       help='greedy (default), sample or beam; the flags below are theirs',
@@ -100,6 +106,7 @@ def _generate(args) -> None:
       args.checkpoint,
       args.vocabulary,
       max_decode_len=args.max_decode_len,
+      dtype=args.dtype,
       method=args.method,
       **options,
   )

@@ -180,6 +180,11 @@ def read(path: str | None) -> str:
   """
   if path is None:
     return default_text()
+  if pathlib.Path(path).suffix in ('.json', '.jsonl', '.tsv', '.csv', '.gz'):
+    raise UserError(
+        f'expected plain text to calibrate with, got {path}; write its texts'
+        ' alone into a .txt file, as `jq -r .FIELD` does of JSON lines'
+    )
   try:
     return storage.local_path(path).read_text(encoding='utf-8-sig')
   except (FileNotFoundError, IsADirectoryError) as error:

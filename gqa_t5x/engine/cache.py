@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import hashlib
 import importlib.util
 import json
+import logging
 import pathlib
 import shutil
 from typing import Any
@@ -28,6 +29,8 @@ import numpy as np
 
 from gqa_t5x import storage
 from gqa_t5x.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 FEATURES = ('inputs', 'targets')
 
@@ -174,6 +177,13 @@ def _cache_task(task, split, folder, vocabulary_sha256, options):
       shutil.rmtree(beside, ignore_errors=True)  # What a kill left.
       beside.mkdir()
       arrays = _read_task(task, split, **options)
+      for name in FEATURES:
+        most = options['feature_lengths'].get(name)
+        lengths = np.diff(arrays[f'{name}_offsets'])
+        _log.info(
+            '%s, %s: %d of %d %s fill %s tokens, where longer ones are cut',
+            task.name, split, (lengths == most).sum(), len(lengths), name, most,
+        )  # pyformat: disable
       _write(beside, arrays, made_from)
       beside.rename(folder)
     except BaseException:

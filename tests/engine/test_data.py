@@ -140,13 +140,14 @@ def _add_task(name, feature, rows):
   )  # pyformat: disable
 
 
-def test_a_task_without_inputs_is_cached_with_an_end_alone(tmp_path):
+def test_a_task_without_inputs_is_cached_with_an_end_alone(tmp_path, caplog):
+  caplog.set_level('INFO')
   seqio = pytest.importorskip('seqio')
   feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
   _add_task('toy_targets', feature, {'targets': ['ab', 'c']})
   try:
     (folder,) = cache.cache_mixture(
-        'toy_targets', 'train', {'inputs': 4, 'targets': 4}, str(tmp_path)
+        'toy_targets', 'train', {'inputs': 4, 'targets': 3}, str(tmp_path)
     )
   finally:
     seqio.TaskRegistry.remove('toy_targets')
@@ -155,6 +156,8 @@ def test_a_task_without_inputs_is_cached_with_an_end_alone(tmp_path):
   assert arrays.inputs_offsets.tolist() == [0, 1, 2]
   # Bytes after three special tokens.
   assert arrays.targets.tolist() == [ord('a') + 3, ord('b') + 3, 1, 102, 1]
+  assert 'toy_targets, train: 0 of 2 inputs fill 4 tokens' in caplog.text
+  assert 'toy_targets, train: 1 of 2 targets fill 3 tokens' in caplog.text
 
 
 def test_vocabularies_do_not_share_what_is_cached(tmp_path):
