@@ -267,6 +267,7 @@ REHEARSALS = {
     'README.md': Rehearsal(
         changes={
             '/tmp/': '',
+            'up/checkpoints/7350': 'up/checkpoints/7002',
             '\'"up"\'': '\'"up"\'' + _FEW_STEPS,
             'benchmark decode --model small': _SMALL_BENCHMARK,
         },

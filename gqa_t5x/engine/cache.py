@@ -179,11 +179,12 @@ def _cache_task(task, split, folder, vocabulary_sha256, options):
       arrays = _read_task(task, split, **options)
       for name in FEATURES:
         most = options['feature_lengths'].get(name)
-        lengths = np.diff(arrays[f'{name}_offsets'])
-        _log.info(
-            '%s, %s: %d of %d %s fill %s tokens, where longer ones are cut',
-            task.name, split, (lengths == most).sum(), len(lengths), name, most,
-        )  # pyformat: disable
+        is_full = np.diff(arrays[f'{name}_offsets']) == most
+        if is_full.any():
+          _log.info(
+              '%s, %s: %d of %d %s fill %s tokens, where longer ones are cut',
+              task.name, split, is_full.sum(), len(is_full), name, most,
+          )  # pyformat: disable
       _write(beside, arrays, made_from)
       beside.rename(folder)
     except BaseException:
