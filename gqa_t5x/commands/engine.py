@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`train`, `eval`, `infer` and `cache`: gin files on the embedded engine."""
 
+from collections.abc import Iterator
+import contextlib
 import logging
 import os
 
@@ -67,7 +69,8 @@ def add_commands(add) -> None:
     )
 
 
-def _show_progress() -> None:
+@contextlib.contextmanager
+def _progress_shown() -> Iterator[None]:
   """Shows what the engine logs, beside the bar of a terminal."""
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('%(message)s'))
@@ -77,6 +80,11 @@ def _show_progress() -> None:
   log.propagate = False
   # seqio and Orbax warn of what is meant so.
   logging.getLogger('absl').setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    log.propagate = True
+    log.removeHandler(handler)
 
 
 def _engine(args) -> None:
@@ -90,8 +98,8 @@ def _engine(args) -> None:
     import gin
 
     gin.add_config_file_search_path(os.path.expanduser(folder))
-  _show_progress()
   files = [os.path.expanduser(path) for path in args.gin_file]
-  result = launch.run(args.command, files, args.gin_bindings)
+  with _progress_shown():
+    result = launch.run(args.command, files, args.gin_bindings)
   if result is not None and jax.process_index() == 0:
     arguments.print_json(result)
