@@ -23,8 +23,9 @@ class Schedule:
       `warmup_steps` steps are flat, as T5 was pre-trained; 'constant' is base.
     base: as above.
     warmup_steps: of 'rsqrt'.
-    linear_warmup_steps: up to this step the rate also grows from 0, so a run
-      that starts at a later one has no such warm-up; 0 is none.
+    linear_warmup_steps: over so many the rate also grows from 0; 0 is none.
+    first_step: where that begins: of a run that goes on from a checkpoint, with
+      slots that are empty, the checkpoint's step.
     linear_decay_steps: over so many it also falls to 0; 0 is none.
     last_step: where it is 0, with linear decay; None is the last of a run.
   """
@@ -33,6 +34,7 @@ class Schedule:
   base: float = 1.0
   warmup_steps: int = 10_000
   linear_warmup_steps: int = 0
+  first_step: int = 0
   linear_decay_steps: int = 0
   last_step: int | None = None
 
@@ -43,8 +45,9 @@ class Schedule:
           f"schedule {self.kind!r} is unknown; choose 'rsqrt' or 'constant'"
       )
     check_limits(
-        self, 'base', 'linear_warmup_steps', 'linear_decay_steps', least=0
-    )
+        self, 'base', 'linear_warmup_steps', 'first_step',
+        'linear_decay_steps', least=0,
+    )  # pyformat: disable
     if self.kind == 'rsqrt':
       check_limits(self, 'warmup_steps', least=1)
 
@@ -78,7 +81,8 @@ class Schedule:
     if self.kind == 'rsqrt':
       rate /= jnp.sqrt(jnp.maximum(step, self.warmup_steps))
     if self.linear_warmup_steps:
-      rate *= jnp.minimum(1.0, step / self.linear_warmup_steps)
+      done = (step - self.first_step) / self.linear_warmup_steps
+      rate *= jnp.clip(done, 0.0, 1.0)
     if self.linear_decay_steps:
       left = (self.last_step - step) / self.linear_decay_steps
       rate *= jnp.clip(left, 0.0, 1.0)

@@ -25,6 +25,12 @@ def test_constant_with_linear_warmup():
   np.testing.assert_allclose(
       [schedule(step) for step in (0, 5, 10, 100)], [0, 5e-4, 1e-3, 1e-3]
   )
+  later = optimizer.Schedule(
+      'constant', 1e-3, linear_warmup_steps=10, first_step=90
+  )
+  np.testing.assert_allclose(
+      [later(step) for step in (0, 90, 95, 100)], [0, 0, 5e-4, 1e-3], rtol=1e-6
+  )
 
 
 def test_linear_decay():
