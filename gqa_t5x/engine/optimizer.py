@@ -23,9 +23,9 @@ class Schedule:
       `warmup_steps` steps are flat, as T5 was pre-trained; 'constant' is base.
     base: as above.
     warmup_steps: of 'rsqrt'.
-    linear_warmup_steps: over so many the rate also grows from 0; 0 is none.
-    first_step: where that begins: of a run that goes on from a checkpoint, with
-      slots that are empty, the checkpoint's step.
+    linear_warmup_steps: over so many the rate also grows from 0, while slots
+      that begin empty fill; 0 is none.
+    first_step: where it is 0, with linear warm-up; None is the first of a run.
     linear_decay_steps: over so many it also falls to 0; 0 is none.
     last_step: where it is 0, with linear decay; None is the last of a run.
   """
@@ -34,7 +34,7 @@ class Schedule:
   base: float = 1.0
   warmup_steps: int = 10_000
   linear_warmup_steps: int = 0
-  first_step: int = 0
+  first_step: int | None = None
   linear_decay_steps: int = 0
   last_step: int | None = None
 
@@ -45,9 +45,8 @@ class Schedule:
           f"schedule {self.kind!r} is unknown; choose 'rsqrt' or 'constant'"
       )
     check_limits(
-        self, 'base', 'linear_warmup_steps', 'first_step',
-        'linear_decay_steps', least=0,
-    )  # pyformat: disable
+        self, 'base', 'linear_warmup_steps', 'linear_decay_steps', least=0
+    )
     if self.kind == 'rsqrt':
       check_limits(self, 'warmup_steps', least=1)
 
@@ -56,11 +55,14 @@ class Schedule:
     """Whether it falls to 0 where the run ends, wherever that is."""
     return self.linear_decay_steps > 0 and self.last_step is None
 
-  def ending_at(self, step: int) -> 'Schedule':
-    """Returns it for a run that ends at a step."""
-    if not self.needs_last_step:
-      return self
-    return dataclasses.replace(self, last_step=step)
+  def of_run(self, first: int, last: int) -> 'Schedule':
+    """Returns it for a run from a step to another."""
+    named = {}
+    if self.linear_warmup_steps and self.first_step is None:
+      named['first_step'] = first
+    if self.needs_last_step:
+      named['last_step'] = last
+    return dataclasses.replace(self, **named)
 
   def __call__(self, step: jax.Array) -> jax.Array:
     """Returns the rate of the update that leads from `step` to the next.
@@ -81,7 +83,7 @@ class Schedule:
     if self.kind == 'rsqrt':
       rate /= jnp.sqrt(jnp.maximum(step, self.warmup_steps))
     if self.linear_warmup_steps:
-      done = (step - self.first_step) / self.linear_warmup_steps
+      done = (step - (self.first_step or 0)) / self.linear_warmup_steps
       rate *= jnp.clip(done, 0.0, 1.0)
     if self.linear_decay_steps:
       left = (self.last_step - step) / self.linear_decay_steps

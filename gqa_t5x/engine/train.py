@@ -134,7 +134,7 @@ class TrainConfig(train_step.StepConfig):
         self,
         total_steps=last,
         relative_steps=None,
-        schedule=self.schedule.ending_at(last),
+        schedule=self.schedule.of_run(step, last),
     )
 
 

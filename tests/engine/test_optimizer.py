@@ -25,9 +25,8 @@ def test_constant_with_linear_warmup():
   np.testing.assert_allclose(
       [schedule(step) for step in (0, 5, 10, 100)], [0, 5e-4, 1e-3, 1e-3]
   )
-  later = optimizer.Schedule(
-      'constant', 1e-3, linear_warmup_steps=10, first_step=90
-  )
+  later = schedule.of_run(90, 200)
+  assert later.of_run(0, 100) == later
   np.testing.assert_allclose(
       [later(step) for step in (0, 90, 95, 100)], [0, 0, 5e-4, 1e-3], rtol=1e-6
   )
@@ -47,11 +46,11 @@ def test_linear_decay_to_where_a_run_ends():
   schedule = optimizer.Schedule('constant', 1e-2, linear_decay_steps=10)
   with pytest.raises(UserError, match='set Schedule.last_step'):
     schedule(95)
-  np.testing.assert_allclose(schedule.ending_at(100)(95), 5e-3, rtol=1e-6)
+  np.testing.assert_allclose(schedule.of_run(0, 100)(95), 5e-3, rtol=1e-6)
   named = optimizer.Schedule(linear_decay_steps=10, last_step=90)
-  assert named.ending_at(100) == named
-  # Runs that do not decay share a compiled step, wherever they end.
-  assert optimizer.Schedule().ending_at(100) == optimizer.Schedule()
+  assert named.of_run(0, 100) == named
+  # Others share a compiled step, wherever they begin and end.
+  assert optimizer.Schedule().of_run(50, 100) == optimizer.Schedule()
 
 
 def test_unknown_schedule():

@@ -209,6 +209,14 @@ def test_continues_from_checkpoint_at_its_step_and_rate(tmp_path, batches):
   train.train(model, decaying, batches)
   rates = [row['learning_rate'] for row in read_metrics(tmp_path / 'decaying')]
   np.testing.assert_allclose(rates, [0.01, 0.005], rtol=1e-6)
+  warm = dataclasses.replace(
+      decaying,
+      model_dir=str(tmp_path / 'warm'),
+      schedule=optimizer.Schedule('constant', 0.01, linear_warmup_steps=2),
+  )
+  train.train(model, warm, batches)
+  rates = [row['learning_rate'] for row in read_metrics(tmp_path / 'warm')]
+  np.testing.assert_allclose(rates, [0.0, 0.005], rtol=1e-6)
   # Hugging Face's tell no step, and others must be of the one that is told.
   checkpoints.save_checkpoint(
       tmp_path / 'no_step', params, metadata=metadata | {'step': None}
