@@ -173,6 +173,7 @@ def rows_source(
     fields: Sequence[str],
     splits: Sequence[str],
     made_by: Sequence[str] = (),
+    unlabeled: Sequence[str] = (),
 ):
   """Returns a seqio source of rows in memory, in their order.
 
@@ -184,6 +185,8 @@ def rows_source(
     fields: of a row, to keep; a value is a text or a list of texts.
     splits: names of the splits.
     made_by: what else of the task decides what is made of a row.
+    unlabeled: splits whose targets are blank for want of any; kept as an
+      attribute, for what needs targets to refuse them.
   """
   import seqio
 
@@ -216,4 +219,5 @@ def rows_source(
 
   source = seqio.FunctionDataSource(dataset, splits=tuple(splits))
   source.fingerprint = fingerprint
+  source.unlabeled = tuple(unlabeled)
   return source

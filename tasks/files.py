@@ -30,7 +30,8 @@ from gqa_t5x import errors
 from gqa_t5x import storage
 from gqa_t5x.tasks import common
 
-# What each kind needs; the names in the file may be others.
+# What each kind needs, last what the model is to write; the names in the file
+# may be others.
 FIELDS = {
     'summarization': ('document', 'summary'),
     'translation': ('source', 'target'),
@@ -60,7 +61,9 @@ def file_task(
     files: path of each split; 'train', 'validation' and 'test' are known. A
       file is JSON lines (.jsonl, .json: an object a line), TSV (.tsv: the
       first line names the columns) or, to span corruption, plain text (.txt:
-      each line is its field "text"), in UTF-8, or one of these with .gz.
+      each line is its field "text"), in UTF-8, or one of these with .gz. What
+      the model is to write may be missing from 'test', and is taken to be
+      missing from all its lines if it is from the first: `infer` needs none.
     fields: names in the files of the kind's fields (`FIELDS`), where they
       differ. "answers" may be one text or, in JSON, a list of texts, of which
       the first is trained on and all count in evaluation.
@@ -86,10 +89,19 @@ def file_task(
         f'expected files for some of the splits {", ".join(_SPLITS)}, got '
         f'{sorted(files)}; write files = {{"train": PATH, ...}}'
     )
-  rows = {split: read_rows(path, names) for split, path in files.items()}
+  target = FIELDS[kind][-1]
+  optional = {} if kind == 'span_corruption' else {'test': target}
+  rows = {
+      split: read_rows(path, names, optional=optional.get(split))
+      for split, path in files.items()
+  }
+  unlabeled = [split for split in rows if target not in rows[split][0]]
+  for split in unlabeled:
+    for row in rows[split]:
+      row[target] = [''] if target == 'answers' else ''
   if name in _registered:
     seqio.TaskRegistry.remove(name)
-  _add_task(name, kind, rows, source_language, target_language)
+  _add_task(name, kind, rows, unlabeled, source_language, target_language)
   _registered.add(name)
   return name
 
@@ -99,6 +111,7 @@ def read_rows(
     names: Mapping[str, str],
     *,
     allow_blank: bool = False,
+    optional: str | None = None,
 ) -> list[dict]:
   """Reads the named fields of a JSON lines, TSV or text file.
 
@@ -106,6 +119,7 @@ def read_rows(
     path: the file; what ends with .gz is unpacked.
     names: {our field: its name in the file}.
     allow_blank: whether a text may be without a letter.
+    optional: one of our fields; if the first line has it not, none is read.
 
   Returns:
     For each line {our field: text}; "answers" is a list of texts.
@@ -126,11 +140,12 @@ def read_rows(
         f'expected a .jsonl, .tsv or .txt file, got {path!r}; rename or convert'
         ' it'
     )
+  rows = []
   with open_text(path) as lines:
-    rows = [
-        _pick(f'{path} line {number}', record, names, allow_blank)
-        for number, record in readers[kind](path, lines)
-    ]
+    for number, record in readers[kind](path, lines):
+      if not rows and optional and names[optional] not in record:
+        names = {ours: name for ours, name in names.items() if ours != optional}
+      rows.append(_pick(f'{path} line {number}', record, names, allow_blank))
   if not rows:
     raise errors.UserError(
         f'expected at least one example, got none: {path!r} is empty'
@@ -270,7 +285,9 @@ def _pick(place, record, names, allow_blank) -> dict:
   return row
 
 
-def _add_task(name, kind, rows, source_language, target_language) -> None:
+def _add_task(
+    name, kind, rows, unlabeled, source_language, target_language
+) -> None:
   import seqio
   from gqa_t5x.tasks import pretraining
   from gqa_t5x.tasks import question_answering
@@ -281,12 +298,15 @@ def _add_task(name, kind, rows, source_language, target_language) -> None:
       FIELDS[kind],
       tuple(rows),
       made_by=(kind, source_language, target_language),
+      unlabeled=unlabeled,
   )
   if kind == 'span_corruption':
     recipe = pretraining.recipe('text')
   elif kind == 'summarization':
+    # Blank rows were refused, and those without a target are to be kept.
     recipe = summarization.recipe(
-        summarization.text_preprocessor('document', 'summary')
+        summarization.text_preprocessor('document', 'summary'),
+        drops_blank=False,
     )
   elif kind == 'translation':
     recipe = translation.recipe(

@@ -12,14 +12,16 @@ from gqa_t5x.tasks import common
 from gqa_t5x.tasks import metrics
 
 
-def recipe(*prompt: Callable) -> dict[str, Any]:
+def recipe(*prompt: Callable, drops_blank: bool = True) -> dict[str, Any]:
   """Returns what such tasks are registered with, but their source.
 
   Args:
     *prompt: preprocessors of its rows; none where they have inputs and targets.
+    drops_blank: whether `drop_blank` follows them.
   """
+  filters = [drop_blank] if drops_blank else []
   return {
-      'preprocessors': [*prompt, drop_blank, *common.token_preprocessors()],
+      'preprocessors': [*prompt, *filters, *common.token_preprocessors()],
       'metric_fns': [metrics.rouge],
   }
 

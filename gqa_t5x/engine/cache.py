@@ -92,7 +92,7 @@ def cache_mixture(
 
   Raises:
     UserError: if the name is unknown, a folder there was made otherwise, or
-      it is not there and may not, or cannot, be made.
+      it is not there and may not, or cannot, be made; if it has no targets.
   """
   options = {
       'feature_lengths': {name: feature_lengths[name] for name in FEATURES},
@@ -107,6 +107,7 @@ def cache_mixture(
   import seqio
 
   provider = provider_of(mixture_or_task)
+  check_targets(provider, split)
   rates = {}
   for task in seqio.get_subtasks(provider):
     name = folder_name(task.name)
@@ -131,6 +132,19 @@ def fingerprint(task, split: str) -> str:
   """Returns the SHA-256 of a task's rows, '' if its source tells none."""
   tell = getattr(task.source, 'fingerprint', None)
   return tell(split) if tell else ''
+
+
+def check_targets(mixture_or_task, split: str) -> None:
+  """Raises UserError if a task's source says that a split has no targets."""
+  import seqio
+
+  for task in seqio.get_subtasks(mixture_or_task):
+    if split in getattr(task.source, 'unlabeled', ()):
+      raise UserError(
+          f'expected targets in the {split} split of {task.name}, got none in'
+          ' the first line of its file; add them, or write outputs with'
+          ' `gqa-t5x infer`'
+      )
 
 
 def _listed(path, mixture_or_task, split, options) -> dict[str, float]:

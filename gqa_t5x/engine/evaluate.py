@@ -209,14 +209,17 @@ def task_evaluator(
     whole split, targets and outputs.
 
   Raises:
-    UserError: if the task is unknown, has no metric, or has one of scores.
+    UserError: if the task is unknown, has no metric, or has one of scores, or
+      the split no targets.
   """
   import seqio  # pylint: disable=g-import-not-at-top
 
+  provider = cache.provider_of(mixture_or_task)
+  cache.check_targets(provider, split)
   # Its memory cache would hold every example, padded; decoding takes far
   # longer than reading them again.
   evaluator = seqio.Evaluator(
-      cache.provider_of(mixture_or_task).name,
+      provider.name,
       feature_converter=seqio.EncDecFeatureConverter(pack=False),
       eval_split=split,
       use_cached=False,
@@ -288,6 +291,7 @@ def infer(
 ) -> int:
   """Writes a JSON line for each example: its inputs, prediction, targets.
 
+  Targets that are blank, as where there are none, are left out of it.
   The tasks of a mixture follow each other, each from its first example on.
   Lines go to a file beside, as they are made, which becomes `output_path` when
   all are written. What an interrupted call has written is kept and not made
@@ -348,8 +352,9 @@ def infer(
       line = {
           'inputs': _text(row, 'inputs', vocabulary),
           'prediction': vocabulary.decode(_unpadded(output).tolist()),
-          'targets': _text(row, 'targets', vocabulary),
       }
+      if targets := _text(row, 'targets', vocabulary):
+        line['targets'] = targets
       text = json.dumps(line, ensure_ascii=False) + '\n'
       lines.write(text.encode())
       lines.flush()

@@ -13,7 +13,10 @@ seqio = pytest.importorskip('seqio')
 from gqa_t5x import errors
 from gqa_t5x.engine import cache
 from gqa_t5x.engine import data
+from gqa_t5x.engine import evaluate
+from gqa_t5x.engine import train_step
 from gqa_t5x.tasks import files
+from tests.engine import conftest
 
 
 def _write(folder, name, text):
@@ -70,6 +73,58 @@ def test_a_split_without_a_file_is_named(tmp_path):
   name = files.file_task('files_test_split', 'summarization', {'train': path})
   with pytest.raises(errors.UserError, match="splits train, got 'test'"):
     _examples(name, 'test')
+
+
+@pytest.mark.parametrize(
+    'kind, row, expected',
+    [
+        ('summarization', {'document': 'a', 'id': 3}, b'summarize: a'),
+        (
+            'translation',
+            {'source': 'a'},
+            b'translate English to German: a',
+        ),
+        (
+            'question_answering',
+            {'question': 'q', 'context': 'c'},
+            b'question: q context: c',
+        ),
+    ],
+)
+def test_a_test_split_may_have_no_targets(tmp_path, kind, row, expected):
+  path = _write(tmp_path, 'a.jsonl', (json.dumps(row) + '\n') * 2)
+  name = files.file_task(f'files_test_none_{kind}', kind, {'test': path})
+  task, examples = _examples(name, 'test')
+  assert [e['inputs_pretokenized'] for e in examples] == [expected] * 2
+  for read in (
+      lambda: cache.cache_mixture(
+          name, 'test', {'inputs': 8, 'targets': 8}, str(tmp_path / 'cache')
+      ),
+      lambda: evaluate.task_evaluator(
+          None, name, {'inputs': 8, 'targets': 8}, batch_size=1, split='test'
+      ),
+  ):
+    with pytest.raises(errors.UserError, match=f'test split of {task.name}'):
+      read()
+
+  model = conftest.make_model(vocab_size=4096)
+  state = train_step.Trainer(model, train_step.StepConfig()).initial_state(0)
+  evaluate.infer(
+      model, state.params, name, {'inputs': 64, 'targets': 2},
+      str(tmp_path / 'out'), batch_size=2,
+  )  # pyformat: disable
+  lines = (tmp_path / 'out').read_text().splitlines()
+  assert [list(json.loads(x)) for x in lines] == [['inputs', 'prediction']] * 2
+  assert json.loads(lines[1])['inputs'] == expected.decode()
+
+  # Others need them, and so do lines after one that has them.
+  with pytest.raises(errors.UserError, match=r"field '\w+', got .*line 1"):
+    files.file_task('files_test_x', kind, {'train': path})
+  target = files.FIELDS[kind][-1]
+  rows = [row | {target: 't'}, row]
+  path = _write(tmp_path, 'b.jsonl', '\n'.join(map(json.dumps, rows)))
+  with pytest.raises(errors.UserError, match=f"'{target}', got .* line 2"):
+    files.file_task('files_test_x', kind, {'test': path})
 
 
 def test_plain_text_to_pretrain_with(tmp_path):
