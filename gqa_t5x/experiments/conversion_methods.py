@@ -59,9 +59,10 @@ _EVAL_BATCHES = 16
 
 # A label for each: the method, how heads are grouped, on what it is calibrated,
 # which kind of attention alone is converted, whether uptraining learns from the
-# multi-head model, by what its learning rate is multiplied, by what the shared
-# heads are, while their other sides are divided by it, and the power of the
-# covariance that weighs errors, of which `svd` takes the root.
+# multi-head model, by what its learning rate is multiplied and over how many
+# steps it grows from 0, by what the shared heads are multiplied, while their
+# other sides are divided by it, and the power of the covariance that weighs
+# errors, of which `svd` takes the root.
 METHODS = {
     'none': {},
     'mean': {'method': 'mean'},
@@ -88,6 +89,9 @@ METHODS |= {
         (_OF_EACH_KIND, 'self', {'only': 'self_attention'}),
         (_OF_EACH_KIND, 'cross', {'only': 'encoder_decoder_attention'}),
         (('none', 'svd', 'svd_calibrated'), 'rate_quarter', {'rate': 0.25}),
+        (('none', 'mean', 'svd_calibrated'), 'warmup', {'warmup': 100}),
+        (('none', 'svd_calibrated'), 'rate_quarter_warmup',
+         {'rate': 0.25, 'warmup': 100}),
         (('none', 'mean', 'svd'), 'rate_half', {'rate': 0.5}),
         (('none', 'mean', 'svd'), 'rate_double', {'rate': 2.0}),
         (('svd_calibrated',), 'power_1', {'power': 1.0}),
@@ -249,13 +253,13 @@ class Comparison:
     options = dict(METHODS[label])
     model = self.model(num_kv_heads, options.get('only'))
     recipe, teacher = self.uptraining.config, None
-    rate = options.pop('rate', 1.0)
-    recipe = dataclasses.replace(
-        recipe,
-        schedule=dataclasses.replace(
-            recipe.schedule, base=rate * recipe.schedule.base
-        ),
+    schedule = dataclasses.replace(
+        recipe.schedule,
+        base=options.pop('rate', 1.0) * recipe.schedule.base,
+        linear_warmup_steps=options.pop('warmup', 0),
+        first_step=self.step,
     )
+    recipe = dataclasses.replace(recipe, schedule=schedule)
     if options.pop('distilled', False):
       recipe = dataclasses.replace(
           recipe,
