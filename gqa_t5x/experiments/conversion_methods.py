@@ -336,15 +336,14 @@ def summary(cells: list[dict]) -> str:
 def mean_and_interval(values: list[float]) -> str:
   """Returns the mean, with half of the 95% interval (Student's t) behind it.
 
-  Only where values differ: without uptraining a seed changes nothing but random
-  heads.
+  Only where it shows: without uptraining a seed changes nothing but random heads.
   """
   from scipy import stats
 
   text = f'{np.mean(values):.3f}'
-  if len(values) > 1 and np.ptp(values):
+  if len(values) > 1:
     half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
-    text += f' ±{half:.3f}'
+    text += f' ±{half:.3f}' if half >= 0.0005 else ''
   return text
 
 
