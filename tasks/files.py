@@ -18,6 +18,7 @@ All files are read and checked before anything else happens.
 from collections.abc import Iterator, Mapping
 import contextlib
 import gzip
+import importlib.util
 import json
 import os
 import pathlib
@@ -54,6 +55,9 @@ def file_task(
 ) -> str:
   """Registers a seqio task that reads the user's files; returns its name.
 
+  Where seqio is not installed it only returns the name, by which what was
+  cached of the task is found.
+
   Args:
     name: the task's name in seqio.
     kind: 'summarization', 'translation', 'question_answering', or
@@ -73,11 +77,13 @@ def file_task(
   Raises:
     UserError: where an argument or a line of a file is wrong.
   """
-  import seqio
   if kind not in FIELDS:
     raise errors.UserError(
         f'expected kind to be one of {", ".join(FIELDS)}, got {kind!r}'
     )
+  if importlib.util.find_spec('seqio') is None:
+    return name
+  import seqio
   known = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
   if name in known and name not in _registered:
     raise errors.UserError(
@@ -224,9 +230,11 @@ def _json_lines(path, lines) -> Iterator[tuple[int, dict]]:
 def _tsv_lines(path, lines) -> Iterator[tuple[int, dict]]:
   header = None
   for number, line in enumerate(lines, start=1):
-    if not line.strip():
+    line = line.rstrip('\r\n')
+    # Where there is one column it is a row, whose cell is empty.
+    if not line and len(header or ()) != 1:
       continue
-    cells = line.rstrip('\r\n').split('\t')
+    cells = line.split('\t')
     for cell in cells:
       if cell[:1] == cell[-1:] == '"' and '""' in cell[1:-1]:
         raise errors.UserError(

@@ -190,8 +190,8 @@ def _cache_task(task, split, folder, vocabulary_sha256, options):
     try:
       shutil.rmtree(beside, ignore_errors=True)  # What a kill left.
       beside.mkdir()
-      arrays = _read_task(task, split, **options)
-      for name in FEATURES:
+      arrays, texts = _read_task(task, split, **options)
+      for name in texts:
         most = options['feature_lengths'].get(name)
         is_full = np.diff(arrays[f'{name}_offsets']) == most
         if is_full.any():
@@ -225,7 +225,10 @@ def _write(folder, arrays, made_from):
 
 
 def _read_task(task, split, feature_lengths, num_epochs, seed, max_examples):
-  """Returns the arrays of a task's folder, by name."""
+  """Returns the arrays of a task's folder, and which features are texts.
+
+  The others, as of span corruption, are made to fill their lengths.
+  """
   import tensorflow as tf
 
   vocab_size = task.output_features['targets'].vocabulary.vocab_size
@@ -241,6 +244,7 @@ def _read_task(task, split, feature_lengths, num_epochs, seed, max_examples):
         num_epochs=1,
     )
     dataset = dataset.take(-1 if max_examples is None else max_examples)
+    texts = [f for f in FEATURES if f'{f}_pretokenized' in dataset.element_spec]
     # A task may have no inputs; the encoder then sees EOS alone.
     dataset = dataset.map(
         lambda example: {name: example.get(name, [1]) for name in FEATURES}
@@ -256,7 +260,7 @@ def _read_task(task, split, feature_lengths, num_epochs, seed, max_examples):
   for name in FEATURES:
     arrays[name] = np.concatenate(tokens[name])
     arrays[f'{name}_offsets'] = np.cumsum(np.concatenate(lengths[name]))
-  return arrays
+  return arrays, texts
 
 
 def vocabulary_hash(vocabulary) -> str:

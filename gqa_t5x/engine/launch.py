@@ -22,6 +22,7 @@ import jax
 from gqa_t5x import cache_folder
 from gqa_t5x import checkpoints
 from gqa_t5x import decoding
+from gqa_t5x import extras
 from gqa_t5x import network
 from gqa_t5x import storage
 from gqa_t5x.engine import cache
@@ -444,6 +445,10 @@ def _configure(mode, gin_files, bindings):
     _parse(gin, gin_files, bindings)
     return gin.get_configurable(MODES[mode])()
   except Exception as error:
+    # Gin's own exception has lost which module it was.
+    found = re.search(r"No module named '([\w.]+)'", str(error))
+    if found and extras.extra_of(found[1]):
+      raise ImportError(found[0], name=found[1]) from error
     line = _one_line(error, gin)
     raise UserError(f'cannot configure {mode}: {line}') from error
 
@@ -472,16 +477,22 @@ def _parse(gin, gin_files, bindings) -> None:
     finally:
       logging.disable(logging.NOTSET)
   macros = _macros(gin)
+  # Gin would take a misspelt macro as a new one, and nothing would use it.
+  used = _used_macros(gin)
+  for name in macros:
+    if name not in used and name not in _own_macros():
+      hint = _nearest(name, sorted(used))
+      raise UserError(f'a gin file sets {name}, which nothing uses; {hint}')
   for binding in bindings:
     name, separator, _ = (part.strip() for part in binding.partition('='))
     if not separator:
       raise UserError(f'expected NAME=VALUE, got {binding!r}')
-    # Gin would take a misspelt macro as a new one, and nothing would use it.
-    if re.fullmatch(r'[A-Z][A-Z0-9_]*', name) and name not in macros:
-      if name == 'NUM_KV_HEADS':
+    if '.' not in name and name not in macros:
+      meant = name.rpartition('/')[2].upper()  # Macros have no scope.
+      if meant == 'NUM_KV_HEADS' and meant not in macros:
         hint = 'a file of gqa_t5x/gin_configs/models has it; add its --gin_file'
       else:
-        hint = _nearest(name, macros)
+        hint = _nearest(meant, macros)
       raise UserError(f'no gin file has a macro {name}; {hint}')
     try:
       gin.parse_config(binding)
@@ -506,6 +517,25 @@ def _macros(gin) -> list[str]:
   # A macro without a value has no line in config_str.
   scopes = (scope for scope, name in gin.config._CONFIG if name == 'gin.macro')
   return sorted(scopes)
+
+
+def _used_macros(gin) -> set[str]:
+  """Returns the names of the macros that a parsed value refers to."""
+  macro = gin.get_configurable('gin.macro')
+  references = gin.config.iterate_references(gin.config._CONFIG, to=macro)
+  return {reference.config_key[0] for reference in references}
+
+
+@functools.cache
+def _own_macros() -> set[str]:
+  """Returns those of the gin files that ship: not all modes use them all."""
+  from gqa_t5x import gin_configs  # pylint: disable=g-import-not-at-top
+
+  return {
+      name
+      for path in pathlib.Path(gin_configs.__path__[0]).rglob('*.gin')
+      for name in re.findall(r'^(\w+) *=', path.read_text('utf-8'), re.M)
+  }
 
 
 def _one_line(error: Exception, gin) -> str:

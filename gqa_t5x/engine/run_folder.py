@@ -34,10 +34,16 @@ def _is_shown(name: str) -> bool:
 def _difference(
     theirs: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> tuple[str, Any, Any] | None:
-  """Returns the name of a value that differs, and both, None if none does."""
+  """Returns the name of a value that differs, and both, None if none does.
+
+  Args:
+    theirs: what is in the folder.
+    ours: what is to run.
+  """
   for name in sorted(theirs.keys() | ours.keys()):
     a, b = theirs.get(name), ours.get(name)
-    if name in _FREE or _is_same(a, b):
+    # What an earlier version did not know does nothing where it is 0 or None.
+    if name in _FREE or _is_same(a, b) or (name not in theirs and not b):
       continue
     if not isinstance(a, dict) or not isinstance(b, dict):
       return name, a, b
@@ -106,6 +112,8 @@ class RunFolder:
     """Starts writing; lines of metrics after `step` are made again."""
     if not self._is_writer:
       return
+    if self._use_tensorboard:
+      self._tensorboard = _summary_writer(self.path)
     storage.write_json(self.path / 'config.json', self._config)
     lines = []
     if step is not None and (self.path / 'metrics.jsonl').exists():
@@ -115,8 +123,6 @@ class RunFolder:
             lines.append(line + '\n')
     storage.write_text(self.path / 'metrics.jsonl', ''.join(lines))
     self._metrics = (self.path / 'metrics.jsonl').open('a', encoding='utf-8')
-    if self._use_tensorboard:
-      self._tensorboard = _summary_writer(self.path)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Adds a line to metrics.jsonl; what is no finite number is null there."""
@@ -181,10 +187,7 @@ class Progress:
 
 
 def _summary_writer(path: pathlib.Path):
-  """Returns CLU's TensorBoard writer, None where it is not installed."""
-  try:
-    from clu import metric_writers  # pylint: disable=g-import-not-at-top
+  """Returns CLU's TensorBoard writer."""
+  from clu import metric_writers  # pylint: disable=g-import-not-at-top
 
-    return metric_writers.SummaryWriter(str(path))
-  except ImportError:
-    return None
+  return metric_writers.SummaryWriter(str(path))

@@ -336,7 +336,7 @@ def summary(cells: list[dict]) -> str:
 def mean_and_interval(values: list[float]) -> str:
   """Returns the mean, with half of the 95% interval (Student's t) behind it.
 
-  Only where it shows: without uptraining a seed changes nothing but random heads.
+  Only where it shows: without uptraining a seed changes random heads alone.
   """
   from scipy import stats
 

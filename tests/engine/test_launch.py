@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gin files parse, overrides win, and each mistake gives one line."""
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -96,6 +97,10 @@ def test_uptraining_ends_after_its_fraction(jobs):
         ("include 'none.gin'", 'a.gin includes a file that cannot be read'),
         ('SEED = (3\n', 'a.gin ends within a value'),
         ('train.TrainConfg.seed = 3', 'did you mean train.TrainConfig?'),
+        (
+            'BATCHSIZE = 4',
+            'sets BATCHSIZE, which nothing uses; did you mean BATCH_SIZE?',
+        ),
     ],
 )
 def test_mistakes_in_a_users_gin_file(tmp_path, text, message):
@@ -117,6 +122,16 @@ def test_mistakes_in_a_users_gin_file(tmp_path, text, message):
             [MODEL, LOCAL + 'pretrain.gin'],
             ['MODEL_DIR="m"', 'BATCH_SIZ=3'],
             'did you mean BATCH_SIZE?',
+        ),
+        (
+            [MODEL, LOCAL + 'pretrain.gin'],
+            ['MODEL_DIR="m"', 'num_kv_heads=2'],
+            'did you mean NUM_KV_HEADS?',
+        ),
+        (
+            [MODEL, LOCAL + 'pretrain.gin'],
+            ['MODEL_DIR="m"', 'train/SEED=2'],
+            'no gin file has a macro train/SEED; did you mean SEED?',
         ),
         (
             [MODEL, LOCAL + 'pretrain.gin'],
@@ -149,6 +164,33 @@ def test_mistakes_give_one_line(jobs, files, bindings, message):
   assert message in str(error.value)
   assert '\n' not in str(error.value)
   assert not jobs
+
+
+def test_macros_of_a_users_own_file_may_be_used_there(jobs, tmp_path):
+  path = tmp_path / 'a.gin'
+  path.write_text('MINE = 3\nBATCH_SIZE = %MINE\n')
+  files = [MODEL, LOCAL + 'pretrain.gin', str(path)]
+  launch.run('train', files, ['MODEL_DIR = "m"', 'MINE = 5'])
+  assert jobs[0].batch_size == 5
+
+
+def test_without_seqio_a_users_task_is_a_name(jobs, tmp_path, monkeypatch):
+  """By which its tokens are found; what needs it is said to be missing."""
+  find_spec = importlib.util.find_spec
+  monkeypatch.setattr(
+      importlib.util,
+      'find_spec',
+      lambda name, *args: None if name == 'seqio' else find_spec(name, *args),
+  )
+  task = tmp_path / 'task.gin'
+  task.write_text(TASK.format(path='not_there.jsonl'))
+  files = [MODEL, LOCAL + 'pretrain.gin', str(task)]
+  launch.run('train', files, ['MODEL_DIR = "m"'])
+  assert jobs[0].source.mixture_or_task_name == 'early'
+  task.write_text('import seqio.not_there')
+  with pytest.raises(ImportError) as error:
+    launch.run('train', files, ['MODEL_DIR = "m"'])
+  assert error.value.name == 'seqio.not_there'
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,14 @@ def test_other_run_in_the_folder_is_refused(tmp_path, batches):
   config = make_config(tmp_path, schedule=optimizer.Schedule('constant', 0.1))
   with pytest.raises(UserError, match='train.schedule.base was 0.05, is now'):
     train.train(model, config, batches)
+  # One of a version before there was a warm-up is no other run.
+  path = tmp_path / 'config.json'
+  text = path.read_text()
+  old = json.loads(text)
+  del old['train']['schedule']['linear_warmup_steps']
+  path.write_text(json.dumps(old))
+  longer = train.train(model, make_config(tmp_path, total_steps=3), batches)
+  assert int(longer.step) == 3
 
 
 @pytest.mark.parametrize('metric, mode', [

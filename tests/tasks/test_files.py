@@ -127,6 +127,13 @@ def test_a_test_split_may_have_no_targets(tmp_path, kind, row, expected):
     files.file_task('files_test_x', kind, {'test': path})
 
 
+def test_an_empty_row_of_one_column_is_not_passed_over(tmp_path):
+  """Outputs would not stand beside their inputs."""
+  path = _write(tmp_path, 'a.tsv', 'document\na\n\nb\n')
+  with pytest.raises(errors.UserError, match="'document', got .*line 3"):
+    files.file_task('files_test_x', 'summarization', {'test': path})
+
+
 def test_plain_text_to_pretrain_with(tmp_path):
   """Each token is in the inputs or in the targets, in order."""
   text = 'one two three four five six seven eight nine ten ' * 40
@@ -234,6 +241,7 @@ GOOD = '{"document": "a", "summary": "b"}\n'
         ('a.jsonl', '{"document": " ", "summary": "b"}', 'line 1'),
         ('a.jsonl', '{"document": ["a"], "summary": "b"}', 'line 1'),
         ('a.tsv', 'document\tsummary\na\tb\tc\n', '2 columns.*3.*line 2'),
+        ('a.tsv', 'document\tsummary\n\na\tb\n\t\n', "'document'.* line 4"),
         ('a.tsv', 'document\tabstract\na\tb\n', "'summary'.*'abstract'"),
         ('a.jsonl', GOOD.encode() + b'\xff\xfe\n', 'UTF-8.* line 2 of'),
         (
