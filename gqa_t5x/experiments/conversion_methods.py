@@ -414,7 +414,9 @@ def main(argv: list[str] | None = None) -> None:
       '--alphas', type=_alphas, default=[0.0, 0.01, 0.02, 0.05, 0.1],
       metavar='A,A',
   )  # pyformat: disable
-  parser.add_argument('--calibration_sequences', type=int, default=128)
+  parser.add_argument(
+      '--calibration_sequences', type=number_flags.positive, default=128
+  )
   parser.add_argument(
       '--figure', metavar='SVG', help='draw what OUTPUT holds, run nothing'
   )
@@ -433,10 +435,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _read_report(path: pathlib.Path) -> dict[str, Any]:
-  what_to_do = 'choose another file'
-  report = stages.read_json(path, what_to_do)
-  if 'cells' not in report:
-    raise UserError(f'expected cells in {path}, got none; {what_to_do}')
+  report = stages.read_json(path, 'choose another file', ('cells',))
+  for cell in report['cells']:
+    if 'losses' not in cell or cell.get('method') not in METHODS:
+      raise UserError(
+          f'expected cells of this program in {path}, got one of'
+          f' {", ".join(cell)}; choose another file'
+      )
   return report
 
 

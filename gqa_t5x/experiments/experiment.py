@@ -128,7 +128,8 @@ def _entry(model, pipeline, base_config, seeds, result) -> dict[str, Any]:
   found |= {
       'num_params': losses[0]['num_params'],
       'step': losses[0]['step'],
-      'loss': float(np.mean([x['per_example'] for x in losses])),
+      # One that is no number was stored as None.
+      'loss': float(np.mean([np.float64(x['per_example']) for x in losses])),
       'loss_per_example': [x['per_example'] for x in losses],
   }
   if model.method is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import pathlib
+import re
 import shlex
 from typing import Any
 
@@ -29,17 +30,7 @@ class GinRun:
 
   def recipe(self) -> dict[str, str]:
     """Returns its command, and a hash of what its gin files say."""
-    from gqa_t5x import gin_configs
-
-    folder = pathlib.Path(gin_configs.__path__[0])
-    said = [
-        line
-        for path in self.gin_files
-        for line in (folder / path.removeprefix('gqa_t5x/gin_configs/'))
-        .read_text(encoding='utf-8')
-        .splitlines()
-        if line.strip() and not line.startswith('#')
-    ]
+    said = [line for path in self.gin_files for line in _said(path)]
     digest = hashlib.sha256('\n'.join(said).encode()).hexdigest()
     return {'gin_run': self.command(), 'gin_files': digest[:8]}
 
@@ -47,3 +38,18 @@ class GinRun:
     from gqa_t5x.engine import launch
 
     return launch.run(self.mode, self.gin_files, self._pairs())
+
+
+def _said(path: str) -> list[str]:
+  """Returns the lines of a gin file of ours, and of those that it includes."""
+  from gqa_t5x import gin_configs
+
+  folder = pathlib.Path(gin_configs.__path__[0])
+  text = (folder / path.removeprefix('gqa_t5x/gin_configs/')).read_text('utf-8')
+  said = []
+  for line in text.splitlines():
+    if included := re.match(r"include '(.+)'", line):
+      said += _said(included[1])
+    elif line.strip() and not line.startswith('#'):
+      said.append(line)
+  return said

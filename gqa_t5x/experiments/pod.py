@@ -225,19 +225,17 @@ def _finetune_xxl(
 def _learning_rate(bucket) -> Iterator[Command]:
   """Calibrated svd and MHA uptrained at both rates, beside the mean."""
   yield from _in_papers_order(bucket)
-  yield _copy()
+  yield from _ours(bucket)  # At the full rate.
   sources = {'mha': _PUBLIC.format('xxl')}
-  for name, heads in _GROUPED_XXL.items():
-    sources[name] = _svd(bucket, heads)
-    yield _convert_by_svd(bucket, heads)
+  sources |= {k: _svd(bucket, heads) for k, heads in _GROUPED_XXL.items()}
   for name, source in sources.items():
-    for factor in (1.0, LOW_RATE):
+    for factor in (1.0, LOW_RATE) if name == 'mha' else (LOW_RATE,):
       target = f'{bucket}/{name}_xxl' + '_svd' * (name != 'mha')
       more = {}
       if factor != 1:
         target += f'_rate_{factor:g}'
         more['LEARNING_RATE_FACTOR'] = factor
-      elif name == 'mha':
+      else:
         target += '_uptrained'
       yield _uptrain_xxl(name, source, target, **more)
       start = f'{target}/checkpoint_1050000'

@@ -81,7 +81,9 @@ def reproduce(
     )
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'expected seeds that differ, got {list(seeds)}')
-  folder = storage.local_path(output_dir or f'reproduce_{scale}').absolute()
+  if output_dir is None:
+    output_dir = f'reproduce_{scale}'
+  folder = storage.local_path(output_dir).absolute()
   settings = scales.SCALES[scale]
   if tasks:
     settings = dataclasses.replace(settings, suite=settings.suite.only(tasks))

@@ -142,17 +142,20 @@ def run(stages: Sequence[Stage], folder: pathlib.Path) -> dict[str, Done]:
   return {stage.name: kept(stage, folder) for stage in stages}
 
 
-def read_json(path: pathlib.Path, what_to_do: str) -> dict[str, Any]:
+def read_json(
+    path: pathlib.Path, what_to_do: str, keys: Sequence[str] = ()
+) -> dict[str, Any]:
   """Returns what `storage.write_json` wrote.
 
   Raises:
-    UserError: if the file is damaged; it ends with `what_to_do`.
+    UserError: if the file is damaged or lacks one of the keys; it ends with
+      `what_to_do`.
   """
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
   except ValueError:
     found = None
-  if not isinstance(found, dict):
+  if not isinstance(found, dict) or not set(keys) <= found.keys():
     raise UserError(
         f'expected what this program wrote in {path}, got something else; copy'
         f' it again, or {what_to_do}'
@@ -165,7 +168,9 @@ def kept(stage: Stage, folder: pathlib.Path) -> Done | None:
   path = _path(stage, folder)
   if not path.exists():
     return None
-  found = read_json(path, 'remove it to have it made again')
+  found = read_json(
+      path, 'remove it to have it made again', ('result', 'seconds')
+  )
   return Done(found['result'], found['seconds'], found.get('commit'))
 
 

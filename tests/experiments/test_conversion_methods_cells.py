@@ -179,7 +179,9 @@ def test_columns_are_in_the_order_of_alpha():
   assert [part.strip() for part in head[1:]] == ['0.0', '0.01', '0.05']
 
 
-@pytest.mark.parametrize('text', ['', '[1]', '{"a": 1}'])
+@pytest.mark.parametrize(
+    'text', ['', '[1]', '{"a": 1}', '{"cells": [{"loss": 4.5, "seed": 1}]}']
+)
 @pytest.mark.parametrize('more', [(), ('--figure', 'x.svg')])
 def test_a_file_of_something_else_is_left_alone(
     run, tmp_path, capsys, text, more

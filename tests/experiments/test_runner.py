@@ -88,9 +88,19 @@ def test_a_half_written_result_does_not_count(tmp_path):
   assert log == ['one', 'two', 'three']
 
 
+def test_a_result_that_is_not_whole_is_named(tmp_path):
+  found = _stages(tmp_path, [])
+  stages.run(found, tmp_path)
+  (path,) = (tmp_path / 'stages').glob('one-*.json')
+  path.write_text('{"result": {}}')
+  with pytest.raises(UserError, match=f'{path.name}, .* remove it'):
+    stages.kept(found[0], tmp_path)
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [
+        (dict(output_dir=''), 'expected a path, got an empty one'),
         (
             dict(scale='huge'),
             "scale='huge' is unknown; choose laptop, smoke, gpu, benchmarks,"
@@ -103,7 +113,7 @@ def test_a_half_written_result_does_not_count(tmp_path):
 )
 def test_unknown_arguments_are_refused(tmp_path, arguments, message):
   with pytest.raises(UserError, match=message):
-    runner.reproduce(output_dir=str(tmp_path / 'new'), **arguments)
+    runner.reproduce(**{'output_dir': str(tmp_path / 'new')} | arguments)
   assert not (tmp_path / 'new').exists()
 
 
@@ -220,6 +230,12 @@ def test_stages_of_another_gin_file_are_others(tmp_path, monkeypatch):
   assert changed == {
       name for name in before if name.startswith(('finetune', 'test'))
   }
+  # What uptraining includes is its recipe as well.
+  before = keys()
+  file = copy / 'local' / 'pretrain.gin'
+  file.write_text(file.read_text() + '\nlosses.LossConfig.z_loss = 0.1\n')
+  changed = {name for name, key in keys().items() if key != before[name]}
+  assert {x for x in before if x.startswith('uptrain')} <= changed
 
 
 def test_equal_compute_from_scratch():
@@ -388,10 +404,12 @@ def test_a_pod_uptrains_svd_and_mha_at_both_rates():
   uptrained = [x for x in lines if 'runs/uptrain' in x]
   assert len(uptrained) == 3 * 2
   assert sum('LEARNING_RATE_FACTOR="0.25"' in x for x in uptrained) == 3
-  assert sum('table1_' in x for x in lines) == (3 * 2 + 2) * 7
+  # Those and the mean's; svd's also as it was before.
+  assert sum('table1_' in x for x in lines) == (3 * 2 + 2 + 2) * 7
+  assert sum('svd_alpha_0' in x for x in lines) == 2 * 7
   # At the full rate svd's and the mean's are Table 1's, so they are done once.
   shared = {c.line for c in pod.commands('table1', '/b')} & set(lines)
-  assert len(shared) == 1 + 2 + 2 * 2 * (1 + 7)
+  assert len(shared) == 1 + 2 + 2 * 2 * (1 + 7) + 2 * 7
 
 
 def test_a_pod_converts_every_fine_tuned_model():

@@ -156,6 +156,12 @@ def test_changed_files_are_noticed(tmp_path, monkeypatch):
   _write(tmp_path / 'multi30k.test.jsonl', [ROWS['multi30k']])
   _write(tmp_path / 'sumpubmed.test.jsonl', [ROWS['sumpubmed']])
   assert local_data.changed(fingerprint) == ['aeslc.test', 'sumpubmed.test']
+  # And neither may it go, where that would then stand in for it.
+  fingerprint = local_data.corpus_fingerprint()
+  (tmp_path / 'sumpubmed.test.jsonl').unlink()
+  assert not local_data.changed(fingerprint)
+  _write(tmp_path / 'sumpubmed.validation.jsonl', [ROWS['sumpubmed']])
+  assert local_data.changed(fingerprint) == ['sumpubmed.test']
   _write(tmp_path / 'multi30k.train.jsonl.gz', [ROWS['multi30k']] * 9)
   whole = (tmp_path / 'multi30k.train.jsonl.gz').read_bytes()
   (tmp_path / 'multi30k.train.jsonl.gz').write_bytes(whole[:-12])
