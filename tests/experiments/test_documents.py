@@ -9,7 +9,9 @@ import re
 import pytest
 
 from gqa_t5x.errors import UserError
+from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import documents
+from gqa_t5x.experiments import results
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATHS = [p for p in documents.documents(ROOT) if p.exists()]
@@ -27,6 +29,19 @@ def test_documents_show_the_results(path):
   assert filled == text, 'run `make readme-figures`'
   for name, svg in drawn.items():
     assert (ROOT / name).read_text() == svg, 'run `make readme-figures`'
+
+
+def test_the_notebook_shows_the_claims_of_the_results(monkeypatch, capsys):
+  folder = ROOT / 'notebooks'
+  path = folder / 'figures_5_and_6.ipynb'
+  cell = json.loads(path.read_text())['cells'][-1]
+  shown = ''.join(
+      line for output in cell['outputs'] for line in output['text']
+  )
+  monkeypatch.chdir(folder)
+  names = {'pathlib': pathlib, 'claims': claims, 'results': results}
+  exec(''.join(cell['source']), names)  # pylint: disable=exec-used
+  assert capsys.readouterr().out == shown, 'run the notebook again'
 
 
 def test_a_block_is_filled_from_its_files(tmp_path):
