@@ -684,9 +684,11 @@ def _extend(state: _Beams, logits: Array) -> tuple[Array, Array, Array]:
   batch, num_beams, _ = state.live_tokens.shape
   vocab_size = logits.shape[-1]
   log_probs = jax.nn.log_softmax(logits).reshape(batch, num_beams, vocab_size)
-  # What is no number is found first, ends and is seen; NaN has no such order.
+  # What is no number is found first, ends and is seen; NaN, which inf - inf
+  # would be too, has no order that all devices share.
   log_probs = jnp.where(jnp.isnan(log_probs), jnp.inf, log_probs)
-  log_probs += state.live_log_probs[:, :, None]
+  live = state.live_log_probs[:, :, None]
+  log_probs = jnp.where(live == -jnp.inf, live, log_probs + live)
   log_probs, chosen = lax.top_k(
       log_probs.reshape(batch, num_beams * vocab_size), 2 * num_beams
   )

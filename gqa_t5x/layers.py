@@ -178,7 +178,7 @@ class RMSNorm(nn.Module):
 
 
 # Pairs of a query and a key, those of 2,048 and 2,048, whose one-hot rows take
-# half a GiB; of more they would take most of a model's memory.
+# half a GiB; of more at a time they would take most of a model's memory.
 _MOST_ONE_HOT = 2**22
 
 
@@ -207,8 +207,25 @@ def _one_hot_product(table, buckets):
 
 def _look_up_backward(saved, gradient):
   table, buckets = saved
-  _, pull_back = jax.vjp(lambda x: _one_hot_product(x, buckets), table)
-  return *pull_back(gradient), None
+  queries, keys = buckets.shape[-2:]
+  # A block of query rows after the other.
+  rows = next(
+      n for n in range(queries, 0, -1)
+      if queries % n == 0 and (n * keys <= _MOST_ONE_HOT or n == 1)
+  )  # pyformat: disable
+
+  def add_block(i, total):
+    some_buckets, some = (
+        lax.dynamic_slice_in_dim(x, i * rows, rows, axis=-2)
+        for x in (buckets, gradient)
+    )
+    _, pull_back = jax.vjp(lambda x: _one_hot_product(x, some_buckets), table)
+    return total + pull_back(some)[0]
+
+  if rows == queries:
+    return add_block(0, 0), None
+  zero = jnp.zeros_like(table)
+  return lax.fori_loop(0, queries // rows, add_block, zero), None
 
 
 _look_up.defvjp(lambda *args: (_look_up(*args), args), _look_up_backward)

@@ -63,7 +63,7 @@ class Vocabulary:
           ' --vocabulary'
       ) from error
     self.sha256 = hashlib.sha256(data).hexdigest()
-    of_library = _Tokenizer if path.endswith('.json') else _Pieces
+    of_library = _Tokenizer if str(path).endswith('.json') else _Pieces
     self._library = of_library(data, path)
     self.size = self._library.size
     self.first_sentinel = self._library.first_sentinel

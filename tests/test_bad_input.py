@@ -83,6 +83,15 @@ CASES = [
         'text for --vocabulary to read, got none',
     ),
     (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2'
+        ' --calibration_sequences 8',
+        'text for --calibration_sequences to read, got none',
+    ),
+    (
+        'convert --input {ckpt} --output {new} --num_kv_heads 2 --slots reset',
+        'no --slots for an output of format orbax',
+    ),
+    (
         'convert --input {ckpt} --output {new} --num_kv_heads 2 --format zip',
         'choose one of orbax',
     ),

@@ -549,6 +549,22 @@ def test_calibration_text(tmp_path):
     list(calibration_text.batches('', vocabulary, vocab_size=4096))
 
 
+@pytest.mark.parametrize('word', ['für ', '日'])
+def test_of_a_long_calibration_text_parts_are_read(tmp_path, monkeypatch, word):
+  monkeypatch.setattr(calibration_text, '_MOST_BYTES', 4096)
+  monkeypatch.setattr(calibration_text, '_NUM_PARTS', 4)
+  path = tmp_path / 'long.txt'
+  path.write_text(f'first{word * 3000}middle{word * 3000}last ')
+  text = calibration_text.read(str(path))
+  assert 3000 < len(text.encode()) <= 4096 + 3
+  assert len(text.splitlines()) == 4 and 'middle' not in text
+  assert set(''.join(text.split())) <= set('first' + word + 'last')
+  data = path.read_bytes()
+  path.write_bytes(data[:20] + b'\xff' + data[20:])
+  with pytest.raises(UserError, match='UTF-8 .*got other bytes about'):
+    calibration_text.read(str(path))
+
+
 def test_calibration_text_that_can_be_read_once_is_told_by_its_hash(tmp_path):
   pytest.importorskip('sentencepiece')
   text = 'One may pass what another program writes. ' * 20

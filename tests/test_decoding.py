@@ -586,6 +586,17 @@ def test_bad_arguments_give_one_line(changed, message):
   assert '\n' not in str(error.value)
 
 
+def test_beams_that_are_none_stay_so_where_logits_are_no_numbers():
+  """Devices differ in where they sort NaN, so there may be none."""
+  state = decoding._Beams(
+      jnp.int32(0), jnp.zeros((1, 2, 3), jnp.int32),
+      jnp.array([[0.0, -jnp.inf]]), None, None, None,
+  )  # pyformat: disable
+  found, parents, _ = decoding._extend(state, jnp.full((2, 3), jnp.nan))
+  assert found.tolist() == [[np.inf] * 3 + [-np.inf]]
+  assert parents.tolist() == [[0, 0, 0, 1]]
+
+
 @each_method
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_logits_that_are_not_finite_are_an_error(value, options):

@@ -149,6 +149,21 @@ def test_files_too_few_too_short_too_many(checkpoint):
   (checkpoint.parent / 'moved').rename(path)
 
 
+def test_what_other_programs_hide_in_a_folder_is_passed_over(checkpoint):
+  folder = next(p for p in sorted(checkpoint.rglob('*')) if p.is_file()).parent
+  hidden = folder / '.ipynb_checkpoints'
+  hidden.mkdir()
+  try:
+    for path in (hidden / 'x', folder / '.DS_Store'):
+      path.write_bytes(b'x')
+    checkpoints.load_checkpoint(checkpoint)  # A pathlib.Path, too.
+  finally:
+    shutil.rmtree(hidden)
+    (folder / '.DS_Store').unlink(missing_ok=True)
+  with pytest.raises(UserError, match='does not exist; check the path'):
+    checkpoints.load_checkpoint(checkpoint / 'not_there')
+
+
 def test_converting_checks_what_it_copies(checkpoint, tmp_path):
   """Without --verify too, and nothing is left."""
   path = _chunk(checkpoint)

@@ -353,7 +353,10 @@ def test_biases_of_long_inputs_are_those_of_short_ones(bidirectional):
   )
 
 
-def test_gradient_of_biases_is_the_sum_over_each_bucket():
+@pytest.mark.parametrize('most', [2**22, 600, 7])
+def test_gradient_of_biases_is_the_sum_over_each_bucket(most, monkeypatch):
+  """Also where it is summed over blocks of three query rows, or of one."""
+  monkeypatch.setattr(layers, '_MOST_ONE_HOT', most)
   bias = layers.RelativePositionBias(3, jnp.float32, bidirectional=True)
   queries, keys = np.arange(9), np.arange(200)
   variables = bias.init(jax.random.key(0), queries, keys)
@@ -367,6 +370,19 @@ def test_gradient_of_biases_is_the_sum_over_each_bucket():
     bucket = buckets[min(key - query, 128) + 128]
     expected[bucket] += weights[:, query, key]
   np.testing.assert_allclose(found, expected.T, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_of_long_inputs_takes_no_memory_for_each_bucket():
+  bias = layers.RelativePositionBias(2, jnp.float32, bidirectional=True)
+  positions = np.arange(4096)
+  variables = bias.init(jax.random.key(0), positions[:2], positions)
+
+  def loss(variables):
+    return jnp.sum(bias.apply(variables, positions, positions) ** 2)
+
+  compiled = jax.jit(jax.grad(loss)).lower(variables).compile()
+  # One-hot rows of all pairs would take 128 bytes each.
+  assert compiled.memory_analysis().temp_size_in_bytes < 100 * 4096**2
 
 
 def test_packed_rows_cannot_be_decoded():

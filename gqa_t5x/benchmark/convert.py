@@ -168,8 +168,8 @@ def benchmark_convert(
       **{f'{name}_seconds': v for name, v in runs.items()},
       'convert_cpu_seconds': [d['cpu_seconds'] for d in details],
       'peak_bytes_above_start': max(
-          d['peak_bytes_above_start'] for d in details
-      ),
+          (d['peak_bytes_above_start'] or 0 for d in details)
+      ) or None,
       **{
           f'throughput_of_{name}': seconds / medians['convert']
           for name, seconds in medians.items()
@@ -204,13 +204,17 @@ def _convert(source, target, sequences, options) -> dict[str, Any]:
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def _peak_bytes() -> int:
-  """The largest resident memory so far; Linux alone tells it well.
+def _peak_bytes() -> int | None:
+  """The largest resident memory so far; None where it is not Linux.
 
   What `resource` says has the memory of the process that started this one.
   """
-  text = pathlib.Path('/proc/self/status').read_text(encoding='utf-8')
-  return int(re.search(r'VmHWM:\s+(\d+) kB', text)[1]) * 1024
+  try:
+    text = pathlib.Path('/proc/self/status').read_text(encoding='utf-8')
+  except OSError:
+    return None
+  found = re.search(r'VmHWM:\s+(\d+) kB', text)
+  return found and int(found[1]) * 1024
 
 
 def _main(arguments: str) -> None:
@@ -229,26 +233,30 @@ def _main(arguments: str) -> None:
         num_sequences=sequences,
     )
   before, cpu = _peak_bytes(), time.process_time()
+  peak = None
   start = time.perf_counter()
   conversion.convert_checkpoint(source, target, **options)
   seconds = time.perf_counter() - start
+  if before is not None:
+    peak = _peak_bytes() - before
   print(
       json.dumps({
           'seconds': seconds,
           'cpu_seconds': time.process_time() - cpu,
-          'peak_bytes_above_start': _peak_bytes() - before,
+          'peak_bytes_above_start': peak,
       })
   )
 
 
 def to_text(found: dict[str, Any]) -> str:
   """Returns `benchmark_convert`'s result as lines for a person."""
+  peak = found['peak_bytes_above_start']
+  memory = f'{peak / 2**30:.2f} GiB above the start' if peak else 'unknown'
   lines = [
       f'{found["source_bytes"] / 1e9:.2f} GB'
       f' {found["format"]} -> {found["target_bytes"] / 1e9:.2f} GB'
       f' {found["target_format"]}, K={found["num_kv_heads"]} by'
-      f' {found["method"]}, peak memory'
-      f' {found["peak_bytes_above_start"] / 2**30:.2f} GiB above the start'
+      f' {found["method"]}, peak memory {memory}'
   ]
   for name in ('convert', 'cp', 'cp_sync'):
     if times := found[f'{name}_seconds']:

@@ -78,7 +78,7 @@ def detect_format(path: str) -> str:
     raise UserError(
         f'expected a checkpoint folder, but {path} does not exist; check the'
         ' path'
-        + hf.how_to_download(path)
+        + hf.how_to_download(str(path))
     )
   for name, module in _FORMATS.items():
     if module.is_checkpoint(folder):

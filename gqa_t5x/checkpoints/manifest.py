@@ -66,14 +66,18 @@ def write_for_files(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Returns the files of a checkpoint by relative path.
 
-  What is hidden, or lies in a hidden folder, such as .git, is somebody else's.
+  What is hidden, or lies in a hidden folder, such as .git, is somebody else's;
+  but for what Zarr says of an array.
   """
   paths = (path for path in folder.rglob('*') if path.is_file())
-  found = {path.relative_to(folder).as_posix(): path for path in paths}
+  found = {path.relative_to(folder): path for path in paths}
   return {
-      file: path
+      file.as_posix(): path
       for file, path in sorted(found.items())
-      if not file.startswith('.')
+      if not any(
+          part.startswith('.') and part not in ('.zarray', '.zattrs', '.zgroup')
+          for part in file.parts
+      )
   }
 
 

@@ -54,8 +54,11 @@ def add_commands(add) -> None:
       ' Face (default: that of --input, or the one that ships if it was trained'
       ' with it)',
   )
-  arguments.add_numbers(
-      command, ('calibration_sequences', 128, 'of 256 tokens each')
+  command.add_argument(
+      '--calibration_sequences',
+      metavar='N',
+      type=number_flags.positive,
+      help='of 256 tokens each (default: 128)',
   )
   command.add_argument(
       '--seed', type=number_flags.seed, help='of random heads'
@@ -68,7 +71,6 @@ def add_commands(add) -> None:
   )
   command.add_argument(
       '--slots',
-      default='pool',
       help="of t5x's optimizer state, where heads change: pool (default) or"
       ' reset; orbax and hf keep none',
   )
@@ -109,18 +111,31 @@ def _convert(args) -> None:
         args.input,
         text,
         args.vocabulary,
-        num_sequences=args.calibration_sequences,
+        **(
+            {'num_sequences': args.calibration_sequences}
+            if args.calibration_sequences
+            else {}
+        ),
     )
-  elif args.vocabulary:
-    raise UserError(
-        f'expected text for --vocabulary to read, got none for --method'
-        f' {args.method}; leave it out, or pass --calibration_data'
-    )
+  else:
+    for name in ('vocabulary', 'calibration_sequences'):
+      if getattr(args, name):
+        raise UserError(
+            f'expected text for --{name} to read, got none for --method'
+            f' {args.method}; leave it out, or pass --calibration_data'
+        )
   if args.seed is not None and args.method != 'random':
     raise UserError(
         f'expected no --seed for --method {args.method}, which draws nothing;'
         ' leave it out'
     )
+  if args.slots:
+    format = args.format or checkpoints.open_checkpoint(args.input).format
+    if format not in checkpoints.OF_T5X:
+      raise UserError(
+          f'expected no --slots for an output of format {format}, which keeps'
+          ' none; leave it out, or choose t5x or t5x-orbax'
+      )
   metadata = conversion.convert_checkpoint(
       args.input,
       args.output,
@@ -131,7 +146,7 @@ def _convert(args) -> None:
       calibrate=calibrate,
       measure=True,
       format=args.format,
-      slots=args.slots,
+      slots=args.slots or 'pool',
       verify=args.verify,
   )
   if args.json:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import hashlib
 import itertools
 import pathlib
+import re
 from typing import Any
 
 from flax import traverse_util
@@ -28,6 +29,12 @@ from gqa_t5x.errors import UserError
 INPUTS_LENGTH = 256
 NUM_SEQUENCES = 128
 _BATCH_SIZE = 2  # What a layer makes of it has to fit into memory.
+# Of a file with more bytes so many parts are read, which have as many in all;
+# its tokens take some 20 times the memory of a text.
+_MOST_BYTES = 2**23
+_NUM_PARTS = 512
+# The end of a character that began before, and the beginning of one, in UTF-8.
+_HALVES = re.compile(rb'\A[\x80-\xbf]{1,3}|[\xc0-\xff][\x80-\xbf]{0,2}\Z')
 
 
 def default_text() -> str:
@@ -175,6 +182,8 @@ def batches(
 def read(path: str | None) -> str:
   """Returns the text of a file in UTF-8, or `default_text` where it is None.
 
+  Of a long one it is parts, evenly from beginning to end.
+
   Raises:
     UserError: if there is no such file, or it is of something else.
   """
@@ -186,7 +195,10 @@ def read(path: str | None) -> str:
         ' alone into a .txt file, as `jq -r .FIELD` does of JSON lines'
     )
   try:
-    return storage.local_path(path).read_text(encoding='utf-8-sig')
+    local = storage.local_path(path)
+    if local.is_file() and local.stat().st_size > _MOST_BYTES:
+      return '\n'.join(_parts(local))
+    return local.read_text(encoding='utf-8-sig')
   except (FileNotFoundError, IsADirectoryError) as error:
     raise UserError(
         f'expected a text file to calibrate with, but {path} is not one; check'
@@ -194,6 +206,25 @@ def read(path: str | None) -> str:
     ) from error
   except UnicodeDecodeError as error:
     raise UserError(
-        f'expected UTF-8 text in {path}, got other bytes at {error.start};'
+        f'expected UTF-8 text in {path}, got other bytes about {error.start};'
         ' convert it first'
     ) from error
+
+
+def _parts(path: pathlib.Path) -> Iterator[str]:
+  """Yields parts of a file, from a white space to another where it has some."""
+  size = _MOST_BYTES // _NUM_PARTS
+  with path.open('rb') as file:
+    for start in np.linspace(0, path.stat().st_size - size, _NUM_PARTS):
+      file.seek(int(start))
+      part = file.read(size)
+      spaces = [space.start() for space in re.finditer(rb'\s', part)]
+      if len(spaces) > 1:
+        part = part[spaces[0] : spaces[-1]]
+      else:
+        part = _HALVES.sub(b'', part)
+      try:
+        yield part.decode().strip()
+      except UnicodeDecodeError as error:
+        error.start += file.tell() - size
+        raise
