@@ -89,7 +89,7 @@ CASES = [
     ),
     (
         'convert --input {ckpt} --output {new} --num_kv_heads 2 --slots reset',
-        'no --slots for an output of format orbax',
+        'no slots for an output of format orbax',
     ),
     (
         'convert --input {ckpt} --output {new} --num_kv_heads 2 --format zip',

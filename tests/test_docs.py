@@ -52,7 +52,8 @@ def shell_blocks(text: str) -> list[str]:
 
 
 def _is_run_elsewhere(block: str) -> bool:
-  return bool(re.search(r'-m .*t5x\.\w|gcloud|tensorflow_datasets', block))
+  elsewhere = r'(-m|multi_host) t5x\.|gcloud|tensorflow_datasets'
+  return bool(re.search(elsewhere, block))
 
 
 def _lines(text: str) -> list[str]:

@@ -150,7 +150,7 @@ def test_files_too_few_too_short_too_many(checkpoint):
 
 
 def test_what_other_programs_hide_in_a_folder_is_passed_over(checkpoint):
-  folder = next(p for p in sorted(checkpoint.rglob('*')) if p.is_file()).parent
+  folder = max(_files(checkpoint), key=lambda p: len(p.parts)).parent
   hidden = folder / '.ipynb_checkpoints'
   hidden.mkdir()
   try:

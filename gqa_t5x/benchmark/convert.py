@@ -168,8 +168,8 @@ def benchmark_convert(
       **{f'{name}_seconds': v for name, v in runs.items()},
       'convert_cpu_seconds': [d['cpu_seconds'] for d in details],
       'peak_bytes_above_start': max(
-          (d['peak_bytes_above_start'] or 0 for d in details)
-      ) or None,
+          (d['peak'] for d in details if d['peak']), default=None
+      ),
       **{
           f'throughput_of_{name}': seconds / medians['convert']
           for name, seconds in medians.items()
@@ -233,17 +233,15 @@ def _main(arguments: str) -> None:
         num_sequences=sequences,
     )
   before, cpu = _peak_bytes(), time.process_time()
-  peak = None
   start = time.perf_counter()
   conversion.convert_checkpoint(source, target, **options)
   seconds = time.perf_counter() - start
-  if before is not None:
-    peak = _peak_bytes() - before
+  after = _peak_bytes()
   print(
       json.dumps({
           'seconds': seconds,
           'cpu_seconds': time.process_time() - cpu,
-          'peak_bytes_above_start': peak,
+          'peak': after and after - before,
       })
   )
 

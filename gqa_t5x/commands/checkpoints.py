@@ -111,10 +111,8 @@ def _convert(args) -> None:
         args.input,
         text,
         args.vocabulary,
-        **(
-            {'num_sequences': args.calibration_sequences}
-            if args.calibration_sequences
-            else {}
+        num_sequences=(
+            args.calibration_sequences or calibration_text.NUM_SEQUENCES
         ),
     )
   else:
@@ -129,13 +127,6 @@ def _convert(args) -> None:
         f'expected no --seed for --method {args.method}, which draws nothing;'
         ' leave it out'
     )
-  if args.slots:
-    format = args.format or checkpoints.open_checkpoint(args.input).format
-    if format not in checkpoints.OF_T5X:
-      raise UserError(
-          f'expected no --slots for an output of format {format}, which keeps'
-          ' none; leave it out, or choose t5x or t5x-orbax'
-      )
   metadata = conversion.convert_checkpoint(
       args.input,
       args.output,
@@ -146,7 +137,7 @@ def _convert(args) -> None:
       calibrate=calibrate,
       measure=True,
       format=args.format,
-      slots=args.slots or 'pool',
+      slots=args.slots,
       verify=args.verify,
   )
   if args.json:

@@ -62,7 +62,7 @@ def covariances(
 
   Returns:
     What `calibration.covariances` gives, and what it was measured on, for the
-    metadata.
+    metadata; the hash is of the text as it was read.
 
   Raises:
     UserError: as `read` and `batches`, and if the vocabulary is not known.
@@ -224,7 +224,7 @@ def _parts(path: pathlib.Path) -> Iterator[str]:
       else:
         part = _HALVES.sub(b'', part)
       try:
-        yield part.decode().strip()
+        yield part.decode('utf-8-sig').strip()
       except UnicodeDecodeError as error:
         error.start += file.tell() - size
         raise

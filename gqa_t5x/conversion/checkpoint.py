@@ -37,7 +37,7 @@ def convert_checkpoint(
     calibrate: Callable[[], tuple[Mapping[Path, Any], Mapping]] | None = None,
     measure: bool = False,
     format: str | None = None,  # pylint: disable=redefined-builtin
-    slots: str = 'pool',
+    slots: str | None = None,
     verify: bool = False,
 ) -> dict[str, Any]:
   """Converts a checkpoint on disk; the step is kept.
@@ -57,7 +57,8 @@ def convert_checkpoint(
     measure: whether errors are worked out; they are in what is returned.
     format: of the target, as `checkpoints.save_checkpoint` names them; None is
       the source's. Formats of t5x keep t5x's optimizer state, others none.
-    slots: as in `convert_optimizer_slots`.
+    slots: as in `convert_optimizer_slots`; None is its default, and all that a
+      format without optimizer state takes.
     verify: whether all of the source is checked first, where it has a manifest,
       and all of the target is read back from the disk.
 
@@ -70,12 +71,20 @@ def convert_checkpoint(
       `checkpoints.load_checkpoint`; and if the target exists or lies in the
       source, a kernel has values that are not finite, or nothing would change.
   """
-  optimizer_slots.check_slots(slots)
+  if slots is not None:
+    optimizer_slots.check_slots(slots)
   _check_apart(source, target)
   opened = checkpoints.open_checkpoint(source)
   format = format or opened.format
   metadata = opened.metadata
   checkpoints.check_target(target, format, metadata.get('step'))
+  if slots is not None and format not in checkpoints.OF_T5X:
+    raise UserError(
+        f'expected no slots for an output of format {format}, which keeps none,'
+        f' got {slots!r}; leave it out, or choose'
+        f' {" or ".join(checkpoints.OF_T5X)}'
+    )
+  slots = slots or 'pool'
   config = metadata['config']
   if format == 'hf':
     hf.check_fits(opened.params, network.T5Config(**config))

@@ -134,11 +134,16 @@ def fingerprint(task, split: str) -> str:
   return tell(split) if tell else ''
 
 
-def check_targets(mixture_or_task, split: str) -> None:
-  """Raises UserError if a task's source says that a split has no targets."""
+def check_targets(provider, split: str) -> None:
+  """Raises UserError if the source of a task has no targets in a split.
+
+  Args:
+    provider: seqio's task or mixture.
+    split: as named.
+  """
   import seqio
 
-  for task in seqio.get_subtasks(mixture_or_task):
+  for task in seqio.get_subtasks(provider):
     if split in getattr(task.source, 'unlabeled', ()):
       raise UserError(
           f'expected targets in the {split} split of {task.name}, got none in'

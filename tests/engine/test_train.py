@@ -302,8 +302,7 @@ def test_other_run_in_the_folder_is_refused(tmp_path, batches):
     train.train(model, config, batches)
   # One of a version before there was a warm-up is no other run.
   path = tmp_path / 'config.json'
-  text = path.read_text()
-  old = json.loads(text)
+  old = json.loads(path.read_text())
   del old['train']['schedule']['linear_warmup_steps']
   path.write_text(json.dumps(old))
   longer = train.train(model, make_config(tmp_path, total_steps=3), batches)
