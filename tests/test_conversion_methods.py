@@ -554,7 +554,8 @@ def test_of_a_long_calibration_text_parts_are_read(tmp_path, monkeypatch, word):
   monkeypatch.setattr(calibration_text, '_MOST_BYTES', 4096)
   monkeypatch.setattr(calibration_text, '_NUM_PARTS', 4)
   path = tmp_path / 'long.txt'
-  path.write_text(f'first{word * 3000}middle{word * 3000}last ')
+  text = f'first{word * 3000}middle{word * 3000}last '
+  path.write_text(text, encoding='utf-8-sig')
   text = calibration_text.read(str(path))
   assert 3000 < len(text.encode()) <= 4096 + 3
   assert len(text.splitlines()) == 4 and 'middle' not in text

@@ -168,7 +168,8 @@ def benchmark_convert(
       **{f'{name}_seconds': v for name, v in runs.items()},
       'convert_cpu_seconds': [d['cpu_seconds'] for d in details],
       'peak_bytes_above_start': max(
-          (d['peak'] for d in details if d['peak']), default=None
+          (d['peak'] for d in details if d['peak'] is not None),
+          default=None,
       ),
       **{
           f'throughput_of_{name}': seconds / medians['convert']
