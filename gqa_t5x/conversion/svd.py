@@ -13,7 +13,7 @@ a group the best that its heads' W_q can do is a problem of linear algebra:
 with A the second moments of x and C the root of those of y, the identity where
 no text is given. The moments of y themselves would give the least error of the
 logits, and a worse model: the few directions that most of y has weigh too much
-in them (docs/conversion.md).
+in them (docs/conversion_study.md).
 The solution (Eckart and Young, 1936) projects on the top H eigenvectors of
 C^(1/2) (sum_h W_kh B_h W_kh^T) C^(1/2) with B_h = W_qh^T A W_qh. The values are
 the same with the product W_v W_o and B_h = W_o W_o^T.

@@ -4,7 +4,7 @@
 
 The paper goes on at pre-training's learning rate. Calibrated `svd` and the
 multi-head model are uptrained at a quarter of it too; mean pooling has much to
-make up for and wants the full one (docs/conversion.md).
+make up for and wants the full one (docs/conversion_study.md).
 """
 
 import dataclasses
