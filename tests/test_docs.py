@@ -298,9 +298,13 @@ REHEARSALS = {
         changes={
             'CKPT': _CHECKPOINT,
             '\'"uptrained"\'': '\'"uptrained"\'' + _FEW_STEPS,
+            'TRAIN_STEPS_RELATIVE=5000': 'TRAIN_STEPS_RELATIVE=2',
+            'BATCH_SIZE=64': 'BATCH_SIZE=2',
+            'checkpoints/5000': 'checkpoints/7002',
         },
         before=f'{_VOCABULARY} spiece.model; ({_TEXT}) > text.txt',
-        made=['OUT', 'uptrained/checkpoints/7002'],
+        made=['OUT', 'uptrained/checkpoints/7002', 'NEW/model.safetensors',
+              'tuned_scores/metrics.json'],
     ),
     'your_data.md': Rehearsal(
         changes={
@@ -370,6 +374,19 @@ def link_checkout(folder: pathlib.Path) -> None:
     (folder / name).symlink_to(ROOT / name)
 
 
+_ROW = {'article': 'Returns the sum of all the numbers.', 'abstract': 'A sum.'}
+
+
+def _write_own_data(folder: pathlib.Path) -> None:
+  """Writes what a user has: `my_task.gin` of your_data.md, and its files."""
+  text = (ROOT / 'docs' / 'your_data.md').read_text()
+  (gin,) = re.findall(r'^```gin\n(.*?)^```', text, re.M | re.S)
+  (folder / 'my_task.gin').write_text(gin)
+  for name, count in (('train', 40), ('dev', 3), ('test', 3)):
+    lines = (json.dumps(_ROW | {'id': n}) + '\n' for n in range(count))
+    (folder / f'{name}.jsonl').write_text(''.join(lines))
+
+
 def _run(name: str, folder: pathlib.Path) -> str:
   """Runs the commands of a document in a folder with the checkout's files."""
   rehearsal = REHEARSALS[name]
@@ -386,6 +403,8 @@ def _run(name: str, folder: pathlib.Path) -> str:
       for block in blocks
       for line in block.splitlines()
   ) + '\n'
+  if 'my_task.gin' in script:
+    _write_own_data(folder)
   for old, new in rehearsal.changes.items():
     assert old in script, old
     script = script.replace(old, new)
@@ -413,16 +432,9 @@ def test_commands_of_a_document_run(name, tmp_path):
 @pytest.mark.slow
 def test_fine_tuning_on_own_data_runs(tmp_path):
   pytest.importorskip('seqio')
-  text = (ROOT / 'docs' / 'your_data.md').read_text()
-  (gin,) = re.findall(r'^```gin\n(.*?)^```', text, re.M | re.S)
-  (tmp_path / 'my_task.gin').write_text(gin)
-  row = {'article': 'Returns the sum of all the numbers.', 'abstract': 'A sum.'}
-  for name, count in (('train', 40), ('dev', 3)):
-    lines = (json.dumps(row | {'id': n}) + '\n' for n in range(count))
-    (tmp_path / f'{name}.jsonl').write_text(''.join(lines))
   _run('your_data.md', tmp_path)
   scores = json.loads((tmp_path / 'scores' / 'metrics.json').read_text())
   assert 'my_summaries/rouge1' in scores
   outputs = (tmp_path / 'outputs.jsonl').read_text().splitlines()
   assert [json.loads(x)['targets'] for x in outputs] == ['A sum.'] * 3
-  assert json.loads(outputs[0])['inputs'] == f'summarize: {row["article"]}'
+  assert json.loads(outputs[0])['inputs'] == f'summarize: {_ROW["article"]}'

@@ -254,9 +254,9 @@ def _intervals(results: dict) -> str:
           contrast({'{}, svd, alpha 0': 1, '{}': -1}),
       '`svd` with 5%, above the mean with 5%':
           contrast({'{}, svd': 1, '{}': -1}),
-      'its share of what the mean loses against MHA, range of the seeds':
+      'share of what the mean loses against MHA that it recovers, range of the seeds':
           shares(),
-      '`svd` with 5%, above two thirds of that loss':
+      'what it recovers, less two thirds of that loss':
           contrast({'{}, svd': 1, '{}': -1 / 3, 'MHA': -2 / 3}),
       '`svd` with 5%, above `svd` with no uptraining':
           contrast({'{}, svd': 1, '{}, svd, alpha 0': -1}),
