@@ -298,6 +298,9 @@ REHEARSALS = {
         changes={
             'CKPT': _CHECKPOINT,
             '\'"uptrained"\'': '\'"uptrained"\'' + _FEW_STEPS,
+            '--batch_size 1,32 --input_length 1024 --output_length 128':
+                '--batch_size 2 --input_length 16 --output_length 4'
+                ' --num_repeats 1',
             'TRAIN_STEPS_RELATIVE=5000': 'TRAIN_STEPS_RELATIVE=2',
             'BATCH_SIZE=64': 'BATCH_SIZE=2',
             'checkpoints/5000': 'checkpoints/7002',

@@ -254,7 +254,7 @@ def _intervals(results: dict) -> str:
           contrast({'{}, svd, alpha 0': 1, '{}': -1}),
       '`svd` with 5%, above the mean with 5%':
           contrast({'{}, svd': 1, '{}': -1}),
-      'share of what the mean loses against MHA that it recovers, range of the seeds':
+      'share of what the mean loses that it recovers, range of the seeds':
           shares(),
       'what it recovers, less two thirds of that loss':
           contrast({'{}, svd': 1, '{}': -1 / 3, 'MHA': -2 / 3}),
