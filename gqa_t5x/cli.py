@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 
 import gqa_t5x
 from gqa_t5x import extras
@@ -46,6 +47,7 @@ _BAD_PATH = (
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ENAMETOOLONG,
+    errno.ELOOP,
 )
 
 
@@ -184,6 +186,17 @@ def _chain(error: BaseException) -> list[BaseException]:
     chain.append(cause)
 
 
+def _lacks_backend(error: BaseException) -> bool:
+  """Says whether it is JAX's for platforms that are not there."""
+  if isinstance(error, RuntimeError):
+    return 'nable to initialize backend' in str(error)
+  # Of plugins that are not installed it asserts that there is one.
+  frames = traceback.extract_tb(error.__traceback__)
+  return isinstance(error, AssertionError) and (
+      frames[-1].filename.endswith('xla_bridge.py')
+  )
+
+
 def _user_message(error: BaseException) -> str | None:
   """Returns one line on what the user can mend, None for our own faults."""
   for link in _chain(error):
@@ -206,6 +219,12 @@ def _user_message(error: BaseException) -> str | None:
       return (
           f'this needs the package {module}, which is not installed; '
           + extras.install_command(extras.extra_of(module))
+      )
+    platforms = os.environ.get('JAX_PLATFORMS')
+    if platforms and _lacks_backend(link):
+      return (
+          f'JAX cannot start JAX_PLATFORMS={platforms}; unset it, or see'
+          ' gqa-t5x doctor for what is installed'
       )
     # XLA's, of a host or of a device.
     if isinstance(link, MemoryError) or (

@@ -47,7 +47,9 @@ def commit() -> str:
                           capture_output=True, text=True, timeout=20).stdout
   try:
     head = git('rev-parse', 'HEAD').strip()
-    changed = git('status', '--porcelain', '--untracked-files=no').strip()
+    changed = git('status', '--porcelain', '--untracked-files=no')
+    # What lies in these folders is run.
+    changed += git('status', '--porcelain', 'gqa_t5x', 'tasks', 'gin_configs')
   except (OSError, subprocess.SubprocessError):
     return version
   return head + ('+changes' if changed else '')
@@ -58,7 +60,7 @@ def environment() -> dict:
 
   Returns:
     {'device': {cpu, cores, system, backend, device_kind, num_devices,
-     and the environment's variables for XLA},
+     and the environment's variables for XLA, JAX and numbers of threads},
      'versions': {'python', 'gqa_t5x', and installed packages},
      'commit': git commit, or the package's version outside a checkout}
   """
@@ -78,11 +80,14 @@ def environment() -> dict:
           'backend': jax.default_backend(),
           'device_kind': devices[0].device_kind,
           'num_devices': len(devices),
-          # XLA_FLAGS, XLA_PYTHON_CLIENT_MEM_FRACTION and the like.
+          # XLA_FLAGS, JAX_DEFAULT_MATMUL_PRECISION and the like.
           **{
               name.lower(): value
               for name, value in sorted(os.environ.items())
-              if name.startswith('XLA_') and value
+              if value and (
+                  name.startswith(('XLA_', 'JAX_'))
+                  or name in ('OMP_NUM_THREADS', 'NPROC')
+              )
           },
       },
       'versions': versions,

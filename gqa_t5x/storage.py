@@ -54,7 +54,8 @@ def output_file(path: str | os.PathLike) -> pathlib.Path:
   Raises:
     UserError: as `local_path`, and if it is a folder or a device.
   """
-  found = local_path(path).resolve()  # What a link leads to is written.
+  # What a link leads to is written. `resolve` raises for a loop of links.
+  found = pathlib.Path(os.path.realpath(local_path(path)))
   if found.is_dir():
     raise UserError(
         f'expected the name of a file to write, got the folder {path}; add a'
@@ -87,14 +88,17 @@ def free_bytes(path: pathlib.Path) -> int:
 def write_text(path: str | os.PathLike, text: str) -> None:
   """Writes a file in UTF-8, beside, and gives it its name when it is whole.
 
-  Its folder is made if there is none.
+  Its folder is made if there is none; a file that is replaced leaves its
+  permissions.
   """
   path = output_file(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # Processes of containers may have the same number.
-  beside = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
+  beside = path.with_name(f'.{uuid.uuid4().hex}.tmp')
   try:
     beside.write_text(text, encoding='utf-8')
+    if path.exists():
+      shutil.copymode(path, beside)
     os.replace(beside, path)
   finally:
     beside.unlink(missing_ok=True)

@@ -126,7 +126,8 @@ class _Tokenizer:
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     self._check_ids(path)
-    self.size = self._tokenizer.get_vocab_size()
+    # Ids may have gaps.
+    self.size = 1 + max(self._tokenizer.get_vocab().values())
     self.first_sentinel = self._tokenizer.token_to_id('<extra_id_0>')
 
   def _check_ids(self, path: str) -> None:

@@ -133,6 +133,7 @@ def test_every_command_has_help_with_an_example_that_parses(command, run):
         'expected T5.1.1 in float32 to time peers',
     ),
     (['benchmark', 'decode', '--batch_size', '0'], 'a number from 1'),
+    (['inspect', 'a', '--gin', '--json'], 'not allowed with argument --gin'),
 ])
 def test_wrong_arguments_are_one_line(words, line, run):
   status, out, err = run(*words)
@@ -148,6 +149,7 @@ def test_wrong_arguments_are_one_line(words, line, run):
     ),
     (ValueError('RESOURCE_EXHAUSTED: No space left on device'), 'free some'),
     (PermissionError(errno.EACCES, 'Permission denied', '/x'), '/x: Perm'),
+    (OSError(errno.ELOOP, 'Too many levels', '/x'), '/x: Too many'),
     (RuntimeError('RESOURCE_EXHAUSTED: Out of\nmemory'), 'make the batch'),
     (UnicodeEncodeError('ascii', 'a ü', 2, 3, 'x'), "'\\xfc' cannot be wri"),
     (ModuleNotFoundError('No seqio', name='seqio'), "'gqa-t5x[data]'"),
@@ -565,6 +567,39 @@ def test_figure_of_a_benchmark(run, tmp_path):
   # The most heads that were timed need not be those of MHA.
   path.write_text(text.replace('"num_heads": 4', '"num_heads": 8'))
   assert 'class="mha"' not in run('figure', str(path))[1]
+
+
+def test_a_file_that_is_replaced_leaves_its_permissions(run, tmp_path):
+  rows = {'K=1': {
+      'num_kv_heads': 1, 'seconds_per_sample': 0.5, 'batch_size': 8,
+      'input_length': 512, 'output_length': 64,
+  }}  # pyformat: disable
+  (tmp_path / 'decode.json').write_text(
+      json.dumps({'config': {'num_heads': 4}, 'rows': rows})
+  )
+  # As long as file systems take.
+  path = tmp_path / ('a' * 251 + '.svg')
+  path.touch(mode=0o600)
+  draw = 'figure', str(tmp_path / 'decode.json'), '--output'
+  assert run(*draw, str(path))[0] == 0
+  assert path.stat().st_mode & 0o777 == 0o600 and path.read_text()
+  assert len(list(tmp_path.iterdir())) == 2
+  loop = tmp_path / 'loop'
+  loop.symlink_to(loop)
+  status, _, err = run(*draw, str(loop))
+  assert status == 2 and 'Too many levels of symbolic links' in err
+
+
+@pytest.mark.parametrize('platforms', ['cuda', 'no_such'])
+def test_platforms_that_jax_lacks_are_one_line(platforms):
+  done = subprocess.run(
+      [sys.executable, '-m', 'gqa_t5x', 'generate', 'a text'],
+      env=os.environ | {'JAX_PLATFORMS': platforms},
+      capture_output=True, text=True, check=False,
+  )  # pyformat: disable
+  assert done.returncode == 2
+  assert f'cannot start JAX_PLATFORMS={platforms}; unset it' in done.stderr
+  assert 'Traceback' not in done.stderr
 
 
 def test_doctor_where_jax_finds_no_device(run, monkeypatch):

@@ -3,6 +3,9 @@
 """What a result says of where it was made."""
 
 import json
+import subprocess
+
+import pytest
 
 import gqa_t5x
 from gqa_t5x import provenance
@@ -22,3 +25,23 @@ def test_commit_outside_a_checkout_is_the_version(tmp_path, monkeypatch):
   package.mkdir(parents=True)
   monkeypatch.setattr(gqa_t5x, '__file__', str(package / '__init__.py'))
   assert provenance.commit() == f'gqa_t5x {gqa_t5x.__version__}'
+
+
+@pytest.mark.parametrize('name, is_run', [
+    ('gqa_t5x/new.py', True), ('notes.txt', False)
+])  # pyformat: disable
+def test_a_new_file_that_is_run_is_a_change(
+    tmp_path, monkeypatch, name, is_run
+):
+  for path in ('gqa_t5x/__init__.py', 'setup.py', 'tasks/a.py',
+               'gin_configs/a.gin'):  # pyformat: disable
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).touch()
+  git = ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a']
+  for words in (['init', '-q'], ['add', '-A'], ['commit', '-q', '-m', 'all']):
+    subprocess.run(git + words, check=True)
+  path = tmp_path / 'gqa_t5x' / '__init__.py'
+  monkeypatch.setattr(gqa_t5x, '__file__', str(path))
+  assert len(provenance.commit()) == 40
+  (tmp_path / name).touch()
+  assert provenance.commit().endswith('+changes') == is_run

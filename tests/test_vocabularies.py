@@ -104,6 +104,28 @@ def test_what_is_no_tokenizer_is_one_line(tmp_path):
   assert '\n' not in str(error.value)
 
 
+def test_ids_of_a_tokenizer_may_have_gaps(tmp_path):
+  pytest.importorskip('tokenizers')
+  added = {'single_word': False, 'lstrip': False, 'rstrip': False,
+           'normalized': False, 'special': True}
+  path = tmp_path / 'tokenizer.json'
+  path.write_text(json.dumps({
+      'version': '1.0',
+      'added_tokens': [
+          {'id': 0, 'content': '<pad>', **added},
+          {'id': 1, 'content': '</s>', **added},
+      ],
+      'pre_tokenizer': {'type': 'Whitespace'},
+      'model': {
+          'type': 'WordLevel', 'unk_token': 'unknown',
+          'vocab': {'<pad>': 0, '</s>': 1, 'unknown': 2, 'far': 90},
+      },
+  }))  # pyformat: disable
+  ours = vocabularies.Vocabulary(str(path))
+  assert ours.size == 91
+  assert ours.decode(ours.encode('far far')) == 'far far'
+
+
 def test_a_text_is_whole_whatever_a_tokenizer_was_last_used_for(tokenizer_json):
   """transformers saves the truncation and padding of its last call."""
   tokenizers = pytest.importorskip('tokenizers')

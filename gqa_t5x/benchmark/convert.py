@@ -8,6 +8,7 @@ the kernel has the bytes; a conversion, when the disk has them. So `cp` is timed
 with a `sync` after it as well.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -15,11 +16,13 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -124,14 +127,13 @@ def benchmark_convert(
     folder = storage.local_path(folder)
   if not pathlib.Path(folder or '.').is_dir():
     raise UserError(f'expected a folder to write to, but {folder} is none')
-  root = pathlib.Path(tempfile.mkdtemp(prefix='gqa_t5x_convert_', dir=folder))
   options = {
       'num_kv_heads': num_kv_heads, 'format': target_format, 'method': method,
       'measure': True,  # As the command does.
   }
   runs = {'convert': [], 'cp': [], 'cp_sync': []}
   details = []
-  try:
+  with _scratch(folder) as root:
     source = root / 'source' / 'checkpoint_0'
     target = root / 'target' / 'checkpoint_0'
     checkpoints.check_target(str(target), target_format or format, 0)
@@ -153,8 +155,6 @@ def benchmark_convert(
       target_bytes = _size(target)
       shutil.rmtree(target.parent)
     source_bytes = _size(source)
-  finally:
-    shutil.rmtree(root, ignore_errors=True)
   medians = {k: statistics.median(v) for k, v in runs.items() if v}
   return {
       'config': config.to_dict(),
@@ -178,6 +178,26 @@ def benchmark_convert(
       },
       **provenance.environment(),
   }
+
+
+@contextlib.contextmanager
+def _scratch(parent: pathlib.Path | None) -> Iterator[pathlib.Path]:
+  """Gives a folder that is removed after, by SIGTERM too.
+
+  Python would end at once, and leave the folder and a conversion that fills it.
+  """
+
+  def stop(number, frame):
+    del frame
+    raise SystemExit(128 + number)  # As shells have it.
+
+  before = signal.signal(signal.SIGTERM, stop)
+  root = pathlib.Path(tempfile.mkdtemp(prefix='gqa_t5x_convert_', dir=parent))
+  try:
+    yield root
+  finally:
+    shutil.rmtree(root, ignore_errors=True)
+    signal.signal(signal.SIGTERM, before)
 
 
 def _size(folder: pathlib.Path) -> int:

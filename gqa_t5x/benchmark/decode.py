@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times autoregressive decoding, with the decoder that `generate` uses.
 
+All weights are in the model's dtype, as in a checkpoint of that dtype. Of one
+in float32 `generate` keeps those of the logits, also where it computes in 16
+bits.
+
 A decode step has to read the decoder's weights and the key/value cache once.
 That many bytes over the machine's bandwidth is its limit; grouped-query
 attention lowers it by shrinking the cache.
@@ -379,9 +383,9 @@ def largest_batch(config: T5Config, memory_bytes: float, *, input_length: int,
   one = peak(1)
   if one > memory_bytes:
     raise UserError(
-        f'expected memory for one sample, {one / 2**30:.2f} GiB with'
+        f'expected memory for one sample, {one / 2**30:.3g} GiB with'
         f' {config.num_kv_heads} key/value heads, got'
-        f' {memory_bytes / 2**30:.2f}; give more, or take a smaller model')
+        f' {memory_bytes / 2**30:.3g}; give more, or take a smaller model')
   fits, too_many, guess = 1, None, 8
   while too_many is None or too_many - fits > max(1, fits // 32):
     found = peak(guess)

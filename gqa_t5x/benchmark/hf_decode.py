@@ -71,6 +71,8 @@ def hf_decode(
     mask = torch.ones(batch_size, input_length, dtype=torch.long)
     torch.set_default_dtype(before)
   model.encoder.block = torch.nn.ModuleList()
+  if device == 'cuda':  # What comes is decoding's alone.
+    torch.cuda.reset_peak_memory_stats()
   model.generation_config = peers.hf_greedy()
 
   def run(steps):

@@ -161,7 +161,10 @@ def device_of(name: str | None, **given: float | None) -> Device:
           f' --memory and --flops; got no {" and no ".join(missing)}'
       )
     return Device(source='given', **numbers)
-  return dataclasses.replace(DEVICES[name], **numbers)
+  source = DEVICES[name].source
+  if numbers:
+    source += f'; given: {", ".join(numbers)}'
+  return dataclasses.replace(DEVICES[name], source=source, **numbers)
 
 
 def to_text(plans: Sequence[Plan]) -> str:

@@ -61,7 +61,14 @@ def add_checkpoint(command) -> None:
   )
 
 
-def add_shapes(command, dtype: str) -> None:
+def names(text: str) -> list[str]:
+  """Returns the parts of a list with commas."""
+  return [part.strip() for part in text.split(',') if part.strip()]
+
+
+def add_shapes(
+    command, dtype: str, of_dtype: str = 'weights, activations and cache'
+) -> None:
   """Adds what gives a model's shapes; `config_of` reads it."""
   add_checkpoint(command)
   command.add_argument(
@@ -80,7 +87,7 @@ def add_shapes(command, dtype: str) -> None:
       '--dtype',
       default=dtype,
       choices=['float32', 'bfloat16'],
-      help=f'of weights, activations and cache (default: {dtype})',
+      help=f'of {of_dtype} (default: {dtype})',
   )
 
 

@@ -69,7 +69,9 @@ def _add_train(add) -> None:
       'time training steps for several numbers of key/value heads',
       'gqa-t5x benchmark train --model small --num_kv_heads 6,2,1',
   )
-  arguments.add_shapes(command, 'float32')
+  arguments.add_shapes(
+      command, 'float32', 'activations; weights are in float32'
+  )
   arguments.add_num_layers(command)
   arguments.add_numbers(
       command,
@@ -88,7 +90,7 @@ def _add_train(add) -> None:
 def _add_against(command, meaning: str) -> None:
   command.add_argument(
       '--against',
-      type=lambda text: text.split(','),
+      type=arguments.names,
       default=[],
       metavar='PEER,PEER',
       help=meaning,
@@ -262,6 +264,8 @@ def _decode(args) -> None:
     bandwidth = bandwidth or next(iter(found.values()))['bandwidth']
     of_size = f', batch {size}' if len(sizes) > 1 else ''
     rows |= {name + of_size: row for name, row in found.items()}
+  if not args.json:  # Before batches that may not fit.
+    _print_decode(rows)
   if args.largest_batch_in:
     largest = decode.compare_largest_batches(
         config, batches, bandwidth=bandwidth, **shape
@@ -275,7 +279,6 @@ def _decode(args) -> None:
         peers=peers.versions(args.against),
     )
     return
-  _print_decode(rows)
   if largest:
     print(f'the largest batch in {args.largest_batch_in:g} GiB:')
     _print_decode(largest)
@@ -388,8 +391,12 @@ def _plan(args) -> None:
         'plans': [dataclasses.asdict(p) for p in plans],
     })
     return
+  name = args.device or 'the device given'
+  given = [n for n in ('bandwidth', 'memory', 'flops') if getattr(args, n)]
+  if args.device and given:
+    name += f' with the {" and ".join(given)} given'
   print(
-      f'{args.num_devices} x {args.device or "the device given"}: batch'
+      f'{args.num_devices} x {name}: batch'
       f' {args.batch_size}, {args.input_length} tokens in,'
       f' {args.output_length} out; s/sample: seconds of one device'
   )

@@ -91,10 +91,11 @@ def add_commands(add) -> None:
   command.add_argument(
       '--verify', action='store_true', help='read all of it, by its manifest'
   )
-  command.add_argument(
+  instead = command.add_mutually_exclusive_group()
+  instead.add_argument(
       '--gin', action='store_true', help='print the gin file of its model'
   )
-  arguments.add_json(command)
+  arguments.add_json(instead)
 
 
 def _convert(args) -> None:

@@ -7,6 +7,7 @@ import sys
 
 from gqa_t5x import number_flags
 from gqa_t5x import storage
+from gqa_t5x.commands import arguments
 from gqa_t5x.errors import UserError
 
 
@@ -39,7 +40,7 @@ def add_commands(add) -> None:
   )
   command.add_argument(
       '--tasks',
-      type=lambda text: text.split(','),
+      type=arguments.names,
       default=(),
       metavar='T,T',
       help='of those of the scale (default: all)',

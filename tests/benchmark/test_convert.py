@@ -3,6 +3,10 @@
 """What the conversion benchmark counts; never how fast it is."""
 
 import dataclasses
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -37,6 +41,19 @@ def test_counts_bytes_and_cleans_up(tmp_path):
   assert 0 < found['peak_bytes_above_start'] < 2**30
   assert found['versions']['numpy'] == np.__version__
   assert 'orbax' not in convert.to_text(found)
+  assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_leaves_nothing(tmp_path):
+  process = subprocess.Popen([
+      sys.executable, '-m', 'gqa_t5x', 'benchmark', 'convert',
+      '--num_layers', '1', '--folder', str(tmp_path), '--without_cp',
+  ])  # pyformat: disable
+  while not list(tmp_path.glob('*/source/checkpoint_0')):
+    assert process.poll() is None
+    time.sleep(0.1)
+  process.terminate()
+  assert process.wait() == 128 + signal.SIGTERM
   assert not list(tmp_path.iterdir())
 
 

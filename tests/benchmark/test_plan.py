@@ -100,7 +100,9 @@ def test_devices_share_the_work():
 
 
 def test_device_numbers():
-  assert plan.device_of('tpu-v4', bandwidth=5.0).bandwidth == 5.0
+  device = plan.device_of('tpu-v4', bandwidth=5.0)
+  assert device.bandwidth == 5.0
+  assert device.source.endswith('tpu/docs/v4; given: bandwidth')
   with pytest.raises(UserError, match='no --flops and no --memory'):
     plan.device_of(None, bandwidth=1.0)
   with pytest.raises(UserError, match="got 'tpu-v9'"):
