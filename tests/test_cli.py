@@ -584,7 +584,7 @@ def test_a_file_that_is_replaced_leaves_its_permissions(run, tmp_path):
   assert run(*draw, str(path))[0] == 0
   assert path.stat().st_mode & 0o777 == 0o600 and path.read_text()
   assert len(list(tmp_path.iterdir())) == 2
-  loop = tmp_path / 'loop'
+  loop = tmp_path / 'loop.svg'
   loop.symlink_to(loop)
   status, _, err = run(*draw, str(loop))
   assert status == 2 and 'Too many levels of symbolic links' in err
