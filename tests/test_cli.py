@@ -586,8 +586,8 @@ def test_a_file_that_is_replaced_leaves_its_permissions(run, tmp_path):
   assert len(list(tmp_path.iterdir())) == 2
   loop = tmp_path / 'loop.svg'
   loop.symlink_to(loop)
-  status, _, err = run(*draw, str(loop))
-  assert status == 2 and 'Too many levels of symbolic links' in err
+  assert run(*draw, str(loop))[0] == 0
+  assert '<svg' in loop.read_text()
 
 
 @pytest.mark.parametrize('platforms', ['cuda', 'no_such'])
