@@ -171,7 +171,8 @@ def test_the_largest_batch_fits_and_few_more_do_not():
 
 
 def test_memory_for_no_sample_is_refused():
-  with pytest.raises(UserError, match='expected memory for one sample, 4.4.*got 9.5'):
+  message = 'expected memory for one sample, 4.4.*got 9.5'
+  with pytest.raises(UserError, match=message):
     decode.largest_batch(TINY, 1024, input_length=13, output_length=5)
 
 
