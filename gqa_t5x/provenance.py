@@ -3,6 +3,7 @@
 """What a result depends on besides its inputs: device, versions, commit."""
 
 import importlib.metadata
+import math
 import os
 import pathlib
 import platform
@@ -13,6 +14,8 @@ import gqa_t5x
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'scipy', 'optax',
              'orbax-checkpoint', 'seqio', 'tensorflow', 'tensorflow-cpu',
              'sentencepiece', 'rouge-score', 'sacrebleu', 'babel')
+# Microseconds of processor in a period, as of `docker run --cpus`.
+_CPU_QUOTA = pathlib.Path('/sys/fs/cgroup/cpu.max')
 
 
 def _cpu_model() -> str:
@@ -29,8 +32,16 @@ def _cpu_model() -> str:
 def cores() -> int:
   """Cores this process may use; fewer than the machine's in a container."""
   if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+    found = len(os.sched_getaffinity(0))
+  else:
+    found = os.cpu_count() or 1
+  try:
+    quota, period = _CPU_QUOTA.read_text(encoding='utf-8').split()
+  except OSError:  # Without Linux, or without control groups of version 2.
+    return found
+  if quota == 'max':
+    return found
+  return min(found, math.ceil(int(quota) / int(period)))
 
 
 def commit() -> str:

@@ -96,7 +96,11 @@ def write_text(path: str | os.PathLike, text: str) -> None:
   # Processes of containers may have the same number.
   beside = path.with_name(f'.{uuid.uuid4().hex}.tmp')
   try:
-    beside.write_text(text, encoding='utf-8')
+    with open(beside, 'w', encoding='utf-8') as file:
+      file.write(text)
+      # The name must not reach the disk before the text.
+      file.flush()
+      os.fsync(file.fileno())
     if path.exists():
       shutil.copymode(path, beside)
     os.replace(beside, path)

@@ -20,6 +20,21 @@ def test_environment():
   json.dumps(facts)
 
 
+@pytest.mark.parametrize('quota, expected', [
+    ('max 100000\n', 6), ('150000 100000\n', 2), ('50000 100000\n', 1),
+    ('900000 100000\n', 6), (None, 6),
+])
+def test_cores_of_a_container(quota, expected, tmp_path, monkeypatch):
+  file = tmp_path / 'cpu.max'
+  if quota:
+    file.write_text(quota)
+  monkeypatch.setattr(provenance, '_CPU_QUOTA', file)
+  monkeypatch.setattr(
+      provenance.os, 'sched_getaffinity', lambda _: set(range(6)), raising=False
+  )
+  assert provenance.cores() == expected
+
+
 def test_commit_outside_a_checkout_is_the_version(tmp_path, monkeypatch):
   package = tmp_path / 'site' / 'gqa_t5x'
   package.mkdir(parents=True)

@@ -38,8 +38,8 @@ def add_commands(add) -> None:
       'text',
       nargs='*',
       metavar='TEXT',
-      help='as the model reads it, quoted; texts stand together (default: lines'
-      ' of --input)',
+      help='as the model reads it, quoted; texts stand together, and after --'
+      ' where one begins with - (default: lines of --input)',
   )
   arguments.add_checkpoint(command)
   command.add_argument(
