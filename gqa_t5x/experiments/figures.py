@@ -100,26 +100,29 @@ def _y_axis(ticks, to_y, label) -> list[str]:
   return parts
 
 
-def _place_labels(points, positions) -> list[str]:
-  """Puts each label right, left, above or below its mark, where it is free."""
+def _place_labels(labels, positions) -> list[str] | None:
+  """Puts labels right, left, above or below their marks; None without room."""
   taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in positions]
   parts = []
-  for point, (x, y) in zip(points, positions, strict=True):
-    width = sum(
-        _CAPITAL if letter.isupper() else _LETTER for letter in point.label)
-    choices = [(x + 11, y + 4, 'start', x + 11), (x - 11, y + 4, 'end',
-               x - 11 - width), (x, y - 12, 'middle', x - width / 2),
+  for label, (x, y) in zip(labels, positions, strict=True):
+    width = sum(_CAPITAL if letter.isupper() else _LETTER for letter in label)
+    choices = [(x, y - 12, 'middle', x - width / 2),
                (x, y + 21, 'middle', x - width / 2)]
-    for text_x, text_y, anchor, left in choices:
+    # Farther off as well, where marks or labels stand side by side.
+    beside = [choice for off in (11, 22, 33, 44)
+              for choice in ((x + off, y + 4, 'start', x + off),
+                             (x - off, y + 4, 'end', x - off - width))]
+    for text_x, text_y, anchor, left in beside[:2] + choices + beside[2:]:
       box = (left, text_y - 11, left + width, text_y + 3)
       inside = (box[0] > _LEFT and box[2] < WIDTH and box[1] > 0
                 and box[3] < _BOTTOM)
-      hits = any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3]
-                 and t[1] < box[3] for t in taken)
-      if inside and not hits:
+      if inside and not any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3]
+                            and t[1] < box[3] for t in taken):
         break
+    else:
+      return None
     taken.append(box)
-    parts.append(_text(text_x, text_y, point.label, anchor))
+    parts.append(_text(text_x, text_y, label, anchor))
   return parts
 
 
@@ -147,8 +150,18 @@ def scatter(points: Sequence[Point], *, title: str, x_label: str,
   parts.append(_text((_LEFT + _RIGHT) / 2, HEIGHT - 6, x_label))
   positions = [(to_x(p.x), to_y(p.y)) for p in points]
   parts += [_mark(p.kind, *xy) for p, xy in zip(points, positions)]
-  parts += _place_labels(points, positions)
-  return _svg(title, parts)
+  labels, height = [p.label for p in points], HEIGHT
+  placed = _place_labels(labels, positions)
+  if placed is None:  # Numbers there, and what they stand for below.
+    numbers = [str(i) for i in range(1, len(labels) + 1)]
+    placed = _place_labels(numbers, positions) or []
+    for number, point in zip(numbers, points):
+      height += _STEP
+      placed += [_text(_LEFT + 12, height - 3, number, 'end'),
+                 _mark(point.kind, _LEFT + 28, height - 7),
+                 _text(_LEFT + 44, height - 3, point.label, 'start')]
+    height += 6
+  return _svg(title, parts + placed, height)
 
 
 def bars(points: Sequence[Point], *, title: str, x_label: str,

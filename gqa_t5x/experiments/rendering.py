@@ -39,7 +39,7 @@ class Table:
   """A table; `text_columns` of its columns, the first, hold text.
 
   The others hold numbers. `cards` shows each row as a card on a phone, for
-  tables with long texts.
+  tables with long texts. A page shows the rows of a `folded` one on demand.
   """
 
   caption: str
@@ -48,6 +48,7 @@ class Table:
   note: str = ''
   text_columns: int = 1
   cards: bool = False
+  folded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +130,15 @@ def _html_table(table: Table) -> str:
   kind = ' class="cards"' if table.cards else ''
   note = f'<p class="note">{_inline(table.note)}</p>' if table.note else ''
   # The title stands outside the table, or it would scroll away with it.
-  return (f'<p class="caption">{_inline(table.caption)}</p>'
-          f'<div class="scroll" tabindex="0">'
+  title = f'class="caption">{_inline(table.caption)}'
+  before, after = f'<p {title}</p>', ''
+  if table.folded:
+    before, after = f'<details><summary {title}</summary>', '</details>'
+  return (f'{before}<div class="scroll" tabindex="0">'
           f'<table{kind} aria-label="{html.escape(table.caption)}">'
           f'<thead>{row("th", table.header)}</thead><tbody>\n'
           + '\n'.join(row('td', cells) for cells in table.rows)
-          + f'\n</tbody></table></div>{note}')
+          + f'\n</tbody></table></div>{note}{after}')
 
 
 def _html_figure(figure: Figure) -> str:
@@ -190,7 +194,7 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem;
   border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
 h3 { font-size: 1rem; margin: 0 0 .5rem; }
-p, ul { max-width: 46rem; } li { margin: .25rem 0; }
+p, ul { max-width: 46rem; overflow-wrap: anywhere; } li { margin: .25rem 0; }
 a { color: inherit; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 .caption { font-weight: 600; margin: 1.25rem 0 .4rem; break-after: avoid; }

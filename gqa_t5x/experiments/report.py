@@ -245,7 +245,7 @@ def _run_facts(results: dict) -> list:
           tuple((stage['name'], f'`{stage["command"]}`'
                  if stage.get('command') else DASH,
                  _duration(stage.get('seconds'))) for stage in stages),
-          text_columns=3, cards=True),
+          text_columns=3, cards=True, folded=True),
   ]
 
 

@@ -55,7 +55,8 @@ def reproduce(
       being written to.
   """
   known = catalog.EXPERIMENTS
-  names = list(known) if experiment == 'all' else experiment.split(',')
+  names = [name.strip() for name in experiment.split(',')]
+  names = list(known) if names == ['all'] else names
   for name in names:
     if name not in known:
       raise UserError(

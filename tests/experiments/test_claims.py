@@ -92,6 +92,17 @@ def test_proportion_contradicted(results):
   assert _verdicts(results, 'C4')[0] == 'contradicted'
 
 
+@pytest.mark.parametrize('points, expected', [
+    (0, 'shown'), (-12, 'contradicted'),  # 0.2 and 4.2 points below MHA.
+])
+def test_reasonable_without_uptraining(results, points, expected):
+  models = results['models']
+  scored = copy.deepcopy(models['GQA-2']['tasks'])
+  models['GQA-2, alpha 0'] = models['GQA-2, alpha 0'] | {'tasks': scored}
+  _shift_f1(results, 'GQA-2, alpha 0', points)
+  assert _verdicts(results, 'C4')[1] == expected
+
+
 def test_groups_by_hand(results):
   times = {
       '1': [5.0], '2': [5.5], '4': [7.0], '8': [11.0]

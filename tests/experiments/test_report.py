@@ -3,6 +3,7 @@
 """The report on an invented run: what it says, and that it is sound HTML."""
 
 import html.parser
+import itertools
 import re
 
 import numpy as np
@@ -71,6 +72,7 @@ def test_html_is_balanced_and_needs_nothing_outside(written):
   assert links and set(links) == {'results.json'}
   assert not re.search(r'url\(|@import|https?://|file:', written[1])
   assert parser.tags.count('svg') == 5
+  assert parser.tags.count('details') == 1  # The stages, which are many.
   assert ('name', 'viewport') in parser.attributes
   assert 'prefers-color-scheme: dark' in written[1]
   assert '@media print' in written[1]
@@ -347,6 +349,38 @@ def test_a_label_ends_within_the_drawing():
     x, anchor = found.groups()
     share = {'start': 1.0, 'middle': 0.5, 'end': 0.0}[anchor]
     assert float(x) + share * 12 * (0.863 + 0.752 + 0.684) <= figures.WIDTH
+
+
+def test_many_models_at_one_time_have_numbers():
+  names = [f'GQA-2, svd, rate 0.{i}' for i in range(9)]
+  points = [
+      figures.Point(name, 'gqa', 1.0, 50 + i / 2)
+      for i, name in enumerate(names)
+  ] + [figures.Point('MHA', 'mha', 2.0, 60.0)]
+  svg = figures.scatter(points, title='t', x_label='x', y_label='y')
+  height = int(re.search(r'viewBox="0 0 \d+ (\d+)"', svg)[1])
+  texts = [
+      (text, float(x), float(y), anchor)
+      for x, y, anchor, text in re.findall(
+          r'<text x="(\S+)" y="(\S+)" text-anchor="(\w+)">([^<]+)<', svg
+      )
+  ]
+  below = {text: y for text, _, y, _ in texts if y > figures.HEIGHT}
+  assert max(below.values()) < height
+  assert len(set(below.values())) == len(points)
+  inside = {}
+  for i, point in enumerate(points, 1):
+    assert below[str(i)] == below[point.label]
+    ((x, y, anchor),) = (
+        place for text, *place in texts
+        if text == str(i) and place[1] < figures.HEIGHT
+    )  # pyformat: disable
+    # A digit of DejaVu Sans is 0.636 em wide, at 12 px.
+    width = 12 * 0.636 * len(str(i))
+    x -= {'start': 0.0, 'middle': width / 2, 'end': width}[anchor]
+    inside[i] = x, x + width, y
+  for a, b in itertools.combinations(inside.values(), 2):
+    assert a[1] <= b[0] or b[1] <= a[0] or abs(a[2] - b[2]) >= 12
 
 
 def _texts(svg):

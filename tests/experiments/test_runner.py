@@ -108,7 +108,7 @@ def test_a_result_that_is_not_whole_is_named(tmp_path):
         ),
         (dict(scale='paper'), 'runs on TPU pods; add --dry_run'),
         (dict(seeds=[1, 1]), 'expected seeds that differ'),
-        (dict(experiment='table9'), "experiment='table9' is unknown"),
+        (dict(experiment='table1, table9'), "experiment='table9' is unknown"),
     ],
 )
 def test_unknown_arguments_are_refused(tmp_path, arguments, message):
