@@ -13,15 +13,16 @@ class Device:
   """One chip.
 
   Attributes:
-    memory_gib: as named.
+    memory_gib: as named; None where it is not known.
     bandwidth: of its memory, bytes a second.
-    flops: bfloat16 operations a second, dense.
+    flops: operations a second, dense; None where they are not known. In
+      `DEVICES` those of bfloat16.
     source: page of its maker.
   """
 
-  memory_gib: float
+  memory_gib: float | None
   bandwidth: float
-  flops: float
+  flops: float | None
   source: str
 
 

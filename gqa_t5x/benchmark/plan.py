@@ -21,6 +21,8 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import paper
 from gqa_t5x.network import T5Config
 
+_OPTIONAL = ('memory_gib', 'flops')  # Of a device that is not named.
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -32,7 +34,8 @@ class Plan:
     cache_bytes: of the batch, full.
     weight_bytes: of the model.
     memory_bytes: weights and cache, on all devices together.
-    fits: whether the devices hold that.
+    fits: whether the devices hold that; None if their memory is not known, as
+      the next.
     largest_batch: samples that they hold; 0 if not even the weights.
     prefill_seconds: encoder, and the cross-attention's keys and values.
     ms_per_step: a mean step, of the whole batch.
@@ -46,8 +49,8 @@ class Plan:
   cache_bytes: int
   weight_bytes: int
   memory_bytes: int
-  fits: bool
-  largest_batch: int
+  fits: bool | None
+  largest_batch: int | None
   prefill_seconds: float
   ms_per_step: float
   seconds_per_sample: float
@@ -82,7 +85,6 @@ def plan(
   parts = sizes.parts(shapes)
   weight_bytes = sizes.tree_bytes(shapes)
   cache = sizes.cache_bytes(config, batch_size=batch_size, **shape)
-  memory = device.memory_gib * 2**30 * num_devices
   one = sizes.cache_bytes(config, batch_size=1, **shape)
   step_bytes = sizes.step_bytes(
       sizes.tree_bytes(parts.step), config, batch_size=batch_size, **shape
@@ -100,12 +102,17 @@ def plan(
   )  # pyformat: disable
 
   def seconds(num_bytes, flops):
-    slower = max(num_bytes / device.bandwidth, flops / device.flops)
+    computing = flops / device.flops if device.flops else 0.0
+    slower = max(num_bytes / device.bandwidth, computing)
     return slower / num_devices
 
   prefill = seconds(prefill_bytes, prefill_flops)
   step = seconds(step_bytes, step_flops)
   total = prefill + output_length * step
+  fits = largest_batch = None
+  if device.memory_gib is not None:
+    left = device.memory_gib * 2**30 * num_devices - weight_bytes
+    fits, largest_batch = cache <= left, max(0, int(left // one))
   is_figure_6 = paper.is_figure_6(config.to_dict(), input_length, output_length)
   return Plan(
       num_kv_heads=config.num_kv_heads,
@@ -113,8 +120,8 @@ def plan(
       cache_bytes=cache,
       weight_bytes=weight_bytes,
       memory_bytes=weight_bytes + cache,
-      fits=weight_bytes + cache <= memory,
-      largest_batch=max(0, int((memory - weight_bytes) // one)),
+      fits=fits,
+      largest_batch=largest_batch,
       prefill_seconds=prefill,
       ms_per_step=1e3 * step,
       seconds_per_sample=total * num_devices / batch_size,
@@ -141,26 +148,25 @@ def device_of(name: str | None, **given: float | None) -> Device:
 
   Args:
     name: of `devices.DEVICES`, or None.
-    **given: attributes of `Device`; None keeps the named device's.
+    **given: attributes of `Device`; None keeps the named device's. Without a
+      name memory and operations may be left out.
 
   Raises:
-    UserError: if there is no such device, or numbers are missing.
+    UserError: if there is no such device, or no bandwidth.
   """
   if name is not None and name not in DEVICES:
     raise UserError(
         f'expected a device of {", ".join(DEVICES)}, got {name!r}; choose one,'
-        ' or give --bandwidth, --memory and --flops'
+        ' or give --bandwidth'
     )
   numbers = {k: v for k, v in given.items() if v is not None}
   if name is None:
-    wanted = dict(bandwidth='bandwidth', flops='flops', memory_gib='memory')
-    missing = [f'--{flag}' for k, flag in wanted.items() if k not in numbers]
-    if missing:
+    if 'bandwidth' not in numbers:
       raise UserError(
-          f'expected a --device of {", ".join(DEVICES)}, or all of --bandwidth,'
-          f' --memory and --flops; got no {" and no ".join(missing)}'
+          f'expected a --device of {", ".join(DEVICES)}, or --bandwidth, with'
+          ' --memory and --flops where they are known; got neither'
       )
-    return Device(source='given', **numbers)
+    return Device(source='given', **dict.fromkeys(_OPTIONAL) | numbers)
   source = DEVICES[name].source
   if numbers:
     source += f'; given: {", ".join(numbers)}'
@@ -176,12 +182,13 @@ def to_text(plans: Sequence[Plan]) -> str:
   lines = [header]
   for p in plans:
     beside = p.paper_seconds_per_sample
+    batch = '-' if p.largest_batch is None else f'{p.largest_batch:,}'
     lines.append(
         f'{p.num_kv_heads:2}  {p.cache_bytes_per_token / 1e3:14.1f}'
         f'  {p.cache_bytes / 1e9:8.2f}  {p.memory_bytes / 1e9:9.2f}'
-        f'  {p.largest_batch:13,}  {p.prefill_seconds:9.4f}'
+        f'  {batch:>13}  {p.prefill_seconds:9.4f}'
         f'  {p.ms_per_step:7.3f}  {p.seconds_per_sample:8.4f}'
         + (f'  {beside:14.2f}' if beside else '')
-        + ('' if p.fits else '  does not fit')
+        + ('  does not fit' if p.fits is False else '')
     )
   return '\n'.join(lines)

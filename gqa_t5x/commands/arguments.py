@@ -62,8 +62,11 @@ def add_checkpoint(command) -> None:
 
 
 def names(text: str) -> list[str]:
-  """Returns the parts of a list with commas."""
-  return [part.strip() for part in text.split(',') if part.strip()]
+  """Returns the parts of a list with commas; one at least."""
+  found = [part.strip() for part in text.split(',') if part.strip()]
+  if not found:
+    raise argparse.ArgumentTypeError(f'expected names, got {text!r}')
+  return found
 
 
 def add_shapes(

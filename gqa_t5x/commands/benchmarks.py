@@ -405,6 +405,12 @@ def _plan(args) -> None:
       'Lower limits: what devices say to each other, and all that a program'
       ' does besides, comes on top.'
   )
+  if not device.flops:
+    print('Times are of reading alone: what it computes at is not known, see'
+          ' --flops.')
+  elif not args.flops and config.dtype != 'bfloat16':
+    print("The device's operations are those of bfloat16; give others with"
+          ' --flops.')
   if any(p.paper_seconds_per_sample for p in plans):
     print("The paper's are digitised from its Figure 6, per TPU v4 chip.")
 

@@ -99,11 +99,25 @@ def test_devices_share_the_work():
   assert four.seconds_per_sample == pytest.approx(one.seconds_per_sample)
 
 
+def test_bandwidth_is_enough():
+  device = plan.device_of(None, bandwidth=1e9)
+  found, named = _xxl(8, device=device), _xxl(8)
+  assert found.ms_per_step == named.ms_per_step
+  assert found.fits is None and found.largest_batch is None
+  # The encoder, and the cross-attention's keys and values, read once.
+  joined, kv = 64 * 64, 8 * 64
+  layer = 4096 * (4 * joined + 3 * 10240 + 2)
+  read = 2 * (24 * layer + 4096 + 64 * 32 + 24 * 2 * 4096 * kv)
+  assert found.prefill_seconds == pytest.approx(read / 1e9, rel=1e-6)
+  line = plan.to_text([found]).splitlines()[1]
+  assert line.split()[4] == '-' and 'fit' not in line
+
+
 def test_device_numbers():
   device = plan.device_of('tpu-v4', bandwidth=5.0)
   assert device.bandwidth == 5.0
   assert device.source.endswith('tpu/docs/v4; given: bandwidth')
-  with pytest.raises(UserError, match='no --flops and no --memory'):
-    plan.device_of(None, bandwidth=1.0)
+  with pytest.raises(UserError, match='or --bandwidth, .* got neither'):
+    plan.device_of(None, flops=1.0, memory_gib=1.0)
   with pytest.raises(UserError, match="got 'tpu-v9'"):
     plan.device_of('tpu-v9')
