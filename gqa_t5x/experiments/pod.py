@@ -8,6 +8,7 @@ data sets. docs/tpu.md has the steps before them.
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import itertools
 
 from gqa_t5x.experiments.model import LOW_RATE
 from gqa_t5x.tasks import common
@@ -369,16 +370,21 @@ def _stability(bucket) -> Iterator[Command]:
           RANDOM_SEED=run,
           **more,
       )
-  for run in (1, 2, 3):
-    target = f'{bucket}/mqa_large_scratch_{run}'
+  # The paper's, and beyond it those that it should be held against.
+  from_scratch = {
+      'mqa': {}, 'gqa8': {'NUM_KV_HEADS': 8}, 'mha': {'NUM_KV_HEADS': None}
+  }  # pyformat: disable
+  for (name, more), run in itertools.product(from_scratch.items(), (1, 2, 3)):
+    target = f'{bucket}/{name}_large_scratch_{run}'
     line = _t5x(
         'train',
         ('experiments/appendix_a_pretrain',),
         MODEL_DIR=target,
         RANDOM_SEED=run,
         **_UPTRAIN['large'],
+        **more,
     )
-    title = f'Pre-train MQA from scratch, run {run}'
+    title = f'Pre-train {name} from scratch, run {run}'
     yield Command(title, line, _days('large', 1e6))
     yield from _finetune(
         'figure4_finetune',
@@ -387,6 +393,7 @@ def _stability(bucket) -> Iterator[Command]:
         target,
         _LONG_SUMMARIES,
         TRAIN_STEPS=1_050_000,
+        **more,
     )
 
 

@@ -399,6 +399,18 @@ def test_commands_for_table_1_fine_tune_every_cell():
   assert all('/b/mqa_xxl/checkpoint_1050000' in lines[i] for i in tuned)
 
 
+def test_a_pod_trains_each_kind_from_scratch_with_seeds():
+  lines = [c.line for c in pod.commands('stability', '/b')]
+  for heads in ([], ['"8"'], ['"None"']):  # The gin files say 1.
+    for kind, count in (('appendix_a_pretrain', 3), ('figure4_finetune', 12)):
+      found = [
+          line for line in lines
+          if kind in line and '_large_scratch_' in line
+          and re.findall(r'--gin.NUM_KV_HEADS=(\S+)', line) == heads
+      ]  # pyformat: disable
+      assert len(found) == count
+
+
 def test_a_pod_uptrains_svd_and_mha_at_both_rates():
   lines = [c.line for c in pod.commands('learning_rate', '/b')]
   uptrained = [x for x in lines if 'runs/uptrain' in x]
