@@ -35,8 +35,8 @@ from gqa_t5x.tasks import common
 
 COMMANDS = [
     'reproduce', 'report', 'train', 'eval', 'infer', 'cache', 'convert',
-    'inspect', 'generate', 'benchmark', 'figure', 'plan', 'compile', 'doctor',
-    'completion',
+    'inspect', 'generate', 'benchmark', 'figure', 'claims', 'plan', 'compile',
+    'doctor', 'completion',
 ]
 
 
@@ -567,6 +567,32 @@ def test_figure_of_a_benchmark(run, tmp_path):
   # The most heads that were timed need not be those of MHA.
   path.write_text(text.replace('"num_heads": 4', '"num_heads": 8'))
   assert 'class="mha"' not in run('figure', str(path))[1]
+
+
+def test_claims_of_a_benchmark(run, tmp_path):
+  rows = {
+      f'K={k}': {
+          'num_kv_heads': k,
+          'seconds_per_sample': seconds,
+          'seconds_per_sample_repeats': [seconds] * 3,
+          'batch_size': 8,
+          'input_length': 512,
+          'output_length': 64,
+      }
+      for k, seconds in ((16, 0.5), (2, 0.22), (1, 0.2))
+  }
+  path = tmp_path / 'decode.json'
+  path.write_text(json.dumps({'config': {'num_heads': 16}, 'rows': rows}))
+  code, out, _ = run('claims', str(path))
+  assert code == 0
+  assert out.startswith('batch 8, input 512, output 64\nC2 speed: shown in')
+  assert 'here 1.10 [1.10, 1.10] times' in out
+  assert 'here 2.27 [2.27, 2.27] times' in out
+  assert 'Not tested: C1 quality, C3' in out
+  path.write_text('{"rows": {}}')
+  for wrong in (path, tmp_path / 'absent', tmp_path):
+    code, out, error = run('claims', str(wrong))
+    assert (code, out, error.count('\n')) == (2, '', 1)
 
 
 def test_a_file_that_is_replaced_leaves_its_permissions(run, tmp_path):

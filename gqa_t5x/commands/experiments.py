@@ -1,6 +1,6 @@
 # Copyright 2026 The gqa_t5x Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`reproduce`, `report` and `figure`."""
+"""`reproduce`, `report`, `claims` and `figure`."""
 
 import json
 import sys
@@ -70,6 +70,19 @@ def add_commands(add) -> None:
   )
   command.add_argument('dir', metavar='DIR', help="a run's output folder")
   command = add(
+      'claims',
+      _claims,
+      "test the paper's claims on a run, or those of time on a benchmark",
+      'gqa-t5x benchmark decode --json > decode.json\n'
+      '  gqa-t5x claims decode.json',
+  )
+  command.add_argument(
+      'results',
+      metavar='DIR|FILE',
+      help="a run's output folder, or what `gqa-t5x benchmark decode --json`"
+      ' printed',
+  )
+  command = add(
       'figure',
       _figure,
       "draw a decoding benchmark as the paper's Figure 6",
@@ -107,6 +120,44 @@ def _report(args) -> None:
     print(path)
 
 
+def _claims(args) -> None:
+  from gqa_t5x.experiments import claims
+  from gqa_t5x.experiments import report
+  from gqa_t5x.experiments import results
+
+  def of_shapes(benchmark):
+    heads = benchmark['config']['num_heads']
+    return '\n'.join(
+        f'{shape}\n'
+        + report.claims_as_text(claims.of_benchmark(rows, heads))
+        for shape, rows in results.rows_by_shape(benchmark).items()
+    )
+
+  if storage.local_path(args.results).is_dir():
+    found = claims.findings(results.load_results(args.results))
+    print(report.claims_as_text(found))
+  else:
+    print(_of_benchmark(args.results, of_shapes))
+
+
+def _of_benchmark(name: str, make):
+  """Returns what a function makes of the decoding benchmark in a file."""
+  try:
+    return make(json.loads(storage.local_path(name).read_text('utf-8')))
+  except OSError as error:
+    raise UserError(
+        f'{name} cannot be read: {error.strerror}; check the path'
+    ) from error
+  except (
+      ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+      RecursionError,
+  ) as error:  # pyformat: disable
+    raise UserError(
+        f'expected in {name} what `gqa-t5x benchmark decode --json`'
+        ' printed, got something else; make it again'
+    ) from error
+
+
 def _figure(args) -> None:
   from gqa_t5x.experiments import figures
 
@@ -115,22 +166,7 @@ def _figure(args) -> None:
         f'expected a file named .svg to draw to, got {args.output}; change its'
         ' name'
     )
-  path = storage.local_path(args.benchmark)
-  try:
-    text = path.read_text('utf-8')
-    svg = figures.of_benchmark(json.loads(text))
-  except OSError as error:
-    raise UserError(
-        f'{args.benchmark} cannot be read: {error.strerror}; check the path'
-    ) from error
-  except (
-      ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
-      RecursionError,
-  ) as error:  # pyformat: disable
-    raise UserError(
-        f'expected in {args.benchmark} what `gqa-t5x benchmark decode --json`'
-        ' printed, got something else; make it again'
-    ) from error
+  svg = _of_benchmark(args.benchmark, figures.of_benchmark)
   if args.output:
     storage.write_text(args.output, svg)
     print(f'{args.output} is written', file=sys.stderr)

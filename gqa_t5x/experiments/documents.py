@@ -28,6 +28,8 @@ from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import conversion_methods
 from gqa_t5x.experiments import figures
 from gqa_t5x.experiments import finetuned
+from gqa_t5x.experiments import report as report_lib
+from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import tables
 
 _BLOCK = re.compile(
@@ -111,6 +113,19 @@ def _limits(*benchmarks: dict) -> str:
           if name not in _PEERS
       ],
   )  # pyformat: disable
+
+
+def _claims_of_time(benchmark: dict) -> str:
+  """What the paper claims of time, tested on each shape of a benchmark."""
+  heads = benchmark['config']['num_heads']
+  return _table(
+      ['claim', 'test', 'paper', 'here, 95% interval', 'verdict'],
+      [
+          [f.claim, f.test, f.paper, report_lib.estimate(f), f.verdict]
+          for rows in results_lib.rows_by_shape(benchmark).values()
+          for f in claims.of_benchmark(rows, heads)
+      ],
+  )
 
 
 def _largest_batch(*benchmarks: dict) -> str:
@@ -308,6 +323,7 @@ _TABLES: Mapping[str, Callable[..., str]] = {
     'intervals': _intervals,
     'decoding': _decoding,
     'limits': _limits,
+    'claims': _claims_of_time,
     'largest-batch': _largest_batch,
     'training': _training,
     'conversion': _conversion,

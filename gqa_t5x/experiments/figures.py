@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 
 from gqa_t5x.experiments import paper
+from gqa_t5x.experiments import results as results_lib
 
 WIDTH, HEIGHT = 360, 250  # About a phone's width: text is never scaled down.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 348, 18, 206  # The plot's area.
@@ -306,26 +307,17 @@ def of_benchmark(found: dict) -> str:
     ValueError: if a time is none, or a name cannot be printed.
   """
   most = found['config']['num_heads']
-  by_shape, is_papers = {}, False
-  for name, row in found['rows'].items():
-    heads, seconds = row['num_kv_heads'], row['seconds_per_sample']
-    if not 0 <= seconds < math.inf:
-      raise ValueError(f'{name} took {seconds} seconds')
-    if not name.isprintable():
-      raise ValueError(f'{name!r} cannot be written')
-    kind = {most: 'mha', 1: 'mqa'}.get(heads, 'gqa')
-    shape = ', '.join(
-        f'{part} {row[f"{part}_{unit}"]}' for part, unit in (
-            ('batch', 'size'), ('input', 'length'), ('output', 'length')))
-    # Where there are several shapes, names end in theirs.
-    by_shape.setdefault(shape, []).append(Point(
-        name.split(', ')[0], kind if name.startswith('K=') else 'peer', 0,
-        seconds, f'{seconds:.3g}'))
-    is_papers |= paper.is_figure_6(
-        found['config'], row['input_length'], row['output_length'])
-  if not by_shape:
-    raise KeyError('rows')
-  drawn = dict(by_shape)
+  drawn, is_papers = {}, False
+  for shape, rows in results_lib.rows_by_shape(found).items():
+    drawn[shape] = []
+    for name, row in rows.items():
+      heads, seconds = row['num_kv_heads'], row['seconds_per_sample']
+      kind = {most: 'mha', 1: 'mqa'}.get(heads, 'gqa')
+      drawn[shape].append(Point(
+          name, kind if name.startswith('K=') else 'peer', 0, seconds,
+          f'{seconds:.3g}'))
+      is_papers |= paper.is_figure_6(
+          found['config'], row['input_length'], row['output_length'])
   if is_papers:
     drawn['paper, TPU v4, digitised; input 2048, output 512'] = [
         Point(f'K={k}', {64: 'mha', 1: 'mqa'}.get(k, 'gqa'), 0, x, f'{x:.2f}')

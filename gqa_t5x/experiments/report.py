@@ -26,7 +26,8 @@ REHEARSAL = (
     'judged.')
 
 
-def _interval(finding: claims.Finding) -> str:
+def estimate(finding: claims.Finding) -> str:
+  """Returns what a test found, with its interval and unit."""
   if finding.estimate is None:
     return DASH
   sign = '' if finding.unit == 'times' else '+'
@@ -36,6 +37,26 @@ def _interval(finding: claims.Finding) -> str:
     text += (f' [{finding.interval.low:{sign}.{digits}f}, '
              f'{finding.interval.high:{sign}.{digits}f}]')
   return f'{text} {finding.unit}'.replace('-', '−')
+
+
+def claims_as_text(found: list[claims.Finding]) -> str:
+  """Returns the verdict on each claim that was tested, and its tests."""
+  lines, untested = [], []
+  for claim in claims.CLAIMS:
+    name = f'{claim.name} {claim.title}'
+    tests = [f for f in found if f.claim == claim.name]
+    if all(f.verdict == claims.NOT_TESTED for f in tests):
+      untested.append(name)
+      continue
+    lines.append(f'{name}: {claims.verdict(claim.name, found)}')
+    for f in tests:
+      text = f'  {f.verdict}: {f.test}'
+      if f.estimate is not None:
+        text += f'; here {estimate(f)}'
+      lines.append(f'{text}; paper {f.paper}')
+  if untested:
+    lines.append(f'Not tested: {", ".join(untested)}')
+  return '\n'.join(lines)
 
 
 def _headline(results: dict) -> rendering.Paragraph:
@@ -86,7 +107,7 @@ def _claims(results: dict) -> list:
       rendering.Table(
           'The tests behind the verdicts',
           ('Claim', 'Test', 'Paper', 'Here, with 95% interval', 'Verdict'),
-          tuple((f.claim, f.test, f.paper, _interval(f),
+          tuple((f.claim, f.test, f.paper, estimate(f),
                  f.verdict + (f' ({f.comment})' if f.comment else ''))
                 for f in tested), text_columns=5, cards=True, note=(
               'Shown: the whole interval lies where the claim says. '

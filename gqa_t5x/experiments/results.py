@@ -54,9 +54,9 @@ a report shows a dash for what is missing. Scores run from 0 to 100.
 import dataclasses
 import datetime
 import json
+import math
 import pathlib
 import re
-
 
 from gqa_t5x import storage
 from gqa_t5x.errors import UserError
@@ -150,6 +150,36 @@ def save_results(output_dir, results: dict) -> pathlib.Path:
   path = pathlib.Path(output_dir) / FILE_NAME
   storage.write_json(path, results)
   return path
+
+
+def rows_by_shape(benchmark: dict) -> dict[str, dict[str, dict]]:
+  """Returns the rows of a decoding benchmark, for each shape.
+
+  Args:
+    benchmark: what `gqa-t5x benchmark decode --json` printed.
+
+  Returns:
+    {'batch 8, input 512, output 64' | ...: {'K=8' | 'hf' | ...: row}}.
+
+  Raises:
+    KeyError: if it is something else.
+    ValueError: if a time is none, or a name cannot be printed.
+  """
+  by_shape = {}
+  for name, row in benchmark['rows'].items():
+    seconds = row['seconds_per_sample']
+    if not 0 <= seconds < math.inf:
+      raise ValueError(f'{name} took {seconds} seconds')
+    if not name.isprintable():
+      raise ValueError(f'{name!r} cannot be written')
+    shape = ', '.join(
+        f'{part} {row[f"{part}_{unit}"]}' for part, unit in (
+            ('batch', 'size'), ('input', 'length'), ('output', 'length')))
+    # Where there are several shapes, names end in theirs.
+    by_shape.setdefault(shape, {})[name.split(', ')[0]] = row
+  if not by_shape:
+    raise KeyError('rows')
+  return by_shape
 
 
 def load_results(output_dir) -> dict:

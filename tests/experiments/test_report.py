@@ -111,7 +111,7 @@ def test_claims_come_first_with_their_verdicts(written):
                              markdown))
   assert verdicts == {
       'C1': 'shown', 'C2': 'shown', 'C3': 'not tested',
-      'C4': 'shown in part', 'C5': 'not tested', 'C6': 'not tested'}
+      'C4': 'shown in part', 'C5': 'shown in part', 'C6': 'not tested'}
 
 
 def test_paper_rows_stand_directly_above_ours(written):
