@@ -286,16 +286,47 @@ def _finetuned(bucket) -> Iterator[Command]:
 
 
 def _figure4(bucket) -> Iterator[Command]:
-  for method in ('mean', 'first', 'random'):
+  yield from _finetune(
+      'table1_mha_large',
+      'large',
+      _PUBLIC.format('large'),
+      f'{bucket}/mha_large',
+      _ABLATION_TASKS,
+  )
+  for method in ('mean', 'first', 'random', 'aligned'):
     target = f'{bucket}/large_{method}'
-    yield _uptrain(f'figure4_{method}', 'large', target)
-    yield from _finetune(
-        'figure4_finetune',
-        'large',
-        f'{target}/checkpoint_1050000',
-        target,
-        _ABLATION_TASKS,
-    )
+    gin, more = f'figure4_{method}', {}
+    if method == 'aligned':  # Ours has no file of its own.
+      gin, more = 'figure4_mean', {'CONVERSION_METHOD': method}
+    yield _uptrain(gin, 'large', target, **more)
+    yield from _finetune_large(target, 1_050_000)
+  copy, name = 't5_1_1_large', 'large_svd_1'
+  yield _copy(_PUBLIC.format('large'), copy)
+  yield _convert(bucket, name, 1, _BY_SVD, f'{copy}/checkpoint_1000000')
+  source, target = f'{bucket}/{name}', f'{bucket}/large_svd'
+  yield from _finetune_large(source, 1_000_000, f'{target}_alpha_0')
+  yield _uptraining(
+      (f'models/{copy}', 'runs/uptrain'),
+      'large',
+      f'{source}/checkpoint_1000000',
+      target,
+      NUM_KV_HEADS=1,
+  )
+  yield from _finetune_large(target, 1_050_000)
+
+
+def _finetune_large(
+    folder: str, step: int, target: str | None = None
+) -> Iterator[Command]:
+  """Fine-tunes a checkpoint of MQA in a folder, of a step, for Figure 4."""
+  return _finetune(
+      'figure4_finetune',
+      'large',
+      f'{folder}/checkpoint_{step}',
+      target or folder,
+      _ABLATION_TASKS,
+      TRAIN_STEPS=step + _FINETUNE_STEPS,
+  )
 
 
 def _figure5(bucket) -> Iterator[Command]:
@@ -370,7 +401,8 @@ def _stability(bucket) -> Iterator[Command]:
           RANDOM_SEED=run,
           **more,
       )
-  # The paper's, and beyond it those that it should be held against.
+  # The paper's, and beyond it those that it should be held against, for as many
+  # steps as pre-training and uptraining have together.
   from_scratch = {
       'mqa': {}, 'gqa8': {'NUM_KV_HEADS': 8}, 'mha': {'NUM_KV_HEADS': None}
   }  # pyformat: disable
@@ -381,18 +413,18 @@ def _stability(bucket) -> Iterator[Command]:
         ('experiments/appendix_a_pretrain',),
         MODEL_DIR=target,
         RANDOM_SEED=run,
+        TRAIN_STEPS=1_050_000,
         **_UPTRAIN['large'],
         **more,
     )
     title = f'Pre-train {name} from scratch, run {run}'
-    yield Command(title, line, _days('large', 1e6))
+    yield Command(title, line, _days('large', 1_050_000))
     yield from _finetune(
         'figure4_finetune',
         'large',
-        f'{target}/checkpoint_1000000',
+        f'{target}/checkpoint_1050000',
         target,
         _LONG_SUMMARIES,
-        TRAIN_STEPS=1_050_000,
         **more,
     )
 
