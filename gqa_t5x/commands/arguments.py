@@ -78,7 +78,7 @@ def add_shapes(
       '--model',
       metavar='SIZE',
       help='small, base, large, xl or xxl of T5.1.1 (default: the shapes of'
-      ' --checkpoint; the one that ships is tiny)',
+      ' --checkpoint; the one that ships has 2.3 million parameters)',
   )
   command.add_argument(
       '--num_kv_heads',

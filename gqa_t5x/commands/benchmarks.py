@@ -75,7 +75,7 @@ def _add_train(add) -> None:
   arguments.add_num_layers(command)
   arguments.add_numbers(
       command,
-      ('batch_size', 8, 'rows'),
+      ('batch_size', 8, 'rows; the cores of a CPU have to divide it'),
       ('input_length', 512, 'tokens of a row'),
       ('target_length', 128, 'tokens of a row'),
       ('num_repeats', 5, 'steps, of which the median counts'),
