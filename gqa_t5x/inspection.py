@@ -112,6 +112,20 @@ def to_gin(facts: dict[str, Any]) -> str:
   return '\n'.join(lines) + '\n'
 
 
+def _how_converted(conversion: dict[str, Any]) -> str:
+  text = (
+      f'from {conversion["from_num_kv_heads"]} key/value heads by'
+      f' {conversion["method"]}'
+  )
+  if conversion.get('group_by', 'order') != 'order':
+    text += f', grouped by {conversion["group_by"]}'
+  if conversion.get('seed') is not None:
+    text += f', seed {conversion["seed"]}'
+  if calibration := conversion.get('calibration'):
+    text += f', calibrated on {calibration["sequences"]} sequences'
+  return text
+
+
 def to_text(facts: dict[str, Any]) -> str:
   """Returns `inspect_checkpoint`'s facts as lines for a person."""
   config = facts['config']
@@ -143,14 +157,10 @@ def to_text(facts: dict[str, Any]) -> str:
       ),
       ('size', f'{facts["bytes"] / 1e6:,.1f} MB {", ".join(facts["dtypes"])}'),
   ]
-  if conversion := facts['conversion']:
-    rows.append(
-        (
-            'converted',
-            f'from {conversion["from_num_kv_heads"]} key/value heads by'
-            f' {conversion["method"]}',
-        )
-    )
+  conversion, name = facts['conversion'], 'converted'
+  while conversion:
+    rows.append((name, _how_converted(conversion)))
+    conversion, name = conversion.get('earlier'), 'and before'
   if (about := facts['manifest']) is None:
     rows.append(('manifest', 'none'))
   else:

@@ -45,7 +45,6 @@ CONFIG = network.T5Config(
     mlp_activations=('gelu', 'linear'),
 )
 ATTENTION = ('decoder', 'layers_1', 'encoder_decoder_attention')
-METHODS = ('mean', 'first', 'scaled_mean', 'aligned', 'svd')
 
 
 def _params(seed=0):
@@ -106,7 +105,7 @@ def _heads(params, attention=ATTENTION):
   )
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', conversion.METHODS)
 @pytest.mark.parametrize('group_by', conversion.GROUP_BY)
 def test_as_many_heads_keep_the_logits(method, group_by):
   params = _params()
@@ -599,7 +598,7 @@ def test_calibration_batches_that_are_not_the_models(change, message):
 
 
 @pytest.mark.parametrize('name', ['query', 'key', 'value', 'out'])
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', conversion.METHODS)
 def test_heads_that_are_zero_give_finite_kernels(method, name):
   """A group whose other side is zero may have any head, but none of NaN."""
 

@@ -235,7 +235,7 @@ def test_a_tokenizer_comes_along(tmp_path, stored):
   shutil.copytree(stored / 't5_1_1', source)
   for name in ('spiece.model', 'tokenizer_config.json', 'notes.txt'):
     (source / name).write_text(name)
-  conversion.convert_checkpoint(str(source), str(target), num_kv_heads=1)
+  conversion.convert_checkpoint(str(source), str(target), num_kv_heads=2)
   assert (target / 'spiece.model').read_text() == 'spiece.model'
   assert (target / 'tokenizer_config.json').exists()
   assert not (target / 'notes.txt').exists()
@@ -245,7 +245,7 @@ def test_a_tokenizer_comes_along(tmp_path, stored):
     checkpoints.open_checkpoint(str(target)).source.check_all()
   with pytest.raises(UserError, match='spiece.model is damaged'):
     conversion.convert_checkpoint(
-        str(target), str(tmp_path / 'x'), num_kv_heads=1, method='random'
+        str(target), str(tmp_path / 'x'), num_kv_heads=1
     )
 
 
@@ -300,6 +300,14 @@ def _drop_embedding(folder):
         (
             lambda f: _edit(f / 'config.json', pad_token_id=3),
             'expected pad_token_id 0 .*got 3',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', num_heads=0),
+            'config.json is of no T5: expected num_heads of at least 1, got 0',
+        ),
+        (
+            lambda f: _edit(f / 'config.json', dropout_rate=None),
+            'config.json is of no T5: expected dropout_rate to be a number',
         ),
         (
             lambda f: _edit(f / 'config.json', d_kv=None),

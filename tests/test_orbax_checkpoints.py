@@ -97,6 +97,17 @@ def test_reads_and_converts_trees_of_orbax(tmp_path, write, dtype):
   assert metadata['step'] == 9  # As its name says; nothing else does.
 
 
+def test_the_step_of_a_state_is_kept(tmp_path):
+  path = tmp_path / 'x'
+  state = {'target': _params(), 'state': {'step': 5, 'param_states': {}}}
+  ocp.PyTreeCheckpointer().save(path, state)
+  assert checkpoints.load_checkpoint(str(path))[1]['step'] == 5
+  with pytest.raises(UserError, match='folder named checkpoint_5'):
+    conversion.convert_checkpoint(
+        str(path), str(tmp_path / 'checkpoint_9'), num_kv_heads=2, format='t5x'
+    )
+
+
 @pytest.mark.parametrize('piece', [1, 64, 2**20])
 def test_values_of_a_database_in_pieces(tmp_path, monkeypatch, piece):
   """Whose lengths no one tells: shorter, longer and as long as a piece."""

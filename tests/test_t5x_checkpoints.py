@@ -215,6 +215,33 @@ def test_config_of_another_model_is_refused():
     t5x_metadata.derive_config(flatten(params))
 
 
+@pytest.mark.parametrize(
+    'path, shape, message',
+    [
+        (
+            ('token_embedder', 'embedding'),
+            (5,),
+            r'token_embedder/embedding has the shape \(5,\), expected two',
+        ),
+        (
+            ('decoder', 'relpos_bias', 'rel_embedding'),
+            (7, 32),
+            'query/kernel has a width of 12, expected a multiple of 7, the'
+            ' heads of decoder/relpos_bias/rel_embedding',
+        ),
+        (
+            ('decoder', 'layers_0', 'self_attention', 'key', 'kernel'),
+            (8, 4),
+            'key/kernel has a width of 4, expected a multiple of 3, the width',
+        ),
+    ],
+)
+def test_shapes_of_no_t5_are_named(path, shape, message):
+  flat = flatten(golden.random_params(golden.CONFIG))
+  with pytest.raises(UserError, match=message):
+    t5x_metadata.derive_config(flat | {path: np.zeros(shape)})
+
+
 def _truncate(path: pathlib.Path):
   path.write_bytes(path.read_bytes()[:-100])
 

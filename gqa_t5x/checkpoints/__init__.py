@@ -133,6 +133,11 @@ def open_checkpoint(path: str) -> Checkpoint:
   return Checkpoint(params, metadata, format, source)
 
 
+def has_manifest(path: str) -> bool:
+  """Returns whether there is a manifest to check a checkpoint by."""
+  return (_folder(path) / manifest_lib.NAME).is_file()
+
+
 def load_checkpoint(path: str) -> tuple[PyTree, dict[str, Any]]:
   """Loads parameters and what is known of them.
 
@@ -253,8 +258,7 @@ def write_checkpoint(
 
   Raises:
     UserError: as `save_checkpoint`, and if `source` is damaged or has NaN or
-      infinity. Arrays that are stored compressed and stay as they are are
-      copied without a look.
+      infinity.
   """
   check_target(path, format, metadata.get('step'))
   if format in OF_T5X and metadata.get('step') is None:

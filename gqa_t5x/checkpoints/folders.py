@@ -162,6 +162,26 @@ class Writing:
       list(pool.map(_sync, [self.folder, *self.folder.rglob('*')]))
 
 
+def finite(
+    flat: Mapping[tuple[str, ...], Any], folder: pathlib.Path | str
+) -> dict[tuple[str, ...], lazy.LazyArray]:
+  """Returns the arrays by path, which raise `not_finite` as they are read."""
+
+  def checked(path, leaf):
+    def rows(start, stop):
+      array = leaf.rows(start, stop)
+      if not lazy.is_finite(array):
+        raise not_finite('/'.join(path), folder)
+      return array
+
+    return lazy.LazyArray(leaf.shape, leaf.dtype, rows)
+
+  return {
+      path: checked(path, lazy.of(leaf))
+      for path, leaf in lazy.arrays(flat).items()
+  }
+
+
 def not_finite(name: str, folder: pathlib.Path | str) -> UserError:
   """Returns what is raised where an array of a checkpoint has such values."""
   return UserError(

@@ -237,6 +237,16 @@ def _read_config(found: dict[str, Any], folder: pathlib.Path) -> T5Config:
       )
   if missing := [key for key in _SIZES if not isinstance(found.get(key), int)]:
     raise ValueError(f'{_CONFIG} has no number {missing[0]}')
+  try:
+    return _make_config(found)
+  except UserError as error:
+    raise UserError(
+        f'{folder / _CONFIG} is of no T5: {error}; take another checkpoint, or'
+        ' mend the file'
+    ) from error
+
+
+def _make_config(found: dict[str, Any]) -> T5Config:
   return T5Config(
       vocab_size=found['vocab_size'],
       emb_dim=found['d_model'],

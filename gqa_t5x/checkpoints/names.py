@@ -9,6 +9,8 @@ key/value heads, H head dim.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from gqa_t5x import layers
 from gqa_t5x import network
 from gqa_t5x.errors import UserError
@@ -112,7 +114,7 @@ def check_shapes(
     where: Any,
     rest: str = 'the checkpoint is damaged or of another model',
 ) -> None:
-  """Raises UserError for an array of the model that is missing or misshapen.
+  """Raises UserError for an array that is missing, misshapen or no floats.
 
   Further arrays are nobody's business here.
 
@@ -128,4 +130,10 @@ def check_shapes(
       raise UserError(
           f'expected {"/".join(path)} of shape {array.shape} in {where}, as its'
           f' configuration says, got {got}; {rest}'
+      )
+    dtype = flat[path].dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+      raise UserError(
+          f'expected {"/".join(path)} of floating point in {where}, got'
+          f' {jnp.dtype(dtype).name}; {rest}'
       )

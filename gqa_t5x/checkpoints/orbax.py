@@ -11,6 +11,8 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from gqa_t5x.checkpoints import folders
 from gqa_t5x.checkpoints import manifest
 from gqa_t5x.checkpoints import orbax_tree
@@ -58,7 +60,12 @@ def open_params(source: manifest.Reading):
         f' got {", ".join(sorted(tops))} at its top; save the tree that t5x'
         ' calls `target`'
     )
-  return flat, {'config': t5x_metadata.derive_config(flat).to_dict()}
+  metadata = {'config': t5x_metadata.derive_config(flat).to_dict()}
+  if prefix == ('target',) and 'state' in tops:
+    state = orbax_tree.open_tree(source, inside, ('state',))
+    if (step := state.get(('step',))) is not None:
+      metadata['step'] = int(np.asarray(step))
+  return flat, metadata
 
 
 def open_param_states(source: manifest.Reading) -> None:

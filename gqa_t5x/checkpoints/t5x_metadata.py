@@ -41,18 +41,37 @@ def derive_config(params: dict[Path, Any]) -> T5Config:
   attention = 'decoder/layers_0/self_attention'
   gated = 'decoder/layers_0/mlp/wi_0/kernel' in shapes
   mlp = f'decoder/layers_0/mlp/{"wi_0" if gated else "wi"}/kernel'
+
+  def matrix(name):
+    if len(shapes[name]) != 2 or not all(shapes[name]):
+      raise ValueError(
+          f'{name} has the shape {shapes[name]}, expected two lengths'
+      )
+    return shapes[name]
+
+  def parts(name, total, size, what):
+    if total % size:
+      raise ValueError(
+          f'{name} has a width of {total}, expected a multiple of {size},'
+          f' {what}'
+      )
+    return total // size
+
+  query, key = (f'{attention}/{name}/kernel' for name in ('query', 'key'))
+  bias = 'decoder/relpos_bias/rel_embedding'
   try:
-    vocab_size, emb_dim = shapes['token_embedder/embedding']
-    num_heads, _ = shapes['decoder/relpos_bias/rel_embedding']
-    _, query_width = shapes[f'{attention}/query/kernel']
-    _, key_width = shapes[f'{attention}/key/kernel']
-    _, mlp_dim = shapes[mlp]
-    head_dim = query_width // num_heads
+    vocab_size, emb_dim = matrix('token_embedder/embedding')
+    num_heads, _ = matrix(bias)
+    _, query_width = matrix(query)
+    _, key_width = matrix(key)
+    _, mlp_dim = matrix(mlp)
+    head_dim = parts(query, query_width, num_heads, f'the heads of {bias}')
+    kv_heads = parts(key, key_width, head_dim, f'the width of heads of {query}')
     return T5Config(
         vocab_size=vocab_size,
         emb_dim=emb_dim,
         num_heads=num_heads,
-        num_kv_heads=key_width // head_dim,
+        num_kv_heads=kv_heads,
         num_encoder_layers=_num_layers(params, 'encoder'),
         num_decoder_layers=_num_layers(params, 'decoder'),
         head_dim=head_dim,
@@ -60,12 +79,12 @@ def derive_config(params: dict[Path, Any]) -> T5Config:
         mlp_activations=('gelu', 'linear') if gated else ('relu',),
         logits_via_embedding='decoder/logits_dense/kernel' not in shapes,
     )
-  except (LookupError, ValueError, ZeroDivisionError) as error:
+  except (LookupError, ValueError) as error:
     missing = isinstance(error, LookupError)
     raise UserError(
         'expected the parameters of a T5 encoder-decoder with layers_0,'
         ' layers_1, ... in each stack, but'
-        f' {f"{error} is missing" if missing else "a shape is not one of T5"};'
+        f' {f"{error} is missing" if missing else error};'
         ' other models cannot be used'
     ) from error
 

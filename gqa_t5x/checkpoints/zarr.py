@@ -47,15 +47,18 @@ class Files:
       raise ValueError(f'"{key}" is missing')
     self.source.check(self._file(key))
 
-  def read_into(self, key: str, begin: int, buffer: memoryview) -> None:
-    """Fills the buffer from `begin` on."""
+  def read_into(
+      self, key: str, begin: int, buffer: memoryview, length: int
+  ) -> None:
+    """Fills the buffer from `begin` on; the value has to be of a length."""
     self.check(key)
+    _check_length(key, (self._folder / key).stat().st_size, length)
     with open(self._folder / key, 'rb', buffering=0) as file:
       file.seek(begin)
       while buffer:
         count = file.readinto(buffer)
         if not count:
-          raise ValueError(f'"{key}" is too short')
+          raise ValueError(f'"{key}" is shorter than it was')
         buffer = buffer[count:]
 
   def pieces(self, key: str) -> Iterator[memoryview]:
@@ -110,8 +113,11 @@ class Database:
 
   check_array = check
 
-  def read_into(self, key: str, begin: int, buffer: memoryview) -> None:
-    """As `Files.read_into`."""
+  def read_into(
+      self, key: str, begin: int, buffer: memoryview, length: int
+  ) -> None:
+    """As `Files.read_into`, but that values may be longer."""
+    del length
     self.check(key)
     for at in range(0, len(buffer), _PIECE_BYTES):
       end = min(at + _PIECE_BYTES, len(buffer))
@@ -205,6 +211,7 @@ class ZarrArray(lazy.LazyArray):
     flat = memoryview(out.reshape(-1).view(np.uint8))
     row_bytes = out.nbytes // max(1, stop - start)
     size = self._chunks[0] if self.shape else 1
+    length = self._chunk_bytes()
     at = start
     while at < stop:
       chunk, inside = divmod(at, size)
@@ -214,31 +221,55 @@ class ZarrArray(lazy.LazyArray):
           key,
           inside * row_bytes,
           flat[(at - start) * row_bytes : (end - start) * row_bytes],
+          length,
       )
       at = end
     return out if self.shape else out.reshape(())
 
+  def _chunk_bytes(self) -> int:
+    """Returns the length of each chunk of a plain array; none is shorter."""
+    return math.prod(self._chunks) * self.dtype.itemsize
+
   def copy(self, writing: folders.Writing, inside: str, name: str) -> None:
-    """Writes the array, unread, as `name` in a folder of a new checkpoint."""
+    """Writes the bytes of the array as `name` in a folder of a new checkpoint.
+
+    Its values are looked at on the way; where they are compressed, or chunks
+    are no rows, they are read for it.
+    """
+
+    def check_values():
+      for start, stop in lazy.blocks(self):
+        writing.check(self.rows(start, stop), name)
 
     def chunk(key):
+      length = 0
       for piece in self._store.pieces(key):
+        length += len(piece)
         if self._is_plain:
           whole = len(piece) // self.dtype.itemsize * self.dtype.itemsize
           values = np.frombuffer(piece[:whole], np.uint8).view(self.dtype)
           # Beyond the last row a chunk may hold anything.
           if writing.is_refused(values):
-            for start, stop in lazy.blocks(self):
-              writing.check(self.rows(start, stop), name)
+            check_values()
         yield piece
+      if self._is_plain:
+        _check_length(key, length, self._chunk_bytes())
 
     description = f'{self.name}{_DESCRIPTION}'
     with self._reading():
+      if not self._is_plain:
+        with writing.holding(self):
+          check_values()
       for key in (description, *self.keys()):
         file = f'{inside}{name}/{key.removeprefix(f"{self.name}/")}'
         read = self._store.pieces if key == description else chunk
         digest = writing.write(file, read(key), array=name)
         self._store.copied(key, digest)
+
+
+def _check_length(key: str, got: int, length: int) -> None:
+  if got != length:
+    raise ValueError(f'"{key}" has {got:,} bytes, expected {length:,}')
 
 
 def open_other(

@@ -152,8 +152,11 @@ def _convert(args) -> None:
   optimizer = f', optimizer slots: {slots}' if slots else ''
   step = inspection.step_text(metadata['step'])
   verified = ', verified' if args.verify else ''
+  if verified and not checkpoints.has_manifest(args.input):
+    verified += ' as written (the input has no manifest to check it by)'
   print(f'{args.output}: {heads}, {step}{optimizer}{verified}')
-  _print_errors(metadata['errors'], conversion.get('calibration'))
+  wanted = args.calibration_sequences or _FEW_SEQUENCES
+  _print_errors(metadata['errors'], conversion.get('calibration'), wanted)
   if checkpoints.detect_format(args.output) == 'hf':
     config = metadata['config']
     heads = config['num_heads']
@@ -169,15 +172,15 @@ def _convert(args) -> None:
       )
 
 
-def _print_errors(errors, calibration) -> None:
-  """Prints a line for each attention, before any training."""
+def _print_errors(errors, calibration, wanted) -> None:
+  """Prints a line for each attention; wanted: sequences of text."""
   if not errors:
     return
   on = 'random inputs'
   if calibration:
     count = calibration['sequences']
     on = f'{count} sequences of calibration text'
-    if count < _FEW_SEQUENCES:
+    if count < _FEW_SEQUENCES and count < wanted:
       print(
           f'gqa-t5x: {count} sequences say little of other text, and the errors'
           ' below are of these alone; pass more text, at best'

@@ -142,8 +142,9 @@ def _claims(args) -> None:
 
 def _of_benchmark(name: str, make):
   """Returns what a function makes of the decoding benchmark in a file."""
+  path = storage.local_path(name)
   try:
-    return make(json.loads(storage.local_path(name).read_text('utf-8')))
+    return make(json.loads(path.read_text('utf-8')))
   except OSError as error:
     raise UserError(
         f'{name} cannot be read: {error.strerror}; check the path'

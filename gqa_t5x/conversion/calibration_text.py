@@ -23,6 +23,7 @@ from gqa_t5x import network
 from gqa_t5x import span_corruption
 from gqa_t5x import storage
 from gqa_t5x import vocabularies
+from gqa_t5x.checkpoints import folders
 from gqa_t5x.conversion import calibration
 from gqa_t5x.errors import UserError
 
@@ -65,7 +66,8 @@ def covariances(
     metadata; the hash is of the text as it was read.
 
   Raises:
-    UserError: as `read` and `batches`, and if the vocabulary is not known.
+    UserError: as `read` and `batches`, if the vocabulary is not known, and if
+      values are not finite.
   """
   opened = checkpoints.open_checkpoint(checkpoint)
   config = network.T5Config(**opened.metadata['config'])
@@ -94,9 +96,10 @@ def covariances(
       used += int(batch['decoder_target_tokens'].any(axis=1).sum())
       yield batch
 
-  found = calibration.covariances(
-      config, traverse_util.unflatten_dict(opened.params), counted()
+  params = traverse_util.unflatten_dict(
+      folders.finite(opened.params, checkpoint)
   )
+  found = calibration.covariances(config, params, counted())
   return found, {
       'text': 'default' if path is None else pathlib.Path(path).name,
       'text_sha256': hashlib.sha256(text.encode()).hexdigest(),
@@ -189,7 +192,8 @@ def read(path: str | None) -> str:
   """
   if path is None:
     return default_text()
-  if pathlib.Path(path).suffix in ('.json', '.jsonl', '.tsv', '.csv', '.gz'):
+  kind = pathlib.Path(path).suffix.lower()
+  if kind in ('.json', '.jsonl', '.tsv', '.csv', '.gz'):
     raise UserError(
         f'expected plain text to calibrate with, got {path}; write its texts'
         ' alone into a .txt file, as `jq -r .FIELD` does of JSON lines'

@@ -89,10 +89,7 @@ def convert_checkpoint(
   if format == 'hf':
     hf.check_fits(opened.params, network.T5Config(**config))
   heads = {'num_heads': config['num_heads'], 'num_kv_heads': num_kv_heads}
-  checked = {
-      path: _finite(path, leaf, source)
-      for path, leaf in lazy.arrays(opened.params).items()
-  }
+  checked = folders.finite(opened.params, source)
   # What can be refused is, before the whole model runs over text. Grouping by
   # similarity would already read the kernels.
   by = 'order' if group_by == 'similarity' else group_by
@@ -138,6 +135,7 @@ def convert_checkpoint(
         old_states, checked, **heads, slots=slots, orders=conversion.orders
     )
   if changing:
+    earlier = metadata['conversion']
     metadata = metadata | {
         'config': config | {'num_kv_heads': num_kv_heads},
         'conversion': {
@@ -147,6 +145,8 @@ def convert_checkpoint(
             'calibration': calibration and dict(calibration),
             'from_num_kv_heads': config['num_kv_heads'],
             'slots': None if param_states is None else slots,
+            # Of a checkpoint that was converted before.
+            **({'earlier': earlier} if earlier else {}),
         },
     }
   elif metadata['conversion'] and param_states is None:
@@ -213,19 +213,6 @@ def _num_bytes(
       shape = leaves[(*path[:-2], 'query', 'kernel')].shape
     total += math.prod(shape) * leaf.dtype.itemsize
   return total
-
-
-def _finite(path: Path, leaf, source: str) -> lazy.LazyArray:
-  """Returns the leaf, which refuses what no mean can be taken of."""
-  leaf = lazy.of(leaf)
-
-  def rows(start, stop):
-    array = leaf.rows(start, stop)
-    if not lazy.is_finite(array):
-      raise folders.not_finite('/'.join(path), source)
-    return array
-
-  return lazy.LazyArray(leaf.shape, leaf.dtype, rows)
 
 
 def _converted(

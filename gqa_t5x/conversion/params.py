@@ -114,7 +114,7 @@ class Conversion:
             f' cannot become num_kv_heads={num_kv_heads}; choose a divisor of'
             f' {kv_heads}'
         )
-      if kv_heads == num_kv_heads and self._method is not random:
+      if kv_heads == num_kv_heads:
         continue
       emb_dim = shapes[(*attention, 'key', 'kernel')][0]
       for name in ('key', 'value'):
@@ -214,7 +214,7 @@ def convert_params(
   Returns:
     A new tree in which the decoder's key and value kernels are [D, k * H].
     Leaves that do not change are the same objects: all but these kernels for
-    the paper's methods, and everything, with k = K, for all but 'random'.
+    the paper's methods, and everything with k = K.
 
   Raises:
     UserError: if an argument is unknown, the heads do not divide, or `params`
