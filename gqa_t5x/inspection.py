@@ -131,11 +131,13 @@ def to_text(facts: dict[str, Any]) -> str:
   config = facts['config']
   heads, kv_heads = config['num_heads'], config['num_kv_heads']
   kind = {heads: 'multi-head', 1: 'multi-query'}.get(kv_heads, 'grouped-query')
+  is_repeated = facts['format'] == 'hf' and kv_heads < heads
+  repeated = f', key/value heads repeated to {heads}' if is_repeated else ''
   parts = dict(facts['parameters'])
   total = parts.pop('total')
   rows = [
       ('checkpoint', f'{facts["path"]}, {step_text(facts["step"])}'),
-      ('format', facts['format']),
+      ('format', facts['format'] + repeated),
       (
           'decoder attention',
           f'{kind}: {heads} query heads, {kv_heads} key/value heads of'

@@ -289,6 +289,12 @@ def test_convert_then_inspect(checkpoint, tmp_path, run):
   _, out, _ = run('inspect', target)
   assert 'grouped-query: 6 query heads, 2 key/value heads' in out
   assert 'from 6 key/value heads by mean' in out
+  assert 'repeated' not in out
+  words[3] = target = str(tmp_path / 'hf')
+  assert run('convert', *words, '--format', 'hf')[0] == 0
+  _, out, _ = run('inspect', target)
+  assert 'hf, key/value heads repeated to 6' in out
+  assert '6 query heads, 2 key/value heads' in out
 
 
 @pytest.mark.parametrize('blank', [None, '\u2581', ''])

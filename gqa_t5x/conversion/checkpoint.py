@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 from flax import traverse_util
+import jax
 import numpy as np
 import scipy
 
@@ -160,6 +161,7 @@ def convert_checkpoint(
       param_states=param_states,
       about={
           'gqa_t5x': gqa_t5x.__version__,
+          'jax': jax.__version__,
           'numpy': np.__version__,
           'scipy': scipy.__version__,
           'num_kv_heads': num_kv_heads,
