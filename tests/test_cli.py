@@ -423,6 +423,14 @@ def test_little_calibration_text_is_said(checkpoint, tmp_path, run):
   assert status == 0
   assert 'on 1 sequences of calibration text' in out
   assert '1 sequences say little' in err
+  # So few as were asked for are not.
+  status, out, err = run(
+      'convert', '--input', checkpoint, '--output', str(tmp_path / 'again'),
+      '--num_kv_heads', '2', '--method', 'svd', '--calibration_sequences', '2',
+      '--vocabulary', pretrained.VOCABULARY_PATH,
+  )
+  assert status == 0
+  assert 'on 2 sequences of calibration text' in out and not err
 
 
 def test_generate_takes_texts_as_arguments(checkpoint, tmp_path, run):

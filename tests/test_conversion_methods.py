@@ -542,8 +542,9 @@ def test_calibration_text(tmp_path):
   np.testing.assert_array_equal(batch['decoder_input_tokens'][0, 1:], shifted)
   with pytest.raises(UserError, match='check --calibration_data'):
     calibration_text.read(str(tmp_path / 'nowhere'))
-  with pytest.raises(UserError, match='plain text.*got .*rows.jsonl; write'):
-    calibration_text.read(str(tmp_path / 'rows.jsonl'))
+  for name in ('rows.jsonl', 'ROWS.JSON'):
+    with pytest.raises(UserError, match=f'plain text.*got .*{name}; write'):
+      calibration_text.read(str(tmp_path / name))
   with pytest.raises(UserError, match='got 0 letters; pass another'):
     list(calibration_text.batches('', vocabulary, vocab_size=4096))
 

@@ -124,7 +124,7 @@ def open_checkpoint(path: str) -> Checkpoint:
     source = manifest_lib.Reading(folder, **of_format)
     params, metadata = _FORMATS[format].open_params(source)
     metadata = {'step': None, 'conversion': None} | metadata
-    names.check_shapes(params, T5Config(**metadata['config']), path)
+    names.check_arrays(params, T5Config(**metadata['config']), path)
   if metadata.pop(_HAS_MANIFEST, False) and source.digest is None:
     raise UserError(
         f'expected the file {manifest_lib.NAME} in {path}, which was written'
@@ -279,7 +279,7 @@ def write_checkpoint(
         "expected metadata of JSON values with a 'config' of T5Config.to_dict,"
         f' got {type(error).__name__}: {error}; mend it'
     ) from error
-  names.check_shapes(
+  names.check_arrays(
       params, config, 'the parameters', 'pass the one that they are of'
   )
   folder = _folder(path)

@@ -144,7 +144,7 @@ def open_params(source: manifest.Reading):
     tensors['lm_head.weight'] = tensors.get(_EMBEDDING)
   flat = {}
   for path, array in names.arrays(config).items():
-    # A tensor that is missing is told of by `names.check_shapes`.
+    # A tensor that is missing is told of by `names.check_arrays`.
     if (leaf := tensors.pop(array.hf_name, None)) is not None:
       is_matrix = array.is_transposed and len(leaf.shape) == 2
       flat[path] = lazy.transpose(leaf) if is_matrix else leaf

@@ -108,7 +108,7 @@ def _layer(config: T5Config, stack: str) -> Iterator[tuple[Path, Array]]:
     )
 
 
-def check_shapes(
+def check_arrays(
     flat: Mapping[Path, Any],
     config: T5Config,
     where: Any,

@@ -125,19 +125,14 @@ def _claims(args) -> None:
   from gqa_t5x.experiments import report
   from gqa_t5x.experiments import results
 
-  def of_shapes(benchmark):
-    heads = benchmark['config']['num_heads']
-    return '\n'.join(
-        f'{shape}\n'
-        + report.claims_as_text(claims.of_benchmark(rows, heads))
-        for shape, rows in results.rows_by_shape(benchmark).items()
-    )
-
   if storage.local_path(args.results).is_dir():
     found = claims.findings(results.load_results(args.results))
     print(report.claims_as_text(found))
-  else:
-    print(_of_benchmark(args.results, of_shapes))
+    return
+  by_shape = _of_benchmark(args.results, claims.of_benchmark)
+  for shape, found in by_shape.items():
+    print(shape)
+    print(report.claims_as_text(found))
 
 
 def _of_benchmark(name: str, make):

@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from gqa_t5x.experiments import loss_curves
 from gqa_t5x.experiments import paper
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import statistics
@@ -27,16 +28,6 @@ CLOSE_POINTS = 1.0  # "Close" in quality: within one point of the average.
 NEARLY_RATIO = 1.25  # "Nearly as fast": at most a quarter slower.
 SEVERAL_RATIO = 2.0  # "Several times": at least twice.
 GAP_CLOSED = 2 / 3  # Of what mean pooling leaves open to MHA.
-
-# A loss spikes at a step where it is above the median of up to so many steps
-# before, at least so many, by this many times their spread, as a standard
-# deviation; steps of one spike stand together; no number is a spike. It
-# diverges where its last steps, as many, or half of all if those are fewer,
-# have one that is no number, or a mean a nat above the best so many in a row.
-SPIKE_WINDOW, SPIKE_LEAST = 100, 20
-SPIKE_DEVIATIONS = 6.0
-DIVERGED_STEPS = 10
-DIVERGED_NATS = 1.0
 
 OURS = (
     paper.Claim('O1', 'conversion', 'Calibrated svd without any uptraining is '
@@ -205,9 +196,14 @@ def _quality(results, gqa) -> list[Finding]:
   ]
 
 
-def _speed(times, heads, few, gqa) -> list[Finding]:
+def _gqa(few: int | None) -> str:
+  """Returns the name of the model of so few heads, or of any."""
+  return f'GQA-{few}' if few else 'GQA'
+
+
+def _speed(times, heads, few) -> list[Finding]:
   # A small model's encoder, the same for all, can hide its decoder.
-  found = []
+  gqa, found = _gqa(few), []
   for key, what, printed in (
       ('seconds_per_sample', 'time per sample',
        ('1.17 times (0.28 / 0.24 s)', '5.4 times (1.51 / 0.28 s)')),
@@ -269,93 +265,57 @@ def _proportion(results, gqa) -> list[Finding]:
 def _groups(times, heads, few) -> list[Finding]:
   ks = (1, few, heads // 2, heads)
   repeats = [times.get(k, {}).get('ms_per_step_repeats') for k in ks]
-  growth = None
+  growth, so_many = None, few or 'few'
   if all(repeats) and few < heads // 2:
     growth = statistics.step_difference(repeats, seed=0)
-  few = few or 'few'
   return [
       _finding('C5', 'a decode step takes at most '
-               f'{NEARLY_RATIO:g} times as long with {few} key/value heads as '
-               'with 1', '0.50 s a sample at 1, 0.52 s at 8 (digitised)',
-               'times', time_ratio(times, ks[1], 1, 'ms_per_step'),
+               f'{NEARLY_RATIO:g} times as long with {so_many} key/value heads '
+               'as with 1', '0.50 s a sample at 1, 0.52 s at 8 (digitised)',
+               'times', time_ratio(times, few, 1, 'ms_per_step'),
                below=NEARLY_RATIO),
       _finding('C5', 'the step from half to all key/value heads costs more '
-               f'time than the step from 1 to {few}',
+               f'time than the step from 1 to {so_many}',
                '1.72 s from 32 to 64 (digitised)', 'ms', growth, above=0.0)]
 
 
-def of_benchmark(rows: dict[str, dict], heads: int) -> list[Finding]:
-  """Tests what the paper claims of time, on a decoding benchmark.
+def of_benchmark(benchmark: dict) -> dict[str, list[Finding]]:
+  """Tests what the paper claims of time, at each shape of a benchmark.
 
   GQA has an eighth of the query heads, as the paper's GQA-8 of 64, and at least
   two, or the next fewer that were timed.
 
   Args:
-    rows: {'K=8' | ...: what `benchmark.compare_decode` returns}, at one shape;
-      those of peers are left out.
-    heads: query heads of the model.
+    benchmark: what `gqa-t5x benchmark decode --json` printed; peers are left
+      out.
+
+  Returns:
+    Findings by shape.
+
+  Raises:
+    KeyError: as `results.rows_by_shape`, like ValueError.
   """
-  times = {
-      row['num_kv_heads']: row for name, row in rows.items()
-      if name.startswith('K=')
-  }
-  few = max((k for k in times if 1 < k <= max(2, heads // 8)), default=None)
-  gqa = f'GQA-{few}' if few else 'GQA'
-  return [*_speed(times, heads, few, gqa), *_groups(times, heads, few)]
-
-
-def spikes(losses) -> int:
-  """Counts spikes of a training loss by the rule at the head of this file.
-
-  Args:
-    losses: one a step.
-  """
-  losses = np.array([np.inf if x is None else x for x in losses], np.float64)
-  count, in_spike = 0, False
-  for step in range(SPIKE_LEAST, len(losses)):
-    before = losses[max(0, step - SPIKE_WINDOW):step]
-    middle = np.median(before)
-    # 1.4826: from the median absolute deviation to a standard deviation.
-    spread = 1.4826 * np.median(np.abs(before - middle))
-    is_high = not losses[step] <= middle + SPIKE_DEVIATIONS * spread
-    count += is_high and not in_spike
-    in_spike = is_high
-  return count
-
-
-def has_diverged(losses) -> bool:
-  """Whether a training loss diverged by the rule at the head of this file."""
-  losses = np.array([np.nan if x is None else x for x in losses], np.float64)
-  last = losses[-max(1, min(SPIKE_WINDOW, len(losses) // 2)):]
-  if not np.isfinite(last).all():
-    return True
-  if len(losses) < 2 * DIVERGED_STEPS:
-    return False
-  in_a_row = np.lib.stride_tricks.sliding_window_view(losses, DIVERGED_STEPS)
-  return bool(last.mean() > np.nanmin(in_a_row.mean(1)) + DIVERGED_NATS)
-
-
-def training_losses(entry: dict) -> list[list[list[float | None]]]:
-  """Returns a model's losses of each step, for each seed and run of it.
-
-  The first run is pre-training, the others are fine-tuning where that was kept.
-  """
-  runs = [task.get('train_losses') for task in entry.get('tasks', {}).values()]
-  runs = [entry.get('train_losses'), *filter(None, runs)]
-  return [] if not runs[0] else [list(x) for x in zip(*runs, strict=True)]
+  heads, found = benchmark['config']['num_heads'], {}
+  for shape, rows in results_lib.rows_by_shape(benchmark).items():
+    times = {row['num_kv_heads']: row for name, row in rows.items()
+             if name.startswith('K=')}
+    few = max((k for k in times if 1 < k <= max(2, heads // 8)), default=None)
+    found[shape] = [*_speed(times, heads, few), *_groups(times, heads, few)]
+  return found
 
 
 def _stability(results, gqa) -> list[Finding]:
   test = (f'MQA trained from scratch spikes or diverges more often than {gqa}: '
           'for every seed; contradicted if for none and rarer for one')
-  runs = [training_losses(results['models'].get(f'{name} from scratch', {}))
-          for name in ('MQA', gqa)]
+  entries = (results['models'].get(f'{name} from scratch', {})
+             for name in ('MQA', gqa))
+  runs = [loss_curves.of_model(entry) for entry in entries]
   told = 'told in words, appendix A'
   if not all(runs):
     return [Finding('C6', test, told)]
   # One that diverged is worse than any number of spikes.
-  counts = [[(any(map(has_diverged, x)), sum(map(spikes, x))) for x in run]
-            for run in runs]
+  counts = [[(any(map(loss_curves.has_diverged, x)),
+              sum(map(loss_curves.spikes, x))) for x in run] for run in runs]
   more = np.array([(a > b) - (a < b) for a, b in zip(*counts)])
   verdict = NOT_SHOWN
   if (more > 0).all():
@@ -437,12 +397,12 @@ def _finetuned(results, gqa) -> list[Finding]:
 
 def findings(results: dict) -> list[Finding]:
   """Tests every claim that a run's results allow, in the claims' order."""
-  gqa = results_lib.gqa_name(results) or 'GQA'
-  few = int(gqa.partition('-')[2] or 0) or None
+  few = results_lib.gqa_heads(results)
+  gqa = _gqa(few)
   times = {int(k): row for k, row in results['times'].items()}
   heads = max(times, default=0)
   found = [
-      *_quality(results, gqa), *_speed(times, heads, few, gqa),
+      *_quality(results, gqa), *_speed(times, heads, few),
       *_conversion(results), *_proportion(results, gqa),
       *_groups(times, heads, few),
       *_stability(results, gqa), *_ours(results, gqa),

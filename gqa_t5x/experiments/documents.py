@@ -29,7 +29,6 @@ from gqa_t5x.experiments import conversion_methods
 from gqa_t5x.experiments import figures
 from gqa_t5x.experiments import finetuned
 from gqa_t5x.experiments import report as report_lib
-from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import tables
 
 _BLOCK = re.compile(
@@ -117,13 +116,12 @@ def _limits(*benchmarks: dict) -> str:
 
 def _claims_of_time(benchmark: dict) -> str:
   """What the paper claims of time, tested on each shape of a benchmark."""
-  heads = benchmark['config']['num_heads']
   return _table(
       ['claim', 'test', 'paper', 'here, 95% interval', 'verdict'],
       [
           [f.claim, f.test, f.paper, report_lib.estimate(f), f.verdict]
-          for rows in results_lib.rows_by_shape(benchmark).values()
-          for f in claims.of_benchmark(rows, heads)
+          for found in claims.of_benchmark(benchmark).values()
+          for f in found
       ],
   )
 

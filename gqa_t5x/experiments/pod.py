@@ -300,13 +300,13 @@ def _figure4(bucket) -> Iterator[Command]:
       gin, more = 'figure4_mean', {'CONVERSION_METHOD': method}
     yield _uptrain(gin, 'large', target, **more)
     yield from _finetune_large(target, 1_050_000)
-  copy, name = 't5_1_1_large', 'large_svd_1'
-  yield _copy(_PUBLIC.format('large'), copy)
-  yield _convert(bucket, name, 1, _BY_SVD, f'{copy}/checkpoint_1000000')
-  source, target = f'{bucket}/{name}', f'{bucket}/large_svd'
+  name, target = 'large_svd_1', f'{bucket}/large_svd'
+  source = f'{bucket}/{name}'
+  yield _copy(_PUBLIC.format('large'), 't5_1_1_large')
+  yield _convert(bucket, name, 1, _BY_SVD, 't5_1_1_large/checkpoint_1000000')
   yield from _finetune_large(source, 1_000_000, f'{target}_alpha_0')
   yield _uptraining(
-      (f'models/{copy}', 'runs/uptrain'),
+      ('models/t5_1_1_large', 'runs/uptrain'),
       'large',
       f'{source}/checkpoint_1000000',
       target,

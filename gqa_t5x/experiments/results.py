@@ -128,10 +128,10 @@ def is_rehearsal(results: dict) -> bool:
   return results['scale'].endswith('smoke')
 
 
-def gqa_name(results: dict) -> str | None:
-  """Returns 'GQA-K', with K of the run's first grouped model, however made."""
-  names = [re.match(r'GQA-\d+', name) for name in results['models']]
-  return next((found[0] for found in names if found), None)
+def gqa_heads(results: dict) -> int | None:
+  """Returns K of the run's first grouped model, GQA-K, however made."""
+  names = [re.match(r'GQA-(\d+)', name) for name in results['models']]
+  return next((int(found[1]) for found in names if found), None)
 
 
 def save_results(output_dir, results: dict) -> pathlib.Path:

@@ -7,8 +7,8 @@ are searched for spikes. GQA trained from scratch stands beside GQA uptrained
 from an MHA model that was trained here too: both saw as many steps.
 """
 
-from gqa_t5x.experiments import claims
 from gqa_t5x.experiments import figures
+from gqa_t5x.experiments import loss_curves
 from gqa_t5x.experiments import rendering
 from gqa_t5x.experiments import results as results_lib
 from gqa_t5x.experiments import tables
@@ -24,7 +24,7 @@ def blocks(results: dict) -> list:
   for name, entry in results['models'].items():
     if entry['origin'] != SCRATCH:
       continue
-    seeds = claims.training_losses(entry)
+    seeds = loss_curves.of_model(entry)
     cells = [tables.DASH] * 4
     if seeds and seeds[0][0]:
       cells = _counts([runs[:1] for runs in seeds])
@@ -44,13 +44,7 @@ def blocks(results: dict) -> list:
               'Diverged, tuning', 'Loss', 'Average',
           ),
           tuple(rows),
-          note='Spikes of the training loss, for each seed: above the median of'
-          f' the {claims.SPIKE_LEAST} to {claims.SPIKE_WINDOW} steps before by'
-          f' more than {claims.SPIKE_DEVIATIONS:g} robust standard deviations.'
-          f' Diverged: its last {claims.SPIKE_WINDOW} steps, or half of all,'
-          f' are {claims.DIVERGED_NATS:g} nat above its best'
-          f' {claims.DIVERGED_STEPS} in a row, or no number. Loss: validation,'
-          ' nats a token.'
+          note=f'{loss_curves.RULE} Loss: validation, nats a token.'
           ' Tuning: fine-tuning on all tasks. All models saw as many steps.',
       ),
       rendering.Figure(
@@ -67,8 +61,8 @@ def _counts(seeds) -> list[str]:
   runs = [run for of_seed in seeds for run in of_seed]
   if not runs:
     return [tables.DASH] * 2
-  spikes = (str(sum(map(claims.spikes, of_seed))) for of_seed in seeds)
-  diverged = sum(map(claims.has_diverged, runs))
+  spikes = (str(sum(map(loss_curves.spikes, of_seed))) for of_seed in seeds)
+  diverged = sum(map(loss_curves.has_diverged, runs))
   return [', '.join(spikes), f'{diverged} of {len(runs)}']
 
 

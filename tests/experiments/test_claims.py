@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gqa_t5x.experiments import claims
+from tests.experiments.test_loss_curves import loss_curve
 
 
 def _verdicts(results, claim):
@@ -116,18 +117,26 @@ def test_groups_by_hand(results):
   assert found[1].estimate == pytest.approx(4.0 - 0.5)
 
 
+def _of_benchmark(rows):
+  shape = {'batch_size': 8, 'input_length': 512, 'output_length': 64}
+  rows = {name: row | shape for name, row in rows.items()}
+  found = claims.of_benchmark({'config': {'num_heads': 64}, 'rows': rows})
+  return found['batch 8, input 512, output 64']
+
+
 def test_time_on_a_benchmark_by_hand():
   ms = {1: 5.0, 4: 5.4, 8: 6.0, 16: 7.0, 32: 10.0, 64: 16.0}
   rows = {
       f'K={k}': {
           'num_kv_heads': k,
           'ms_per_step_repeats': [t] * 3,
+          'seconds_per_sample': t / 10,
           'seconds_per_sample_repeats': [t / 10] * 3,
       }
       for k, t in ms.items()
   }
   rows['hf'] = rows['K=64'] | {'ms_per_step_repeats': [90.0] * 3}
-  found = claims.of_benchmark(rows, 64)
+  found = _of_benchmark(rows)
   # GQA-8 is the paper's: 6 / 5 and 16 / 6; (16 - 10) - (6 - 5).
   np.testing.assert_allclose(
       [f.estimate for f in found], [1.2, 16 / 6, 1.2, 16 / 6, 1.2, 5.0]
@@ -135,12 +144,12 @@ def test_time_on_a_benchmark_by_hand():
   assert {f.verdict for f in found} == {'shown'}
   # Without K=8 it is the next fewer, and without half of all heads not tested.
   del rows['K=8'], rows['K=32']
-  found = claims.of_benchmark(rows, 64)
+  found = _of_benchmark(rows)
   assert found[0].estimate == pytest.approx(5.4 / 5)
   assert found[5].verdict == 'not tested'
   # MHA was not timed.
   del rows['K=64'], rows['hf']
-  assert [f.verdict for f in claims.of_benchmark(rows, 64)] == [
+  assert [f.verdict for f in _of_benchmark(rows)] == [
       'shown', 'not tested'] * 3
 
 
@@ -231,46 +240,10 @@ def test_a_fine_tuned_model_is_held_against_one_tuned_as_often(results):
   assert [f.estimate for f in tested] == pytest.approx([gap / 3])
 
 
-def _loss_curve(spikes=(), length=400):
-  rng = np.random.default_rng(0)
-  curve = 3 + 0.1 * rng.standard_normal(length)
-  for step in spikes:
-    curve[step : step + 5] += 3
-  return curve.tolist()
-
-
-def test_spikes_are_counted_once_each():
-  assert claims.spikes(_loss_curve()) == 0
-  assert claims.spikes(_loss_curve([150, 300])) == 2
-  assert claims.spikes(_loss_curve()[:200] + [None] * 3) == 1
-  assert claims.spikes(_loss_curve([30, 60], length=80)) == 2
-  assert claims.spikes(_loss_curve(length=80)) == 0
-  # A fall, as every training starts with, is none.
-  assert claims.spikes([9.0 * 0.99**i for i in range(300)]) == 0
-
-
-def test_divergence():
-  assert not claims.has_diverged(_loss_curve([150]))
-  assert claims.has_diverged(_loss_curve() + [4.5] * 100)
-  assert claims.has_diverged(_loss_curve() + [None])
-  # A number of steps that the window does not divide.
-  assert claims.has_diverged(_loss_curve() + [9.0] * 50)
-  assert not claims.has_diverged(_loss_curve() + _loss_curve(length=50))
-  # A step that was skipped, long ago.
-  assert not claims.has_diverged(_loss_curve() + [None] + _loss_curve())
-  assert not claims.has_diverged([3.0] * 50)
-  # At once, and in a run that is shorter than the window.
-  assert claims.has_diverged([2.0] * 10 + [8.0] * 590)
-  assert claims.has_diverged([1.0] * 40 + [9.0] * 40)
-  assert claims.has_diverged([1.0] * 50 + [2.6] * 50)  # Its second half.
-  assert not claims.has_diverged(_loss_curve(length=80))
-  assert not claims.has_diverged([9.0 * 0.99**i for i in range(300)])
-
-
 def test_one_that_diverged_is_worse_than_spikes(results):
   for name, curve in (
-      ('MQA', _loss_curve() + [9.0] * 150),
-      ('GQA-2', _loss_curve([150, 300])),
+      ('MQA', loss_curve() + [9.0] * 150),
+      ('GQA-2', loss_curve([150, 300])),
   ):
     results['models'][f'{name} from scratch'] = {
         'origin': 'scratch', 'train_losses': [curve],
@@ -287,20 +260,20 @@ def test_losses_that_are_no_number_give_no_verdict(results):
 
 def test_stability(results):
   for name, curves in (
-      ('MQA', [_loss_curve([150]), _loss_curve([200])]),
-      ('GQA-2', [_loss_curve(), _loss_curve()]),
+      ('MQA', [loss_curve([150]), loss_curve([200])]),
+      ('GQA-2', [loss_curve(), loss_curve()]),
   ):
     results['models'][f'{name} from scratch'] = {
         'origin': 'scratch', 'train_losses': curves,
     }  # pyformat: disable
   assert _verdicts(results, 'C6') == ['shown']
-  results['models']['MQA from scratch']['train_losses'][0] = _loss_curve()
+  results['models']['MQA from scratch']['train_losses'][0] = loss_curve()
   assert _verdicts(results, 'C6') == ['not shown']
   # Fine-tuning counts where it was kept.
-  for name, first in (('MQA', _loss_curve([150])), ('GQA-2', _loss_curve())):
+  for name, first in (('MQA', loss_curve([150])), ('GQA-2', loss_curve())):
     results['models'][f'{name} from scratch']['tasks'] = {
-        'a': {'train_losses': [_loss_curve(), _loss_curve()]},
-        'b': {'train_losses': [first, _loss_curve()]},
+        'a': {'train_losses': [loss_curve(), loss_curve()]},
+        'b': {'train_losses': [first, loss_curve()]},
     }  # pyformat: disable
   assert _verdicts(results, 'C6') == ['shown']
 

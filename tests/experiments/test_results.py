@@ -51,13 +51,13 @@ def test_average_is_the_plain_mean(results):
   assert results_lib.average_score(results, results['models']['MHA']) is None
 
 
-def test_gqa_name(results):
-  assert results_lib.gqa_name(results) == 'GQA-2'
-  assert results_lib.gqa_name({'models': {'MHA': {}}}) is None
+def test_gqa_heads(results):
+  assert results_lib.gqa_heads(results) == 2
+  assert results_lib.gqa_heads({'models': {'MHA': {}}}) is None
 
 
 @pytest.mark.parametrize('name', sorted({*catalog.EXPERIMENTS} - {'figure6'}))
-def test_gqa_name_is_that_of_the_paper_whatever_was_run(name):
+def test_gqa_heads_are_those_of_the_paper_whatever_was_run(name):
   experiment = catalog.EXPERIMENTS[name]
   models = [m.name for m in (*experiment.scored, *experiment.measured)]
-  assert results_lib.gqa_name({'models': dict.fromkeys(models)}) == 'GQA-2'
+  assert results_lib.gqa_heads({'models': dict.fromkeys(models)}) == 2
