@@ -26,6 +26,7 @@ from gqa_t5x import errors
 from gqa_t5x import gin_configs
 from gqa_t5x import pretrained
 from gqa_t5x import uptraining
+from gqa_t5x.benchmark import models
 from gqa_t5x.engine import launch
 from gqa_t5x.experiments import paper
 from gqa_t5x.tasks import common
@@ -46,7 +47,7 @@ def names(folder):
 MODELS, RUNS = names('models'), names('runs')
 TASKS = names('experiments/tasks')
 # The model of `gqa_t5x.pretrained` has sizes of its own.
-SIZES = {'t5_1_1_' + size.name: size for size in paper.MODEL_SIZES}
+SIZES = {'t5_1_1_' + size.name: size for size in models.SIZES}
 NAMED = {
     'mha_large': ('large', 16),
     'mha_xxl': ('xxl', 64),

@@ -8,6 +8,12 @@ from gqa_t5x.errors import UserError
 from gqa_t5x.experiments import paper
 from gqa_t5x.network import T5Config
 
+# The paper's, and the least that runs: `gin_configs/models/t5_1_1_tiny.gin`.
+SIZES = (
+    paper.ModelSize('tiny', 8, 16, 4, 2, head_dim=3),
+    *paper.MODEL_SIZES,
+)
+
 
 def t5_1_1_config(model: str, num_kv_heads: int | None) -> T5Config:
   """Returns the configuration of a size, with bfloat16 activations.
@@ -15,7 +21,7 @@ def t5_1_1_config(model: str, num_kv_heads: int | None) -> T5Config:
   Raises:
     UserError: if there is no such size, or the heads do not divide.
   """
-  sizes = {size.name: size for size in paper.MODEL_SIZES}
+  sizes = {size.name: size for size in SIZES}
   if model not in sizes:
     raise UserError(
         f'expected a model of {", ".join(sizes)}, got {model!r}; choose one of'

@@ -82,7 +82,7 @@ class Job:
   """What to compile.
 
   Attributes:
-    model: a size of `paper.MODEL_SIZES`.
+    model: a size of `models.SIZES`.
     num_kv_heads: K; None is multi-head attention.
     what: 'decode' or 'train'.
     topology: TPU generation and chips, such as 'v4:2x2x1'.

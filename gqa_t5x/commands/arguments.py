@@ -77,8 +77,8 @@ def add_shapes(
   command.add_argument(
       '--model',
       metavar='SIZE',
-      help='small, base, large, xl or xxl of T5.1.1 (default: the shapes of'
-      ' --checkpoint; the one that ships has 2.3 million parameters)',
+      help='tiny, small, base, large, xl or xxl of T5.1.1 (default: the shapes'
+      ' of --checkpoint; the one that ships has 2.3 million parameters)',
   )
   command.add_argument(
       '--num_kv_heads',

@@ -107,7 +107,7 @@ def _add_convert(add) -> None:
   command.add_argument(
       '--model',
       default='small',
-      help='small (default), base, large, xl or xxl',
+      help='tiny, small (default), base, large, xl or xxl',
   )
   arguments.add_num_layers(command)
   command.add_argument(
@@ -184,7 +184,7 @@ def _add_compile(add) -> None:
       ' \\\n    --batch_size 32 --input_length 2048 --output_length 512',
   )
   command.add_argument(
-      '--model', required=True, help='small, base, large, xl or xxl'
+      '--model', required=True, help='tiny, small, base, large, xl or xxl'
   )
   command.add_argument(
       '--num_kv_heads',
