@@ -553,7 +553,7 @@ def test_plan_needs_a_device_and_prints_a_row_for_each_k(run):
 
 def test_figure_of_a_benchmark(run, tmp_path):
   rows = {
-      'K=4': (4, 0.5), 'K=1': (1, 0.25), 'hf': (4, 1.0),
+      'K=1': (1, 0.25), 'hf': (4, 1.0), 'K=4': (4, 0.5),
   }  # pyformat: disable
   path = tmp_path / 'decode.json'
   path.write_text(json.dumps({

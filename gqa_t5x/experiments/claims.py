@@ -56,9 +56,8 @@ class Finding:
     claim: 'C1' to 'C6', or 'O1' to 'O5'.
     test: what was compared, and the rule for `shown`.
     paper: the same comparison from the paper's numbers, as text.
-    unit: of the interval: 'points', 'times', 'nats', 'ms' or 'spikes'.
-    interval: estimate with its interval; None where not tested, or where
-      only the estimate exists.
+    unit: of the interval: 'points', 'times', 'nats', 'ms' or 'of seeds'.
+    interval: estimate with its interval; None where not tested.
     estimate: the number itself, None where not tested.
     verdict: shown, not shown, contradicted, not tested or not judged.
     comment: what the verdict rests on, where that is not plain.
@@ -322,9 +321,11 @@ def _stability(results, gqa) -> list[Finding]:
     verdict = SHOWN
   elif (more <= 0).all() and (more < 0).any():
     verdict = CONTRADICTED
+  share = statistics.exact_share(int((more > 0).sum()), len(more))
   spiked = np.mean([a[1] - b[1] for a, b in zip(*counts)])
-  return [Finding('C6', test, told, 'spikes', None, float(spiked), verdict,
-                  f'{len(more)} seed{"s" * (len(more) != 1)}, no interval')]
+  return [Finding('C6', test, told, 'of seeds', share, share.estimate, verdict,
+                  f'{len(more)} seed{"s" * (len(more) != 1)}, exact interval; '
+                  f'{spiked:+.3g} spikes a seed')]
 
 
 def _two_thirds(results, claim, mean, svd, mha) -> list[Finding]:

@@ -310,7 +310,9 @@ def of_benchmark(found: dict) -> str:
   drawn, is_papers = {}, False
   for shape, rows in results_lib.rows_by_shape(found).items():
     drawn[shape] = []
-    for name, row in rows.items():
+    # Peers have MHA's heads, and come last.
+    for name, row in sorted(rows.items(), key=lambda item: (
+        not item[0].startswith('K='), -item[1]['num_kv_heads'])):
       heads, seconds = row['num_kv_heads'], row['seconds_per_sample']
       kind = {most: 'mha', 1: 'mqa'}.get(heads, 'gqa')
       drawn[shape].append(Point(

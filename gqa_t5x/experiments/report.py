@@ -30,7 +30,7 @@ def estimate(finding: claims.Finding) -> str:
   """Returns what a test found, with its interval and unit."""
   if finding.estimate is None:
     return DASH
-  sign = '' if finding.unit == 'times' else '+'
+  sign = '' if finding.unit in ('times', 'of seeds') else '+'
   digits = 3 if finding.unit == 'nats' else 2
   text = f'{finding.estimate:{sign}.{digits}f}'
   if finding.interval is not None:

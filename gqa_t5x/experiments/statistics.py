@@ -14,6 +14,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.stats
 
 NUM_RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -21,7 +22,7 @@ CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-  """An estimate with its bootstrap percentile interval."""
+  """An estimate with its 95% interval, a bootstrap's unless said otherwise."""
 
   estimate: float
   low: float
@@ -196,6 +197,16 @@ def step_difference(times: Sequence[Sequence[float]], *, seed: int = 0
 
   return _interval(contrast([np.median(t) for t in times]),
                    contrast(_resampled_medians(times, seed)))
+
+
+def exact_share(count: int, total: int) -> Interval:
+  """Interval of the share of runs in which something happens.
+
+  Clopper and Pearson 1934, "The Use of Confidence or Fiducial Limits": exact,
+  so that 0 of 3 says something, of which a resample would be 0 too.
+  """
+  found = scipy.stats.binomtest(count, total).proportion_ci(CONFIDENCE)
+  return Interval(count / total, float(found.low), float(found.high))
 
 
 def _resampled_medians(samples, seed) -> list[np.ndarray]:

@@ -149,7 +149,8 @@ def test_training_step_holds_float32_parameters_once():
 
 
 @pytest.mark.parametrize('changes, line', [
-    ({'model': 'huge'}, 'expected a model of tiny, small, base, large, xl, xxl, got'),
+    ({'model': 'huge'},
+     'expected a model of tiny, small, base, large, xl, xxl, got'),
     ({'model': 'base', 'num_kv_heads': 5},
      'num_heads=12 cannot be split over num_kv_heads=5'),
     ({'topology': 'v9:2x2'}, 'expected a topology such as v4:2x2x1, v5e:2x4'),

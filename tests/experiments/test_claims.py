@@ -249,7 +249,8 @@ def test_one_that_diverged_is_worse_than_spikes(results):
         'origin': 'scratch', 'train_losses': [curve],
     }  # pyformat: disable
   (found,) = [f for f in claims.findings(results) if f.claim == 'C6']
-  assert (found.verdict, found.estimate) == ('shown', -1.0)
+  assert (found.verdict, found.estimate) == ('shown', 1.0)
+  assert found.comment == '1 seed, exact interval; -1 spikes a seed'
 
 
 def test_losses_that_are_no_number_give_no_verdict(results):
@@ -269,6 +270,11 @@ def test_stability(results):
   assert _verdicts(results, 'C6') == ['shown']
   results['models']['MQA from scratch']['train_losses'][0] = loss_curve()
   assert _verdicts(results, 'C6') == ['not shown']
+  (found,) = [f for f in claims.findings(results) if f.claim == 'C6']
+  # 1 of 2: the exact limits are 1 - sqrt(1 - 0.025) and its complement.
+  assert found.estimate == 0.5
+  assert found.interval.low == pytest.approx(1 - 0.975**0.5, rel=1e-6)
+  assert found.interval.high == pytest.approx(0.975**0.5, rel=1e-6)
   # Fine-tuning counts where it was kept.
   for name, first in (('MQA', loss_curve([150])), ('GQA-2', loss_curve())):
     results['models'][f'{name} from scratch']['tasks'] = {
