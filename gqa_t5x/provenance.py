@@ -3,6 +3,8 @@
 """What a result depends on besides its inputs: device, versions, commit."""
 
 import importlib.metadata
+import importlib.util
+import json
 import math
 import os
 import pathlib
@@ -53,17 +55,46 @@ def commit() -> str:
   if not ((root / '.git').exists() and (root / 'setup.py').exists()):
     return version
 
-  def git(*arguments):
-    return subprocess.run(['git', '-C', str(root), *arguments], check=True,
-                          capture_output=True, text=True, timeout=20).stdout
   try:
-    head = git('rev-parse', 'HEAD').strip()
-    changed = git('status', '--porcelain', '--untracked-files=no')
+    head = _git(root, 'rev-parse', 'HEAD')
+    changed = _git(root, 'status', '--porcelain', '--untracked-files=no')
     # What lies in these folders is run.
-    changed += git('status', '--porcelain', 'gqa_t5x', 'tasks', 'gin_configs')
+    folders = 'gqa_t5x', 'tasks', 'gin_configs'
+    changed += _git(root, 'status', '--porcelain', *folders)
   except (OSError, subprocess.SubprocessError):
     return version
   return head + ('+changes' if changed else '')
+
+
+def commit_of(package: str) -> str | None:
+  """The commit of an installed package that comes from a repository.
+
+  As pip wrote it down, or that of the checkout it is imported from; None where
+  neither tells.
+  """
+  try:
+    origin = importlib.metadata.distribution(package).read_text(
+        'direct_url.json')
+    if found := json.loads(origin or '{}').get('vcs_info'):
+      return found['commit_id']
+  except importlib.metadata.PackageNotFoundError:
+    pass
+  spec = importlib.util.find_spec(package)
+  if spec is None or not spec.submodule_search_locations:
+    return None
+  folder = spec.submodule_search_locations[0]
+  try:
+    # Fails in an environment that lies in another project's checkout.
+    _git(folder, 'rev-parse', 'HEAD:./')
+    return _git(folder, 'rev-parse', 'HEAD')
+  except (OSError, subprocess.SubprocessError):
+    return None
+
+
+def _git(folder: str | os.PathLike, *arguments: str) -> str:
+  return subprocess.run(
+      ['git', '-C', str(folder), *arguments], check=True, capture_output=True,
+      text=True, timeout=20).stdout.strip()
 
 
 def environment() -> dict:

@@ -172,6 +172,35 @@ def locked_folder(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def made_once(folder: pathlib.Path) -> Iterator[pathlib.Path | None]:
+  """Gives a folder to fill, which takes its name where nothing is raised.
+
+  Of several programs one makes it, and the others wait until it has. A file
+  `.NAME.lock` stays beside it.
+
+  Args:
+    folder: what is wanted.
+
+  Yields:
+    An empty folder beside it, or None if it is there already.
+  """
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with locked(folder.with_name(f'.{folder.name}.lock'), wait=True):
+    if folder.exists():
+      yield None
+      return
+    beside = folder.with_name(f'.{folder.name}.part')
+    shutil.rmtree(beside, ignore_errors=True)  # What a kill left.
+    beside.mkdir()
+    try:
+      yield beside
+      beside.rename(folder)
+    except BaseException:
+      shutil.rmtree(beside, ignore_errors=True)
+      raise
+
+
+@contextlib.contextmanager
 def empty_folder(folder: pathlib.Path) -> Iterator[None]:
   """Has a folder for oneself, emptied, which may be renamed meanwhile.
 

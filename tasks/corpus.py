@@ -13,14 +13,12 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import random
-import shutil
 import sys
-import tempfile
 
 from gqa_t5x import cache_folder
+from gqa_t5x import storage
 from gqa_t5x.errors import UserError
 from gqa_t5x.tasks import cldr
 from gqa_t5x.tasks import common
@@ -55,22 +53,13 @@ def corpus_folder() -> pathlib.Path:
       json.dumps([_FORMAT, versions], sort_keys=True).encode()
   ).hexdigest()[:12]
   folder = cache_folder.cache_folder() / f'corpus-{key}'
-  if (folder / 'meta.json').exists():
+  if folder.exists():
     return folder
-  print('Reading the installed documentation, once (about 15 s) ...',
-        file=sys.stderr)  # pyformat: disable
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  beside = pathlib.Path(
-      tempfile.mkdtemp(prefix='corpus-being-made-', dir=folder.parent)
-  )
-  try:
-    _write_corpus(beside, versions)
-    os.rename(beside, folder)
-  except OSError:
-    if not (folder / 'meta.json').exists():  # else another process was first
-      raise
-  finally:
-    shutil.rmtree(beside, ignore_errors=True)
+  with storage.made_once(folder) as beside:
+    if beside is not None:
+      print('Reading the installed documentation, once (about 15 s) ...',
+            file=sys.stderr)  # pyformat: disable
+      _write_corpus(beside, versions)
   return folder
 
 

@@ -60,3 +60,30 @@ def test_a_new_file_that_is_run_is_a_change(
   assert len(provenance.commit()) == 40
   (tmp_path / name).touch()
   assert provenance.commit().endswith('+changes') == is_run
+
+
+def test_commit_of_a_package_from_a_repository(tmp_path, monkeypatch):
+  def git(*words):
+    name = ['-c', 'user.name=a', '-c', 'user.email=a']
+    return subprocess.run(
+        ['git', '-C', str(tmp_path), *name, *words],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # pyformat: disable
+
+  monkeypatch.syspath_prepend(tmp_path)
+  for name in ('of_the_checkout', 'of_an_environment'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / '__init__.py').touch()
+  git('init', '-q')
+  git('add', 'of_the_checkout')
+  git('commit', '-q', '-m', 'all')
+  assert provenance.commit_of('of_the_checkout') == git('rev-parse', 'HEAD')
+  assert provenance.commit_of('of_an_environment') is None
+  assert provenance.commit_of('of_nobody') is None
+
+  installed = tmp_path / 'of_pip-1.dist-info'
+  installed.mkdir()
+  (installed / 'METADATA').write_text('Name: of_pip\nVersion: 1\n')
+  origin = {'url': 'https://a/b', 'vcs_info': {'commit_id': 'c0ffee'}}
+  (installed / 'direct_url.json').write_text(json.dumps(origin))
+  assert provenance.commit_of('of_pip') == 'c0ffee'

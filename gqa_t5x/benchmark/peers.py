@@ -100,18 +100,23 @@ def load(
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-  """Returns the installed versions of what the peers run on."""
+  """Returns the installed versions of what the peers run on.
+
+  Of t5x, whose version never changes, the commit.
+  """
   import importlib.metadata
 
   packages = {
       'hf': ('transformers', 'torch'), 'ctranslate2': ('ctranslate2',),
-      't5x': (),
   }  # pyformat: disable
-  return {
+  found = {
       package: importlib.metadata.version(package)
       for name in names
-      for package in packages[name]
+      for package in packages.get(name, ())
   }
+  if 't5x' in names:
+    found['t5x'] = provenance.commit_of('t5x') or 'unknown'
+  return found
 
 
 def hf_model(config: T5Config, params: PyTree, folder: pathlib.Path):

@@ -22,7 +22,6 @@ import importlib.util
 import json
 import logging
 import pathlib
-import shutil
 from typing import Any
 
 import numpy as np
@@ -185,30 +184,20 @@ def _cache_task(task, split, folder, vocabulary_sha256, options):
       'vocab_size': task.output_features['targets'].vocabulary.vocab_size,
       'vocabulary_sha256': vocabulary_sha256,
   }
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  # Who comes second waits, and finds it made.
-  with storage.locked(folder.parent / f'.{folder.name}.lock', wait=True):
-    if folder.exists():
+  with storage.made_once(folder) as beside:
+    if beside is None:
       _check_meta(folder, made_from)
       return
-    beside = folder.parent / f'.{folder.name}.part'
-    try:
-      shutil.rmtree(beside, ignore_errors=True)  # What a kill left.
-      beside.mkdir()
-      arrays, texts = _read_task(task, split, **options)
-      for name in texts:
-        most = options['feature_lengths'].get(name)
-        is_full = np.diff(arrays[f'{name}_offsets']) == most
-        if is_full.any():
-          _log.info(
-              '%s, %s: %d of %d %s fill %s tokens, where longer ones are cut',
-              task.name, split, is_full.sum(), len(is_full), name, most,
-          )  # pyformat: disable
-      _write(beside, arrays, made_from)
-      beside.rename(folder)
-    except BaseException:
-      shutil.rmtree(beside, ignore_errors=True)
-      raise
+    arrays, texts = _read_task(task, split, **options)
+    for name in texts:
+      most = options['feature_lengths'].get(name)
+      is_full = np.diff(arrays[f'{name}_offsets']) == most
+      if is_full.any():
+        _log.info(
+            '%s, %s: %d of %d %s fill %s tokens, where longer ones are cut',
+            task.name, split, is_full.sum(), len(is_full), name, most,
+        )  # pyformat: disable
+    _write(beside, arrays, made_from)
 
 
 def _write(folder, arrays, made_from):

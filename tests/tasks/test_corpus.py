@@ -173,4 +173,17 @@ def test_cache_is_whole_or_absent(tmp_path, monkeypatch):
   monkeypatch.setattr(corpus, '_write_corpus', broken)
   with pytest.raises(OSError, match='No space'):
     corpus.corpus_folder()
-  assert list(tmp_path.iterdir()) == []
+  (lock,) = tmp_path.iterdir()
+  assert lock.name.endswith('.lock')
+
+  # What a kill leaves, which no handler clears away, is no part of the next.
+  beside = tmp_path / lock.name.replace('.lock', '.part')
+  beside.mkdir()
+  (beside / 'documents.train.jsonl').write_text('half')
+  monkeypatch.setattr(
+      corpus, '_write_corpus',
+      lambda folder, versions: (folder / 'meta.json').write_text('{}'),
+  )  # pyformat: disable
+  made = corpus.corpus_folder()
+  assert [path.name for path in made.iterdir()] == ['meta.json']
+  assert sorted(tmp_path.iterdir()) == sorted([lock, made])
