@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from gqa_t5x import decoding
+from gqa_t5x.decoding import beams as beams_lib
+from gqa_t5x.decoding import sampling
 from gqa_t5x.errors import UserError
 from gqa_t5x.network import T5Config, Transformer
 from tests import hf_reference
@@ -135,7 +137,7 @@ def test_the_first_of_the_largest_logits_is_the_most_probable(dtype):
   inf = np.inf
   logits = [[-3, 7, 2, 7], [-inf, -inf, -2, -inf], [-inf, 1, 2, 3]]
   logits = jnp.asarray(logits, dtype)
-  found = decoding._most_probable(logits, logits.max(-1, keepdims=True))
+  found = sampling._most_probable(logits, logits.max(-1, keepdims=True))
   assert found.dtype == jnp.int32
   assert found.tolist() == [1, 2, 3]
 
@@ -588,11 +590,11 @@ def test_bad_arguments_give_one_line(changed, message):
 
 def test_beams_that_are_none_stay_so_where_logits_are_no_numbers():
   """Devices differ in where they sort NaN, so there may be none."""
-  state = decoding._Beams(
+  state = beams_lib._Beams(
       jnp.int32(0), jnp.zeros((1, 2, 3), jnp.int32),
       jnp.array([[0.0, -jnp.inf]]), None, None, None,
   )  # pyformat: disable
-  found, parents, _ = decoding._extend(state, jnp.full((2, 3), jnp.nan))
+  found, parents, _ = beams_lib._extend(state, jnp.full((2, 3), jnp.nan))
   assert found.tolist() == [[np.inf] * 3 + [-np.inf]]
   assert parents.tolist() == [[0, 0, 0, 1]]
 

@@ -212,17 +212,26 @@ def test_a_program_runs(module, tmp_path):
     assert json.loads(done.stdout)['examples'] == 20
 
 
-def test_code_of_the_readme_runs(tmp_path):
-  """And prints what its comment says."""
-  (code,) = re.findall(
-      r'^```python\n(.*?)^```', (ROOT / 'README.md').read_text(), re.M | re.S
-  )
+PYTHON = [
+    pytest.param(code, id=f'{path.name}-{i}')
+    for path in DOCUMENTS
+    if path.exists()
+    for i, code in enumerate(
+        re.findall(r'^```python\n(.*?)^```', path.read_text(), re.M | re.S)
+    )
+]
+
+
+@pytest.mark.parametrize('code', PYTHON)
+def test_python_of_documents_runs(code, tmp_path):
+  """And prints what its comments say."""
+  pytest.importorskip('sentencepiece')
   done = subprocess.run(
-      [sys.executable, '-c', code],
+      [sys.executable, '-c', code.replace('/tmp', str(tmp_path))],
       check=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True,
   )  # pyformat: disable
-  (expected,) = re.findall(r'^print.*# (.*)', code, re.M)
-  assert done.stdout == f'{expected}\n'
+  expected = re.findall(r'^print.*# (.*)', code, re.M)
+  assert done.stdout.splitlines() == expected
 
 
 @dataclasses.dataclass(frozen=True)
