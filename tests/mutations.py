@@ -213,6 +213,12 @@ MUTATIONS = (
      'test_gin.py'),
     ('uptraining.py', 'return pretrain * factor', 'return pretrain',
      'test_gin.py'),
+    ('storage.py', 'shutil.rmtree(beside, ignore_errors=True)  # What a kill',
+     'pass  # What a kill', 'tasks/test_corpus.py'),
+    ('provenance.py', "_git(folder, 'rev-parse', 'HEAD:./')", 'pass',
+     'test_provenance.py'),
+    ('experiments/claims.py', "int((more > 0).sum())", 'len(more)',
+     'experiments/test_claims.py'),
 )  # pyformat: disable
 
 
