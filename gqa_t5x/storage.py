@@ -184,20 +184,21 @@ def made_once(folder: pathlib.Path) -> Iterator[pathlib.Path | None]:
   Yields:
     An empty folder beside it, or None if it is there already.
   """
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  with locked(folder.with_name(f'.{folder.name}.lock'), wait=True):
-    if folder.exists():
-      yield None
-      return
-    beside = folder.with_name(f'.{folder.name}.part')
-    shutil.rmtree(beside, ignore_errors=True)  # What a kill left.
-    beside.mkdir()
-    try:
-      yield beside
-      beside.rename(folder)
-    except BaseException:
-      shutil.rmtree(beside, ignore_errors=True)
-      raise
+  if not folder.exists():  # Else nothing is written, as in a read-only cache.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f'.{folder.name}.lock'), wait=True):
+      if not folder.exists():
+        beside = folder.with_name(f'.{folder.name}.part')
+        shutil.rmtree(beside, ignore_errors=True)  # What a kill left.
+        beside.mkdir()
+        try:
+          yield beside
+          beside.rename(folder)
+        except BaseException:
+          shutil.rmtree(beside, ignore_errors=True)
+          raise
+        return
+  yield None
 
 
 @contextlib.contextmanager

@@ -53,8 +53,6 @@ def corpus_folder() -> pathlib.Path:
       json.dumps([_FORMAT, versions], sort_keys=True).encode()
   ).hexdigest()[:12]
   folder = cache_folder.cache_folder() / f'corpus-{key}'
-  if folder.exists():
-    return folder
   with storage.made_once(folder) as beside:
     if beside is not None:
       print('Reading the installed documentation, once (about 15 s) ...',
