@@ -58,7 +58,6 @@ class Finding:
     paper: the same comparison from the paper's numbers, as text.
     unit: of the interval: 'points', 'times', 'nats', 'ms' or 'of seeds'.
     interval: estimate with its interval; None where not tested.
-    estimate: the number itself, None where not tested.
     verdict: shown, not shown, contradicted, not tested or not judged.
     comment: what the verdict rests on, where that is not plain.
   """
@@ -68,9 +67,13 @@ class Finding:
   paper: str
   unit: str = ''
   interval: statistics.Interval | None = None
-  estimate: float | None = None
   verdict: str = NOT_TESTED
   comment: str = ''
+
+  @property
+  def estimate(self) -> float | None:
+    """The number itself, None where not tested."""
+    return self.interval and self.interval.estimate
 
 
 def _finding(claim, test, paper_text, unit, interval, *, above=None,
@@ -96,8 +99,7 @@ def _finding(claim, test, paper_text, unit, interval, *, above=None,
   else:
     is_shown, is_false = interval.high <= bound, interval.low > false_beyond
   verdict = SHOWN if is_shown else CONTRADICTED if is_false else NOT_SHOWN
-  return Finding(claim, test, paper_text, unit, interval, interval.estimate,
-                 verdict)
+  return Finding(claim, test, paper_text, unit, interval, verdict)
 
 
 def _examples(results: dict, entry: dict) -> list[np.ndarray] | None:
@@ -323,7 +325,7 @@ def _stability(results, gqa) -> list[Finding]:
     verdict = CONTRADICTED
   share = statistics.exact_share(int((more > 0).sum()), len(more))
   spiked = np.mean([a[1] - b[1] for a, b in zip(*counts)])
-  return [Finding('C6', test, told, 'of seeds', share, share.estimate, verdict,
+  return [Finding('C6', test, told, 'of seeds', share, verdict,
                   f'{len(more)} seed{"s" * (len(more) != 1)}, exact interval; '
                   f'{spiked:+.3g} spikes a seed')]
 

@@ -32,10 +32,9 @@ def estimate(finding: claims.Finding) -> str:
     return DASH
   sign = '' if finding.unit in ('times', 'of seeds') else '+'
   digits = 3 if finding.unit == 'nats' else 2
-  text = f'{finding.estimate:{sign}.{digits}f}'
-  if finding.interval is not None:
-    text += (f' [{finding.interval.low:{sign}.{digits}f}, '
-             f'{finding.interval.high:{sign}.{digits}f}]')
+  text = (f'{finding.estimate:{sign}.{digits}f}'
+          f' [{finding.interval.low:{sign}.{digits}f},'
+          f' {finding.interval.high:{sign}.{digits}f}]')
   return f'{text} {finding.unit}'.replace('-', '−')
 
 
